@@ -1,0 +1,1 @@
+"""Bottega: make, change, measure and serve language models, on your own machine."""

@@ -1,0 +1,100 @@
+"""A model folder: config, weights (lazy), generation settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from bottega.checkpoint.config import ModelConfig, read_json, tensor_shapes
+from bottega.checkpoint.header import (
+    LEGACY_INDEX,
+    LEGACY_WEIGHTS,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    TensorInfo,
+    check_tensors,
+    read_headers,
+)
+from bottega.checkpoint.hub import locate
+from bottega.checkpoint.names import EMBEDDING, HEAD
+from bottega.checkpoint.tensors import LazyTensor, legacy_files, load_legacy, map_tensors
+from bottega.checkpoint.writer import GENERATION_FILE
+from bottega.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """An opened model folder. `tensors` has exactly the names and shapes of `tensor_shapes(config)`."""
+
+    path: Path
+    config: ModelConfig
+    tensors: Mapping[str, LazyTensor]
+    generation_config: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, model: Path | str) -> Self:
+        """Open a folder, or `org/name[@revision]` of the hub; raises UserError.
+
+        Reads headers only (and, where a tied output layer is stored as well, compares it).
+        """
+        path = locate(model)
+        config = ModelConfig.read(path)
+        tensors = _open_tensors(path)
+        places = place_tensors({name: tensor.info for name, tensor in tensors.items()}, config, path)
+        if config.tie_word_embeddings and HEAD in tensors and EMBEDDING in tensors:
+            _require_equal_head(tensors, path)
+        return cls(path, config, {name: tensors[stored] for name, stored in places.items()}, read_generation(path))
+
+
+def place_tensors(infos: Mapping[str, TensorInfo], config: ModelConfig, path: Path) -> dict[str, str]:
+    """Name of each tensor of the model → its name in the file; raises UserError if they do not fit `config`.
+
+    Tied embeddings may be stored under the embedding's name, the output layer's, or both. Old
+    files hold a few tensors that nobody needs.
+    """
+    shapes = tensor_shapes(config)
+    stored = {name: name for name in infos if not config.family.ignores(name)}
+    if config.tie_word_embeddings and HEAD in stored:
+        if EMBEDDING in stored:
+            del stored[HEAD]
+        else:
+            stored[EMBEDDING] = stored.pop(HEAD)
+    hint = ""
+    if HEAD in shapes and HEAD not in stored:
+        hint = 'If the output layer is the embedding, "tie_word_embeddings" in config.json must be true.'
+    check_tensors({name: infos[place] for name, place in stored.items()}, shapes, path, hint)
+    return {name: stored[name] for name in shapes}
+
+
+def read_generation(path: Path) -> dict[str, Any]:
+    """`generation_config.json`, {} where there is none."""
+    if not (path / GENERATION_FILE).is_file():
+        return {}
+    data = read_json(path / GENERATION_FILE)
+    if not isinstance(data, dict):
+        raise UserError(f"{path / GENERATION_FILE} is not a JSON object")
+    return data
+
+
+def _open_tensors(path: Path) -> dict[str, LazyTensor]:
+    if (path / WEIGHTS).exists() or (path / WEIGHTS_INDEX).exists():
+        return map_tensors(read_headers(path))
+    if (path / LEGACY_WEIGHTS).exists():
+        return load_legacy([path / LEGACY_WEIGHTS])
+    if (path / LEGACY_INDEX).exists():
+        return load_legacy(legacy_files(path, path / LEGACY_INDEX))
+    raise UserError(f"{path} has no weights ({WEIGHTS}, {WEIGHTS_INDEX} or {LEGACY_WEIGHTS})")
+
+
+def _require_equal_head(tensors: Mapping[str, LazyTensor], path: Path) -> None:
+    """A tied output layer may be stored twice; two different ones would make the model ambiguous."""
+    import torch
+
+    head, embedding = tensors[HEAD], tensors[EMBEDDING]
+    if head.dtype != embedding.dtype or not torch.equal(head.load(), embedding.load()):
+        raise UserError(
+            f"{path}: the config ties the output layer to the embedding, but a different {HEAD} is stored",
+            hint='Set "tie_word_embeddings" to false in config.json to use it, or take the tensor out.',
+        )

@@ -1,0 +1,114 @@
+"""`ModelSpec`: what a model is, from its headers; for plans. Reads no weights, and torch only for legacy `.bin` files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from bottega.checkpoint.card import front_matter
+from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.folder import place_tensors, read_generation, stored_infos
+from bottega.checkpoint.header import TensorInfo
+from bottega.checkpoint.hub import locate
+from bottega.core.errors import UserError
+from bottega.core.record import read_record
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model folder without its weights: read from headers, or predicted by a plan."""
+
+    kind: ClassVar[str] = "model"
+
+    config: ModelConfig
+    tensors: dict[str, TensorInfo]
+    has_tokenizer: bool = False
+    template: str | None = None
+    licence: str | None = None
+    parents: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    """Every token that ends a generation: of config.json and generation_config.json."""
+    tokens: dict[str, str] = field(default_factory=dict)
+    """Special tokens by role, such as "eos_token"."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return self.config.vocab_size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights as stored."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a model folder, or `org/name` of the hub; raises UserError if its headers do not fit its config."""
+        folder = locate(path)
+        config = ModelConfig.read(folder)
+        infos = stored_infos(folder)
+        tensors = {name: infos[stored] for name, stored in place_tensors(infos, config, folder).items()}
+        tokenizer = _tokenizer_config(folder)
+        return cls(
+            config=config,
+            tensors=tensors,
+            has_tokenizer=(folder / "tokenizer.json").is_file(),
+            template=_template(folder, tokenizer),
+            licence=_licence(folder),
+            parents=_parents(folder),
+            stop_ids=_stop_ids(config, read_generation(folder)),
+            tokens=_special_tokens(tokenizer),
+        )
+
+
+def _stop_ids(config: ModelConfig, generation: dict[str, Any]) -> tuple[int, ...]:
+    given = generation.get("eos_token_id")
+    more = given if isinstance(given, list) else [given]
+    return tuple(dict.fromkeys([*config.eos_token_id, *(token for token in more if type(token) is int)]))
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+    return data if isinstance(data, dict) else {}
+
+
+def _template(folder: Path, tokenizer: dict[str, Any]) -> str | None:
+    """The chat template: a file of its own, or (older) a string or a list of named ones in the tokenizer's config."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text("utf-8")
+    given = tokenizer.get("chat_template")
+    if isinstance(given, list):
+        named = {entry.get("name"): entry.get("template") for entry in given if isinstance(entry, dict)}
+        given = named.get("default")
+    return given if isinstance(given, str) else None
+
+
+def _special_tokens(tokenizer: dict[str, Any]) -> dict[str, str]:
+    tokens = {}
+    for role in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        value = tokenizer.get(role)
+        text = value.get("content") if isinstance(value, dict) else value
+        if isinstance(text, str):
+            tokens[role] = text
+    return tokens
+
+
+def _licence(folder: Path) -> str | None:
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    licence = front_matter(card.read_text("utf-8", errors="replace")).get("license")
+    return str(licence) if licence else None
+
+
+def _parents(folder: Path) -> tuple[str, ...]:
+    record = read_record(folder)
+    return tuple(entry["path"] for entry in record.inputs.values()) if record else ()

@@ -1,0 +1,323 @@
+"""Charts as inline SVG, drawn from `core.view` blocks; each has a table twin with the same numbers.
+
+No script, no outside request, no style attribute: colours are classes that the page's style
+sheet maps to variables, so that one drawing serves light and dark. Series differ by dash and
+by the label at their end, not by colour alone; bars by label and pattern.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bottega.core.view import Bar, Bars, Chart, Series, Table
+
+WIDTH = 720
+LINE_HEIGHT = 340
+TOP, BOTTOM = 14, 46
+# Mean width of a character of the page's sans serif at the charts' 12 pixels.
+CHARACTER = 6.4
+MOST_LABEL = 26
+COLOURS = 6
+DASHES = ("", "7 4", "2 3", "10 3 2 3", "5 2 1 2 1 2")
+MOST_POINTS = 700
+DOTS_UP_TO = 30
+TWIN_ROWS = 60
+BAR_HEIGHT, BAR_GAP, GROUP_GAP = 18, 8, 26
+
+
+def nice_ticks(low: float, high: float, count: int = 6) -> list[float]:
+    """About `count` round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
+    if not low < high:
+        return [low]
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [_clean(index * step) for index in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers for a logarithmic axis: powers of ten, with 2 and 5 between them where there is room."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors = (1,) if last - first > 3 else (1, 2, 5)
+    stride = max(1, (last - first) // 6)
+    ticks = [_clean(f * 10.0**power) for power in range(first, last + 1, stride) for f in factors]
+    inside = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    return inside if len(inside) >= 3 else nice_ticks(low, high)
+
+
+def number(value: float) -> str:
+    """A tick's number: up to six digits, from 10 000 in k, M or G."""
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(unit, 1e4):
+            return f"{value / unit:.6g} {suffix}"
+    return f"{value:.6g}"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A scale from values to pixels: `low` at `start`, `high` at `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool
+
+    @classmethod
+    def over(cls, values: Sequence[float], start: float, end: float, *, log: bool, pad: float) -> Axis:
+        """The axis that holds `values` with a margin of the part `pad` on each side (none on a constant)."""
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        if low == high:
+            low, high = (low / 2, high * 2) if log else (low - (abs(low) / 2 or 1), high + (abs(high) / 2 or 1))
+        elif log:
+            factor = (high / low) ** pad
+            low, high = low / factor, high * factor
+        else:
+            margin = (high - low) * pad
+            low, high = low - margin, high + margin
+        return cls(low, high, start, end, log)
+
+    def at(self, value: float) -> float:
+        """The pixel of `value`."""
+        if self.log:
+            part = (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        else:
+            part = (value - self.low) / (self.high - self.low)
+        return round(self.start + part * (self.end - self.start), 1)
+
+    def ticks(self) -> list[float]:
+        """Round numbers on this axis."""
+        return log_ticks(self.low, self.high) if self.log else nice_ticks(self.low, self.high)
+
+
+def line_chart(chart: Chart, identifier: str) -> str:
+    """The SVG element of a line chart; `identifier` makes its ids unique on the page."""
+    drawable = [_drawable(series, chart) for series in chart.series]
+    points = [point for series in drawable for run in series for point in run]
+    labels = [_shorten(series.name) for series in chart.series]
+    right = WIDTH - 16 - (max((len(label) for label in labels), default=0) * CHARACTER if len(labels) > 1 else 0)
+    bottom = LINE_HEIGHT - BOTTOM
+    y_axis = Axis.over([y for _, y in points], bottom, TOP, log=chart.log_y, pad=0.06)
+    left = 34 + max((len(number(tick)) for tick in y_axis.ticks()), default=0) * CHARACTER
+    x_axis = Axis.over([x for x, _ in points], left, right, log=chart.log_x, pad=0.0)
+    parts = [_open(identifier, chart.title, _line_summary(chart), LINE_HEIGHT)]
+    for tick in y_axis.ticks():
+        y = y_axis.at(tick)
+        parts.append(f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="{left - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
+    parts.append(f'<line class="axis" x1="{left:.1f}" x2="{right:.1f}" y1="{bottom}" y2="{bottom}"/>')
+    for tick in x_axis.ticks():
+        x = x_axis.at(tick)
+        parts.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 5}"/>')
+        parts.append(f'<text class="tick" x="{x}" y="{bottom + 19}" text-anchor="middle">{number(tick)}</text>')
+    middle = (left + right) / 2
+    parts.append(
+        f'<text class="label" x="{middle:.1f}" y="{LINE_HEIGHT - 6}" text-anchor="middle">{_text(chart.x_label)}</text>'
+    )
+    parts.append(
+        f'<text class="label" transform="translate(13 {(TOP + bottom) / 2:.1f}) rotate(-90)" '
+        f'text-anchor="middle">{_text(chart.y_label)}</text>'
+    )
+    for index, runs in enumerate(drawable):
+        parts += _line(index, runs, chart.series[index].name, x_axis, y_axis)
+    if len(labels) > 1:
+        ends = [y_axis.at(runs[-1][-1][1]) if runs else bottom for runs in drawable]
+        for index, y in enumerate(_apart(ends, 15, TOP, bottom)):
+            at = f'x="{right + 8:.1f}" y="{y + 4:.1f}"'
+            parts.append(f'<text class="name c{index % COLOURS}" {at}>{_text(labels[index])}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def bar_chart(bars: Bars, identifier: str) -> str:
+    """The SVG element of a horizontal bar chart from zero, with a whisker for each interval."""
+    shown = [bar for bar in bars.bars if math.isfinite(bar.value)]
+    names = [_shorten(bar.name, 34) for bar in shown]
+    left = 16 + max((len(name) for name in names), default=0) * CHARACTER
+    ends = [end for bar in shown for end in (bar.value, bar.high, bar.low, 0.0) if end is not None]
+    axis = Axis(min(ends, default=0), (max(ends, default=1) or 1) * 1.02, left, WIDTH - 74, False)
+    rows, height = _bar_rows(shown)
+    parts = [_open(identifier, bars.title, _bar_summary(bars), height + BOTTOM)]
+    for tick in axis.ticks():
+        x = axis.at(tick)
+        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{height}"/>')
+        parts.append(
+            f'<text class="tick" x="{x}" y="{height + 18}" text-anchor="middle">{_value(tick, bars.percent)}</text>'
+        )
+    group = None
+    for bar, name, y in zip(shown, names, rows, strict=True):
+        if bar.group and bar.group != group:
+            parts.append(f'<text class="group" x="0" y="{y - 7}">{_text(bar.group)}</text>')
+        group = bar.group
+        parts += _bar(bar, name, y, axis, bars.percent)
+    zero = axis.at(0.0)
+    parts.append(f'<line class="axis" x1="{zero}" x2="{zero}" y1="{TOP}" y2="{height}"/>')
+    middle = (left + WIDTH - 74) / 2
+    label = f'x="{middle:.1f}" y="{height + BOTTOM - 6}" text-anchor="middle"'
+    parts.append(f'<text class="label" {label}>{_text(bars.value_label)}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def line_twin(chart: Chart, most: int = TWIN_ROWS) -> Table:
+    """The chart's numbers as a table of at most `most` rows; thinned evenly, each series' first and last kept."""
+    names = [series.name for series in chart.series]
+    everything = {x for series in chart.series for x, _ in series.points}
+    kept = everything
+    if len(everything) > most:
+        share = max(2, most // max(1, len(names)))
+        kept = {x for series in chart.series for x in _evenly([x for x, _ in series.points], share)}
+    values = [dict(series.points) for series in chart.series]
+    rows = [[x, *(column.get(x) for column in values)] for x in sorted(kept)]
+    note = f"{len(kept)} of {len(everything)} points, evenly thinned." if len(kept) < len(everything) else ""
+    return Table(chart.title, [chart.x_label, *names], rows, note)
+
+
+def bar_twin(bars: Bars) -> Table:
+    """The bars' numbers as a table."""
+    grouped = any(bar.group for bar in bars.bars)
+    rows = [[*([bar.group] if grouped else []), bar.name, bar.value, bar.low, bar.high] for bar in bars.bars]
+    return Table(bars.title, [*(["group"] if grouped else []), "name", bars.value_label, "low", "high"], rows)
+
+
+def _clean(value: float) -> float:
+    return float(f"{value:.12g}")
+
+
+def _text(value: str) -> str:
+    return html.escape(value, quote=True)
+
+
+def _shorten(name: str, most: int = MOST_LABEL) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _value(value: float, percent: bool) -> str:
+    return f"{100 * value:.4g} %" if percent else number(value)
+
+
+def _measured(value: float, percent: bool) -> str:
+    return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
+
+
+def _open(identifier: str, title: str, description: str, height: float) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-labelledby="{identifier}-title {identifier}-desc" '
+        f'xmlns="http://www.w3.org/2000/svg"><title id="{identifier}-title">{_text(title)}</title>'
+        f'<desc id="{identifier}-desc">{_text(description)}</desc>'
+    )
+
+
+def _line_summary(chart: Chart) -> str:
+    lines = [f"Line chart of {chart.y_label} against {chart.x_label}."]
+    for series in chart.series:
+        finite = [(x, y) for x, y in series.points if math.isfinite(x) and math.isfinite(y)]
+        if finite:
+            (first_x, first), (last_x, last) = finite[0], finite[-1]
+            lines.append(f"{series.name}: {first:.4g} at {number(first_x)}, {last:.4g} at {number(last_x)}.")
+    return " ".join([*lines, "All numbers are in the table below it."])
+
+
+def _bar_summary(bars: Bars) -> str:
+    each = []
+    for bar in bars.bars:
+        name = f"{bar.group}, {bar.name}" if bar.group else bar.name
+        each.append(f"{name}: {_measured(bar.value, bars.percent)}")
+    return f"Bar chart of {bars.value_label}. " + "; ".join(each) + "."
+
+
+def _drawable(series: Series, chart: Chart) -> list[list[tuple[float, float]]]:
+    """The series as unbroken runs: a point that cannot be drawn (not finite, ≤ 0 on a log axis) breaks the line."""
+    runs: list[list[tuple[float, float]]] = [[]]
+    for x, y in series.points:
+        if math.isfinite(x) and math.isfinite(y) and (x > 0 or not chart.log_x) and (y > 0 or not chart.log_y):
+            runs[-1].append((x, y))
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _line(index: int, runs: list[list[tuple[float, float]]], name: str, x_axis: Axis, y_axis: Axis) -> list[str]:
+    dash = DASHES[index % len(DASHES)]
+    dense = " dense" if sum(len(run) for run in runs) > 10 * DOTS_UP_TO else ""
+    style = f'class="line{dense} c{index % COLOURS}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+    parts = []
+    for run in runs:
+        if len(run) > 1:
+            path = " ".join(f"{x_axis.at(x)},{y_axis.at(y)}" for x, y in _extremes(run))
+            parts.append(f'<polyline {style} points="{path}"/>')
+    few = sum(len(run) for run in runs) <= DOTS_UP_TO
+    dots = [point for run in runs if few or len(run) == 1 for point in run]
+    for x, y in dots:
+        parts.append(
+            f'<circle class="dot c{index % COLOURS}" cx="{x_axis.at(x)}" cy="{y_axis.at(y)}" r="2.6">'
+            f"<title>{_text(name)}: {y:.4g} at {number(x)}</title></circle>"
+        )
+    return parts
+
+
+def _extremes(run: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A long run thinned without losing a spike: of each stretch its lowest and highest point."""
+    if len(run) <= MOST_POINTS:
+        return run
+    stretch = math.ceil(2 * len(run) / MOST_POINTS)
+    kept = [run[0]]
+    for start in range(0, len(run), stretch):
+        part = run[start : start + stretch]
+        pair = {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
+        kept += sorted(pair)
+    return [*kept, run[-1]]
+
+
+def _evenly(values: Sequence[float], most: int) -> list[float]:
+    if len(values) <= most:
+        return list(values)
+    return [values[round(index * (len(values) - 1) / (most - 1))] for index in range(most)]
+
+
+def _apart(wanted: Sequence[float], distance: float, top: float, bottom: float) -> list[float]:
+    """Positions near the `wanted` ones, at least `distance` apart, and within [top, bottom] where they fit."""
+    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    placed = [0.0] * len(wanted)
+    above = top - distance
+    for index in order:
+        above = placed[index] = max(wanted[index], above + distance)
+    below = bottom + distance
+    for index in reversed(order):
+        below = placed[index] = min(placed[index], below - distance)
+    return placed
+
+
+def _bar_rows(bars: Sequence[Bar]) -> tuple[list[int], int]:
+    """The top of each bar in pixels, and the bottom of the last."""
+    rows, y, group = [], TOP, None
+    for bar in bars:
+        if bar.group and bar.group != group:
+            y += GROUP_GAP
+        group = bar.group
+        rows.append(y)
+        y += BAR_HEIGHT + BAR_GAP
+    return rows, y
+
+
+def _bar(bar: Bar, name: str, y: float, axis: Axis, percent: bool) -> list[str]:
+    zero, end, middle = axis.at(0.0), axis.at(bar.value), y + BAR_HEIGHT / 2
+    kind = "bar baseline" if bar.baseline else "bar"
+    label_at = axis.start - 10
+    spoken = f"{bar.name}: {_measured(bar.value, percent)}"
+    if bar.low is not None and bar.high is not None:
+        spoken += f" ({_measured(bar.low, percent)} to {_measured(bar.high, percent)})"
+    parts = [
+        f'<text class="name" x="{label_at:.1f}" y="{middle + 4:.1f}" text-anchor="end">{_text(name)}</text>',
+        f'<rect class="{kind}" x="{min(zero, end)}" y="{y}" width="{abs(end - zero):.1f}" height="{BAR_HEIGHT}" rx="2">'
+        f"<title>{_text(spoken)}</title></rect>",
+    ]
+    if bar.low is not None and bar.high is not None:
+        low, high = axis.at(bar.low), axis.at(bar.high)
+        whisker = f"M{low} {middle}H{high}M{low} {middle - 4}v8M{high} {middle - 4}v8"
+        parts.append(f'<path class="whisker" d="{whisker}"/>')
+        end = max(end, high)
+    parts.append(f'<text class="value" x="{end + 7:.1f}" y="{middle + 4:.1f}">{_measured(bar.value, percent)}</text>')
+    return parts

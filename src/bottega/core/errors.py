@@ -1,0 +1,44 @@
+"""The one hierarchy of errors.
+
+A message says what was wrong and where; the hint says what to do about it. The
+command line prints both and exits with `exit_status`; a traceback is shown only
+with `--debug`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BottegaError(Exception):
+    """A failure of ours, or of the machine: exit status 1."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UserError(BottegaError):
+    """What the user gave is wrong (a path, a value, a file's content): exit status 2."""
+
+    exit_status = 2
+
+
+class BusyError(UserError):
+    """Another process holds what this one needs (the workspace, a port)."""
+
+
+def did_you_mean(wrong: str, right: Iterable[str]) -> str:
+    """A hint naming the nearest of the `right` words, or listing them when none is near."""
+    candidates = sorted(right)
+    near = difflib.get_close_matches(wrong, candidates, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return "Known: " + ", ".join(candidates) + "." if candidates else ""

@@ -1,0 +1,59 @@
+"""Content hashes of files and folders (SHA-256), cached by path, size and time of change.
+
+A folder's hash covers the names and contents of its files, except its record (which holds
+times and the machine) and hidden files. So two runs that made the same bytes have one hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+RECORD_FILE = "record.json"
+# Files that say when and how fast something was made, not what it is.
+NOT_CONTENT = frozenset({RECORD_FILE, "metrics.jsonl", "report.html"})
+
+
+def digest_bytes(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def digest_data(value: Any) -> str:
+    """SHA-256 of a JSON-able value, independent of the order of its keys."""
+    return digest_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8"))
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file; read once per (path, size, time of change) in a process."""
+    status = path.stat()
+    return _digest_file(str(path.resolve()), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest_file(path: str, size: int, mtime_ns: int) -> str:  # noqa: ARG001 (size and time are the cache's key)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_files(folder: Path) -> dict[str, Path]:
+    """Relative name → path of the files that make up a folder's content, in order of name."""
+    found: dict[str, Path] = {}
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name not in NOT_CONTENT:
+                path = Path(root) / name
+                found[path.relative_to(folder).as_posix()] = path
+    return dict(sorted(found.items()))
+
+
+def digest_path(path: Path) -> str:
+    """Hash of a file's content, or of a folder's names and contents."""
+    if path.is_dir():
+        return digest_data({name: digest_file(file) for name, file in content_files(path).items()})
+    return digest_file(path)

@@ -1,0 +1,94 @@
+"""`record.json`: the one record that every artefact carries.
+
+Inputs with hashes, config, seeds, environment, metrics, parents, the hash of what was
+written. The model card, the report, the family tree and the skipping of finished steps are
+views of it. It is written last, so a folder with a record is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bottega.core.atomic import write_json
+from bottega.core.errors import UserError
+from bottega.core.hashing import RECORD_FILE, digest_path
+
+SCHEMA_VERSION = 1
+# from-version → function that lifts a record's data by one version.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+@dataclass
+class Record:
+    """What was done, from what, with what result. Paths are relative to the artefact where they can be."""
+
+    verb: str
+    verb_version: int
+    step_hash: str
+    config: dict[str, Any]
+    inputs: dict[str, dict[str, str]]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    started: str = ""
+    seconds: float = 0.0
+    content_hash: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Write into `folder`, with the hash of what stands there now."""
+        self.content_hash = digest_path(folder)
+        write_json(folder / RECORD_FILE, asdict(self))
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record of the artefact at `folder`, migrated to this version; None if it has none.
+
+    Raises UserError if the file is there but cannot be understood.
+    """
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        version = data["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{path} was written by a newer version (schema {version}, this one knows {SCHEMA_VERSION})",
+                hint="Update bottega.",
+            )
+        while version < SCHEMA_VERSION:
+            data = MIGRATIONS[version](data)
+            version = data["schema_version"]
+        return Record(**data)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a record: {error!r}") from None
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, as far as they can be told without importing torch."""
+    versions = {}
+    for name in ("bottega", "torch", "numpy", "tokenizers", "safetensors"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {"python": sys.version.split()[0], "platform": platform.platform(), "versions": versions}
+
+
+def input_entry(path: Path) -> dict[str, str]:
+    """`{path, sha256}` of one input; for an artefact with a record its content hash is taken from there."""
+    record = read_record(path) if path.is_dir() else None
+    return {"path": str(path), "sha256": record.content_hash if record else digest_path(path)}

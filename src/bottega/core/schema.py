@@ -1,0 +1,108 @@
+"""Strict configuration: one pydantic model per verb, every field with a one-line doc.
+
+The field's doc is the `--help` line, the JSON Schema's description and the row of the
+docs page. An unknown key is an error that names the nearest right key. Config models
+import no torch.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from bottega.core.errors import UserError, did_you_mean
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class Config(BaseModel):
+    """Base of every verb's settings: frozen, no unknown keys, no silent coercion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str = "") -> Self:
+        """Build from plain data; raises UserError with every problem, and the nearest right key for an unknown one."""
+        try:
+            return cls.model_validate(dict(values))
+        except pydantic.ValidationError as error:
+            raise _user_error(cls, error, where) from None
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain JSON-able values, paths as strings."""
+        return self.model_dump(mode="json")
+
+
+class Writes(Config):
+    """Settings of a verb that writes an artefact."""
+
+    out: Path
+    """Folder to write; it appears only when it is complete."""
+    overwrite: bool = False
+    """Replace OUT if it exists already."""
+
+
+class Compute(Config):
+    """Settings of a verb that computes with tensors."""
+
+    device: Device = "auto"
+    """Where to compute; auto takes CUDA or MPS if present, else the CPU."""
+    dtype: DType = "auto"
+    """Precision; auto takes bfloat16 only where the machine is faster with it."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads (default: as many as there are cores)."""
+
+
+def _user_error(cls: type[Config], error: pydantic.ValidationError, where: str) -> UserError:
+    lines: list[str] = []
+    hint = ""
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown setting {key!r}")
+            hint = hint or did_you_mean(str(problem["loc"][-1]), cls.model_fields)
+        elif problem["type"] == "missing":
+            lines.append(f"{key!r} is required")
+        else:
+            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})")
+    prefix = f"{where}: " if where else ""
+    return UserError(prefix + "; ".join(lines), hint=hint)
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """`train.learning_rate=1e-3` → (["train", "learning_rate"], 0.001); the value is read as YAML."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise UserError(f"{text!r} is not an override", hint="Write it as name=value or step.name=value.")
+    return key.strip().split("."), parse_scalar(value)
+
+
+def parse_scalar(text: str) -> Any:
+    """One YAML value, with 1e-3 read as a number (YAML 1.1 reads it as text)."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{text!r} is not a YAML value: {error}") from None
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def optional_of(annotation: Any) -> tuple[Any, bool]:
+    """`X | None` → (X, True); anything else → (itself, False)."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        inner = [part for part in typing.get_args(annotation) if part is not type(None)]
+        if len(inner) < len(typing.get_args(annotation)):
+            return (inner[0] if len(inner) == 1 else typing.Union[tuple(inner)]), True  # noqa: UP007
+    return annotation, False

@@ -1,0 +1,147 @@
+"""A verb: one public function of one room, one command, one step of a recipe.
+
+Its life is parse → plan → run → record; `execute` is the last two. The registry in
+`bottega.verbs` names each verb's parts as text, so that listing the verbs imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bottega.core import atomic
+from bottega.core.errors import UserError, did_you_mean
+from bottega.core.hashing import digest_data
+from bottega.core.plan import Plan, Specs
+from bottega.core.progress import Reporter
+from bottega.core.record import Record, environment, input_entry, now, read_record
+from bottega.core.schema import Config
+from bottega.core.view import Block
+from bottega.core.workspace import writing_in
+
+# Settings that say where or how to run, and cannot change what comes out.
+NOT_IN_HASH = frozenset({"out", "overwrite", "threads", "device"})
+
+
+@dataclass
+class Result:
+    """What a verb found or made: `data` for `--json` and the record, `view` for people."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    view: list[Block] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What `run` may use beside its plan.
+
+    `folder` is where to write (the `.partial` of the plan's `out`); `resumed` says that it
+    holds what an interrupted run of the same step left.
+    """
+
+    reporter: Reporter
+    folder: Path | None = None
+    resumed: bool = False
+
+    @property
+    def out(self) -> Path:
+        """The folder to write into; only for verbs that write."""
+        if self.folder is None:
+            raise AssertionError("this verb writes nothing")
+        return self.folder
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One entry of the registry. `config`, `plan` and `run` are 'module:name'."""
+
+    name: str
+    summary: str
+    config: str
+    plan: str
+    run: str
+    version: int = 1
+    arguments: tuple[str, ...] = ()
+    """Settings that the command line takes by position."""
+    step: bool = True
+    """Whether a recipe may have it as a step (servers and chats are none)."""
+
+    def config_type(self) -> type[Config]:
+        """The verb's config model."""
+        return load(self.config)
+
+    def make_plan(self, config: Config, specs: Specs) -> Plan:
+        """Check everything that can be checked from headers."""
+        return load(self.plan)(config, specs)
+
+
+def load(reference: str) -> Any:
+    """'package.module:name' → the object."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def find_verb(registry: Mapping[str, Verb], name: str) -> Verb:
+    """The verb called `name`; raises UserError with the nearest one."""
+    if name not in registry:
+        raise UserError(f"unknown verb {name!r}", hint=did_you_mean(name, registry))
+    return registry[name]
+
+
+def step_hash(verb: Verb, plan: Plan) -> str:
+    """Hash of what determines the outcome: verb, its version, settings, and the inputs' contents."""
+    inputs = {name: input_entry(path)["sha256"] for name, path in plan.inputs.items()}
+    # An input counts by its content, not by where it lies: its own setting is left out.
+    left_out = NOT_IN_HASH | {name.partition(".")[0] for name in inputs}
+    settings = {key: value for key, value in plan.config.as_data().items() if key not in left_out}
+    resolved = {key: plan.details[key] for key in ("dtype", "environment") if key in plan.details}
+    return digest_data([verb.name, verb.version, settings, inputs, resolved])
+
+
+def is_done(plan: Plan, hash_: str) -> bool:
+    """Whether `plan.out` already holds the finished result of this very step."""
+    if plan.out is None or not plan.out.is_dir():
+        return False
+    record = read_record(plan.out)
+    return record is not None and record.step_hash == hash_
+
+
+def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | None = None) -> Result:
+    """Run a plan whose checks pass, and record it; what it writes appears only when complete."""
+    plan.require()
+    run: Callable[[Plan, Context], Result] = load(verb.run)
+    if plan.out is None:
+        return run(plan, Context(reporter))
+    allowed = overwrite if overwrite is not None else bool(getattr(plan.config, "overwrite", False))
+    atomic.require_free(plan.out, allowed)
+    plan.out.parent.mkdir(parents=True, exist_ok=True)
+    lock: AbstractContextManager[None] = writing_in(plan.out) or nullcontext()
+    with lock:
+        hash_ = step_hash(verb, plan)
+        folder, resumed = atomic.begin_folder(plan.out, hash_)
+        with atomic.locked(folder, "the unfinished folder"):
+            started, clock = now(), time.monotonic()
+            result = run(plan, Context(reporter, folder, resumed))
+            Record(
+                verb=verb.name,
+                verb_version=verb.version,
+                step_hash=hash_,
+                config=plan.config.as_data(),
+                inputs={name: input_entry(path) for name, path in plan.inputs.items()},
+                metrics=result.data,
+                environment=environment(),
+                started=started,
+                seconds=round(time.monotonic() - clock, 3),
+            ).write(folder)
+            atomic.finish_folder(folder, plan.out)
+    return result
+
+
+def names(registry: Mapping[str, Verb]) -> Sequence[str]:
+    """All verbs' names, in the registry's order."""
+    return list(registry)

@@ -1,0 +1,111 @@
+"""What a verb shows, as plain data: the terminal, `report.html` and the pages render the same blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Style = Literal["plain", "muted", "good", "bad", "special", "trained", "even", "odd"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under named columns; numbers are aligned right by the renderer."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """A text in coloured pieces (tokens, masks), with a legend of what each style means."""
+
+    title: str
+    spans: Sequence[tuple[str, Style]]
+    legend: dict[Style, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart: points (x, y)."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A line chart; every renderer gives it a table twin."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    log_x: bool = False
+    log_y: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: a value, its interval if it has one. `baseline` marks what the others are held against."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    group: str = ""
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar chart with intervals, from zero; bars of one group stand together. It has a table twin too."""
+
+    title: str
+    value_label: str
+    bars: Sequence[Bar]
+    percent: bool = False
+    note: str = ""
+
+
+Block = Text | Table | Spans | Chart | Bars
+
+
+def human_bytes(count: float) -> str:
+    """1536 → '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def human_count(count: float) -> str:
+    """1234567 → '1.23 M'."""
+    for unit in ("", " k", " M", " G", " T"):
+        if abs(count) < 1000:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g} P"
+
+
+def human_seconds(seconds: float) -> str:
+    """95 → '1 min 35 s'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"

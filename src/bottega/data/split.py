@@ -1,0 +1,59 @@
+"""Which side a text belongs to: decided once, by name, before anything is derived from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from bottega.core.errors import UserError
+
+MAX_HELDOUT = 2**24
+"""Bytes after which more held-out text buys no more precision; it bounds the memory of deduplication too."""
+FEW = 20
+"""Below this many documents, documents are cut into parts and the parts are split."""
+_PARTS = 100
+
+
+def rank(seed: int, name: str) -> int:
+    """A number from (seed, name) alone, uniform in 0 … 2^64 - 1."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8], "big")
+
+
+def choose_heldout(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
+    """Names of the units to hold out: in order of rank, each that still fits into `share` of the bytes.
+
+    A unit larger than what is left is passed over, so the share is met closely from below.
+    Raises UserError if that leaves one of the sides empty.
+    """
+    left = min(int(sum(sizes.values()) * share), MAX_HELDOUT)
+    chosen: set[str] = set()
+    for name in sorted(sizes, key=lambda name: (rank(seed, name), name)):
+        if sizes[name] <= left:
+            chosen.add(name)
+            left -= sizes[name]
+    if not chosen and len(sizes) > 1:
+        chosen.add(min(sizes, key=lambda name: (sizes[name], name)))
+    if not chosen:
+        raise UserError(
+            "there is too little text to hold some of it out",
+            hint="Give more documents, or a text of several paragraphs.",
+        )
+    return chosen
+
+
+def parts(text: str, total: int) -> Iterator[str]:
+    """Cut a text at blank lines into parts of about a hundredth of `total` characters, 500 at least.
+
+    A Markdown heading stays with what follows it. The parts joined are the text.
+    """
+    size = max(500, total // _PARTS)
+    part: list[str] = []
+    length = 0
+    for paragraph in text.split("\n\n"):
+        if length >= size and not part[-1].lstrip().startswith("#"):
+            yield "\n\n".join(part) + "\n\n"
+            part, length = [], 0
+        part.append(paragraph)
+        length += len(paragraph) + 2
+    if part:
+        yield "\n\n".join(part)

@@ -1,0 +1,66 @@
+"""The key/value cache: what attention remembers of the tokens it has seen.
+
+One buffer per layer for keys and one for values, (batch, kv_heads, capacity, head_dim),
+filled from the left. `length` tokens are valid in every row.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bottega.checkpoint.config import ModelConfig
+from bottega.core.errors import UserError
+
+
+class KVCache:
+    """Keys and values of up to `capacity` tokens for `batch_size` sequences of equal length."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch_size: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = (batch_size, config.num_key_value_heads, capacity, config.head_dim)
+        layers = range(config.num_hidden_layers)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        self.config, self.batch_size, self.capacity, self.length = config, batch_size, capacity, 0
+
+    def require_room(self, tokens: int) -> None:
+        """Raise UserError if `tokens` more do not fit."""
+        if self.length + tokens > self.capacity:
+            raise UserError(f"{self.length} + {tokens} tokens do not fit a cache of {self.capacity}")
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (B, T, kv_heads, head_dim) behind the valid tokens of `layer`.
+
+        Returns views of everything valid, (B, kv_heads, length + T, head_dim). `length` itself
+        advances once per forward pass, in `advance`, not per layer.
+        """
+        end = self.length + keys.shape[1]
+        self.keys[layer][:, :, self.length : end] = keys.transpose(1, 2)
+        self.values[layer][:, :, self.length : end] = values.transpose(1, 2)
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Count `tokens` as valid, after every layer has stored them."""
+        self.length += tokens
+
+    def rewind(self, length: int) -> None:
+        """Forget everything behind the first `length` tokens."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot rewind {self.length} tokens to {length}")
+        self.length = length
+
+    def expand(self, batch_size: int, capacity: int | None = None) -> KVCache:
+        """A new cache whose `batch_size` rows are copies of row 0 (several continuations of one context)."""
+        tensor = self.keys[0]
+        fork = KVCache(self.config, batch_size, capacity or self.capacity, tensor.dtype, tensor.device)
+        for source, target in zip(self.keys + self.values, fork.keys + fork.values, strict=True):
+            target[:, :, : self.length] = source[:1, :, : self.length]
+        fork.length = self.length
+        return fork

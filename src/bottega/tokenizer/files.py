@@ -1,0 +1,165 @@
+"""What a tokenizer's folder holds, read and bounded, before anything is built from it.
+
+`tokenizer.json` is required. Beside it may stand `tokenizer_config.json` and
+`special_tokens_map.json` (names of special tokens), `chat_template.jinja` (or the template
+inside the config, as older writers do), `generation_config.json` and `config.json` (ids at
+which generation stops).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bottega.core.errors import UserError
+
+# The largest real files are about 35 MB (a 256 k vocabulary); a template is a few kilobytes.
+MAX_TOKENIZER_BYTES = 256 * 2**20
+MAX_CONFIG_BYTES = 16 * 2**20
+MAX_TEMPLATE_BYTES = 2**20
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The contents of the folder. `special_tokens` maps `bos_token` and the like to their text."""
+
+    tokenizer_bytes: bytes
+    data: dict[str, Any]
+    special_tokens: dict[str, str]
+    stop_ids: frozenset[int]
+    fallback_ids: dict[str, int]
+    """`bos`, `eos`, `pad` ids from the model's configs, where the tokenizer's name none."""
+    adds_bos: bool | None
+    """What tokenizer_config.json says; None if it does not say."""
+    chat_template: str | None
+    marked_special: bool
+    """Whether `data` differs from the file: tokens that the configs use as special were not marked so."""
+
+    @property
+    def unknown_tokens(self) -> frozenset[str]:
+        """The tokens that stand for what the vocabulary cannot write."""
+        candidates = (self.special_tokens.get("unk_token"), self.data["model"].get("unk_token"))
+        return frozenset(token for token in candidates if isinstance(token, str))
+
+    def backend_json(self) -> str:
+        """What the `tokenizers` library is given."""
+        return json.dumps(self.data) if self.marked_special else self.tokenizer_bytes.decode("utf-8")
+
+
+def read_files(folder: Path) -> TokenizerFiles:
+    """Read a tokenizer's or a model's folder; raises UserError if it has no usable tokenizer.json."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} has no tokenizer.json" if folder.is_dir() else f"there is no folder {folder}",
+            hint="A tokenizer is a folder with tokenizer.json. Older formats (vocab.txt, tokenizer.model) must be "
+            "converted first, for example by saving them once with transformers.",
+        )
+    content = read_bounded(path, MAX_TOKENIZER_BYTES)
+    data = parse_object(content, path)
+    if not isinstance(data.get("model"), dict):
+        raise UserError(f"{path} has no 'model': it is not a tokenizer.json")
+    config = _optional(folder / "tokenizer_config.json")
+    names = {**_named(_optional(folder / "special_tokens_map.json")), **_named(config)}
+    generation, model = _optional(folder / "generation_config.json"), _optional(folder / "config.json")
+    stop_ids = frozenset(_ids(generation.get("eos_token_id")) or _ids(model.get("eos_token_id")))
+    fallback: dict[str, int] = {}
+    for name in ("bos", "eos", "pad"):
+        found = _ids(generation.get(f"{name}_token_id")) or _ids(model.get(f"{name}_token_id"))
+        if found:
+            fallback[name] = found[0]
+    adds_bos = config.get("add_bos_token")
+    return TokenizerFiles(
+        tokenizer_bytes=content,
+        data=data,
+        special_tokens=names,
+        stop_ids=stop_ids,
+        fallback_ids=fallback,
+        adds_bos=adds_bos if isinstance(adds_bos, bool) else None,
+        chat_template=_template(folder, config),
+        marked_special=_mark_special(data, config, set(names.values()), stop_ids, path),
+    )
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The file's bytes; raises UserError if it is larger than `limit`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if len(content) > limit:
+        raise UserError(f"{path} is larger than {limit / 2**20:.0f} MiB, which no file of its kind is")
+    return content
+
+
+def parse_object(content: bytes, path: Path) -> dict[str, Any]:
+    """A JSON object; raises UserError naming the file."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return parse_object(read_bounded(path, MAX_CONFIG_BYTES), path) if path.is_file() else {}
+
+
+def _named(config: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in NAMED_TOKENS:
+        value = config.get(name)
+        if isinstance(value, dict):
+            value = value.get("content")
+        if isinstance(value, str) and value:
+            found[name] = value
+    return found
+
+
+def _ids(value: Any) -> list[int]:
+    """`2`, `[2, 7]` or nothing as a list; -1 is an old way to say none."""
+    values = value if isinstance(value, list) else [value]
+    return [id_ for id_ in values if isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0]
+
+
+def _template(folder: Path, config: dict[str, Any]) -> str | None:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        try:
+            return read_bounded(path, MAX_TEMPLATE_BYTES).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 text: {error}") from None
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _mark_special(
+    data: dict[str, Any], config: dict[str, Any], names: set[str], stop_ids: frozenset[int], path: Path
+) -> bool:
+    """Mark as special, in `data`, the added tokens that the configs use so; whether any was not marked."""
+    decoder = config.get("added_tokens_decoder")
+    declared = {
+        id_ for id_, entry in (decoder.items() if isinstance(decoder, dict) else ())
+        if isinstance(entry, dict) and entry.get("special") is True
+    }  # fmt: skip
+    changed = False
+    added = data.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise UserError(f"{path}: 'added_tokens' must be a list of objects")
+    for token in added:
+        used = token.get("content") in names or token.get("id") in stop_ids or str(token.get("id")) in declared
+        if used and token.get("special") is not True:
+            token["special"] = changed = True
+    if data["model"].get("dropout") is not None:
+        # Merges dropped at random are for training only: the same text must give the same ids.
+        data["model"]["dropout"], changed = None, True
+    return changed

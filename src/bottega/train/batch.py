@@ -1,0 +1,71 @@
+"""From packed rows to what one micro-batch of the model needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bottega.data.batches import Row
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Packed documents as one row.
+
+    Attributes:
+        input_ids: (1, T) int64.
+        segments: lengths of the documents, sum T.
+        positions: (N,) positions whose *next* token is trained.
+        targets: (N,) int64, those next tokens.
+    """
+
+    input_ids: Tensor
+    segments: list[int]
+    positions: Tensor
+    targets: Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on another device."""
+        moved = (tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.positions, self.targets))
+        input_ids, positions, targets = moved
+        return MicroBatch(input_ids, self.segments, positions, targets)
+
+
+def collate(rows: Sequence[Row]) -> MicroBatch:
+    """Lay the rows' documents end to end, longest first.
+
+    The order does not matter to the loss, which is a sum; documents of one length stand side by
+    side, so attention takes them as one batch. A document's first token is never a target.
+    """
+    tokens = np.concatenate([row.tokens for row in rows])
+    mask = np.concatenate([row.mask for row in rows])
+    lengths = np.concatenate([np.asarray(row.lengths, dtype=np.int64) for row in rows])
+    starts = np.cumsum(lengths) - lengths
+    order = np.argsort(-lengths, kind="stable")
+    index = np.concatenate([np.arange(starts[i], starts[i] + lengths[i]) for i in order])
+    tokens, mask = tokens[index], mask[index].copy()
+    mask[np.cumsum(lengths[order]) - lengths[order]] = False
+    positions = np.flatnonzero(mask) - 1
+    return MicroBatch(
+        input_ids=torch.from_numpy(tokens).unsqueeze(0),
+        segments=lengths[order].tolist(),
+        positions=torch.from_numpy(positions),
+        targets=torch.from_numpy(tokens[positions + 1]),
+    )
+
+
+def micro_batches(rows: Sequence[Row], micro_batch_tokens: int) -> list[MicroBatch]:
+    """Split one step's rows so that each part has at most `micro_batch_tokens` (but at least one row)."""
+    parts: list[list[Row]] = [[]]
+    size = 0
+    for row in rows:
+        if parts[-1] and size + len(row.tokens) > micro_batch_tokens:
+            parts.append([])
+            size = 0
+        parts[-1].append(row)
+        size += len(row.tokens)
+    return [collate(part) for part in parts]

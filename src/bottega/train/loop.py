@@ -1,0 +1,203 @@
+"""The training loop, for every stage.
+
+A step takes its rows (a pure function of seed and step), sums the loss of its micro-batches, divides
+by the trained tokens of the whole step, clips, and lets the optimisers move the weights. All the rest
+(measuring, sampling, saving, logging) happens between steps and cannot change what they compute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from bottega.core.progress import Reporter
+from bottega.core.view import human_count
+from bottega.data.batches import Batches, Row
+from bottega.model.decoder import Decoder
+from bottega.train.batch import MicroBatch, micro_batches
+from bottega.train.guard import Guard
+from bottega.train.loss import linear_cross_entropy
+from bottega.train.metrics import MetricsLog
+from bottega.train.optimizer import build_optimizers
+from bottega.train.schedule import learning_rate_factor
+from bottega.train.settings import Settings, flops_per_token
+from bottega.train.state import BEST_FILE, Progress, restore_state, save_state, weights_of
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the loop computes. `peak_flops` is the measured rate of matrix products, for MFU."""
+
+    device: torch.device
+    dtype: torch.dtype
+    peak_flops: float
+
+
+@dataclass(frozen=True)
+class Between:
+    """What happens between steps: a loss on held-out data, and sample texts; both optional."""
+
+    evaluate: Callable[[], float] | None = None
+    sample: Callable[[int], None] | None = None
+
+
+def fit(
+    model: Decoder,
+    batches: Batches,
+    settings: Settings,
+    machine: Machine,
+    folder: Path,
+    reporter: Reporter,
+    between: Between,
+) -> Progress:
+    """Train `model` in place; go on from the newest state in `folder` if there is one.
+
+    Returns where the run ended. Raises BottegaError when bad steps may not, or can no longer, be skipped.
+    """
+    config = settings.config
+    optimizers = build_optimizers(
+        model,
+        config.optimizer,
+        learning_rate=settings.learning_rate,
+        weight_decay=config.weight_decay,
+        work_dtype=machine.dtype,
+    )
+    fresh = Progress(Guard(config.spike_sigma, stop=config.on_bad_step == "stop"))
+    progress = restore_state(folder, model, optimizers) or fresh
+    if progress.step:
+        reporter.say(f"going on after step {progress.step} of {settings.steps}")
+    hidden = torch.compile(model.hidden) if config.compile else model.hidden
+    log = MetricsLog(folder, progress.step, config.trackers)
+    flops = flops_per_token(model.config, settings.row_length)
+    total, done = settings.steps * settings.rows_per_step * settings.row_length, progress.tokens
+    model.train()
+    with reporter.bar(config.stage, total, "tok", done) as bar:
+        while progress.step < settings.steps and not progress.stopped_early:
+            started = time.perf_counter()
+            rate = _set_rate(optimizers, progress.step, settings)
+            rows = batches.rows(progress.step * settings.rows_per_step, settings.rows_per_step)
+            loss, trained = _accumulate(hidden, model, micro_batches(rows, config.micro_batch_tokens), machine)
+            norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip))
+            progress.step += 1
+            accepted = progress.guard.accepts(progress.step, loss, norm)
+            for optimizer in optimizers:
+                if accepted:
+                    optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            tokens, seconds = sum(len(row.tokens) for row in rows), time.perf_counter() - started
+            progress.tokens += tokens
+            progress.trained_tokens += trained
+            progress.seconds += seconds
+            mfu = flops * tokens / seconds / machine.peak_flops
+            log.write(
+                step=progress.step, tokens=progress.tokens, loss=loss, gradient_norm=norm, learning_rate=rate,
+                tokens_per_second=tokens / seconds, mfu=mfu, skipped=not accepted,
+            )  # fmt: skip
+            bar.advance(tokens, f"loss {loss:.3f} · MFU {mfu:.0%}{_last_evaluation(progress)}")
+            _between_steps(model, optimizers, settings, folder, progress, between, log)
+    log.close()
+    _restore_best(model, folder, progress)
+    reporter.say(
+        f"{config.stage}: {progress.step} steps, {human_count(progress.tokens)} tokens, "
+        f"{human_count(progress.tokens / max(progress.seconds, 1e-9))} tok/s"
+    )
+    return progress
+
+
+def _accumulate(
+    hidden: Callable[..., torch.Tensor], model: Decoder, parts: Sequence[MicroBatch], machine: Machine
+) -> tuple[float, int]:
+    """Gradients of the step's mean loss per trained token; returns that loss and the number of tokens."""
+    trained = sum(len(part.targets) for part in parts)
+    loss = 0.0
+    for part in (part.to(machine.device) for part in parts if len(part.targets)):
+        with torch.autocast(machine.device.type, machine.dtype, enabled=machine.dtype != torch.float32):
+            states = hidden(part.input_ids, segments=part.segments)[0, part.positions]
+        summed = linear_cross_entropy(states.to(_product_type(states, machine)), model.lm_head.weight, part.targets)
+        (summed / trained).backward()
+        loss += float(summed.detach()) / trained
+    return loss, trained
+
+
+@torch.no_grad()
+def mean_loss(model: Decoder, rows: Sequence[Row], machine: Machine, micro_batch_tokens: int) -> float:
+    """Mean loss per trained token over `rows`, in nats."""
+    total, trained = 0.0, 0
+    for part in micro_batches(rows, micro_batch_tokens):
+        moved = part.to(machine.device)
+        with torch.autocast(machine.device.type, machine.dtype, enabled=machine.dtype != torch.float32):
+            states = model.hidden(moved.input_ids, segments=moved.segments)[0, moved.positions]
+        total += float(linear_cross_entropy(states, model.lm_head.weight, moved.targets))
+        trained += len(part.targets)
+    return total / max(trained, 1)
+
+
+def _product_type(states: torch.Tensor, machine: Machine) -> torch.dtype:
+    return states.dtype if machine.dtype == torch.float32 else machine.dtype
+
+
+def _set_rate(optimizers: Sequence[torch.optim.Optimizer], step: int, settings: Settings) -> float:
+    config = settings.config
+    factor = learning_rate_factor(
+        step, settings.steps, config.schedule, warmup=config.warmup, decay=config.decay, floor=config.final_rate
+    )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+    return settings.learning_rate * factor
+
+
+def _between_steps(
+    model: Decoder,
+    optimizers: list[torch.optim.Optimizer],
+    settings: Settings,
+    folder: Path,
+    progress: Progress,
+    between: Between,
+    log: MetricsLog,
+) -> None:
+    """Measure, sample and save where it is time to, and always at the end."""
+    config, step = settings.config, progress.step
+    last = step == settings.steps
+    if between.evaluate and (last or step % config.evaluate_every == 0):
+        model.eval()
+        loss = between.evaluate()
+        model.train()
+        progress.evaluations.append((step, loss))
+        log.write(step=step, heldout_loss=loss)
+        _judge(model, folder, progress, loss, config.patience)
+    if between.sample and config.sample_every and step % config.sample_every == 0:
+        model.eval()
+        between.sample(step)
+        model.train()
+    if last or progress.stopped_early or step % config.save_every == 0:
+        log.flush()
+        save_state(folder, model, optimizers, progress)
+
+
+def _judge(model: Decoder, folder: Path, progress: Progress, loss: float, patience: int | None) -> None:
+    """Early stopping: remember the best weights, and stop when they have not been beaten for long."""
+    if patience is None:
+        return
+    if loss < progress.best_loss:
+        progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
+        save_file(weights_of(model), folder / BEST_FILE)
+        return
+    progress.without_gain += 1
+    progress.stopped_early = progress.without_gain >= patience
+
+
+def _restore_best(model: Decoder, folder: Path, progress: Progress) -> None:
+    path = folder / BEST_FILE
+    if progress.best_step and path.exists():
+        model.load_state_dict(load_file(path), strict=False)
+
+
+def _last_evaluation(progress: Progress) -> str:
+    return f" · held-out {progress.evaluations[-1][1]:.3f}" if progress.evaluations else ""

@@ -1,0 +1,87 @@
+"""Cross-entropy of a linear head, without ever holding all logits.
+
+The head's logits are formed for a chunk of rows at a time; the gradient is taken in the same
+pass, while the chunk's probabilities are at hand, so that the backward pass only scales what is
+stored. Memory is one chunk of logits instead of (N, V); the idea is that of "cut" and "fused
+linear" cross-entropy (Wijmans et al. 2024, arXiv:2411.09009), here in plain torch operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bottega.train.sizes import CHUNK_VALUES
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Sum over rows of -log softmax(hidden · weightᵀ)[target], in nats.
+
+    The sum is not normalised: callers divide by the trained tokens of the whole batch, over all
+    its micro-batches. Rows that are not trained are to be dropped before.
+
+    Args:
+        hidden: (N, H), any floating type; products are taken in this type, the softmax in at least float32.
+        weight: (V, H).
+        targets: (N,) int64.
+    """
+    if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+        return _LinearCrossEntropy.apply(hidden, weight, targets)  # pyright: ignore[reportReturnType]
+    total = _zero(hidden)
+    head = weight.to(hidden.dtype)
+    for rows in _chunks(len(targets), len(weight)):
+        total += _chunk_loss(_wide(hidden[rows] @ head.T), targets[rows])[0]
+    return total
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        head = weight.to(hidden.dtype)
+        total = _zero(hidden)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight)
+        for rows in _chunks(len(targets), len(weight)):
+            logits = _wide(hidden[rows] @ head.T)
+            loss, normaliser = _chunk_loss(logits, targets[rows])
+            total += loss
+            # d loss / d logits = softmax - one_hot(target)
+            gradient = logits.sub_(normaliser.unsqueeze(-1)).exp_()
+            gradient[torch.arange(len(gradient)), targets[rows]] -= 1
+            gradient = gradient.to(hidden.dtype)
+            torch.mm(gradient, head, out=grad_hidden[rows])
+            if grad_weight.dtype == gradient.dtype:
+                grad_weight.addmm_(gradient.T, hidden[rows])
+            else:
+                grad_weight += gradient.T @ hidden[rows]
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        scale = grad_outputs[0]
+        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale.to(grad_weight.dtype), None
+
+
+def _chunk_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed loss of a chunk, and the log of each row's normaliser."""
+    normaliser = logits.logsumexp(-1)
+    chosen = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    return (normaliser - chosen).sum(), normaliser
+
+
+def _chunks(rows: int, vocab_size: int) -> Iterator[slice]:
+    size = max(16, CHUNK_VALUES // vocab_size)
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _zero(hidden: Tensor) -> Tensor:
+    return torch.zeros((), dtype=_wide(hidden[:0]).dtype, device=hidden.device)

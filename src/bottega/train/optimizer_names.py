@@ -1,0 +1,5 @@
+"""Names of the optimisers, apart from their code so that settings need no torch."""
+
+from typing import Literal
+
+OptimizerName = Literal["adamw", "muon"]

@@ -1,0 +1,99 @@
+"""The plan of `train`: what fits together, how many steps, how much memory and time. Imports no torch."""
+
+from __future__ import annotations
+
+from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.spec import ModelSpec
+from bottega.core.machine import facts, measure, resolve_device, resolve_dtype
+from bottega.core.plan import Check, Cost, Plan, Specs
+from bottega.core.view import human_bytes, human_count
+from bottega.data.spec import TokensSpec
+from bottega.tokenizer.spec import TokenizerSpec
+from bottega.train.config import Train
+from bottega.train.memory import train_memory
+from bottega.train.settings import Settings, flops_per_token, new_model_config, resolve
+
+# Share of the measured rate of matrix products that a training step reaches on this kind of work,
+# by width (docs/benchmarks.md); the rest goes to norms, softmax, rotation and memory traffic.
+EFFICIENCY = 0.5
+STARTUP_SECONDS = 4.0
+
+
+def plan_train(config: Train, specs: Specs) -> Plan:
+    """Check data, tokenizer and model against each other; resolve the settings; estimate the cost."""
+    data = specs.of(config.data, TokensSpec)
+    inputs = {"data": config.data}
+    if config.heldout:
+        inputs["heldout"] = config.heldout
+    if config.model:
+        inputs["model"] = config.model
+        model = specs.of(config.model, ModelSpec)
+        architecture, tokenizer_hash = model.config, model.tokenizer_hash
+    else:
+        assert config.tokenizer is not None  # the config's own validation
+        inputs["tokenizer"] = config.tokenizer
+        tokenizer = specs.of(config.tokenizer, TokenizerSpec)
+        special = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+        architecture = new_model_config(config, tokenizer.vocab_size, special, "float32")
+        tokenizer_hash = tokenizer.hash
+    settings = resolve(config, architecture, data)
+    dtype = resolve_dtype(config.dtype, resolve_device(config.device))
+    plan = Plan("train", config, config.out, inputs)
+    plan.checks = _checks(config, data, architecture, tokenizer_hash)
+    plan.details = {"settings": settings, "architecture": architecture, "dtype": dtype}
+    plan.work = _work(config, settings, architecture, data, dtype)
+    plan.produces = ModelSpec.predict(architecture, tokenizer_hash=tokenizer_hash)
+    plan.cost = _cost(settings, architecture, data, dtype)
+    memory, available = plan.cost.peak_memory or 0, facts().memory_available
+    if available:
+        detail = f"needs about {human_bytes(memory)}, {human_bytes(available)} are free"
+        plan.checks.append(Check("memory", memory < available, detail))
+    return plan
+
+
+def _checks(config: Train, data: TokensSpec, architecture: ModelConfig, tokenizer_hash: str) -> list[Check]:
+    fits = data.vocab_size <= architecture.vocab_size
+    same = not data.tokenizer_hash or not tokenizer_hash or data.tokenizer_hash == tokenizer_hash
+    checks = [
+        Check("vocabulary", fits, f"data {data.vocab_size}, model {architecture.vocab_size}"),
+        Check("tokenizer", same, "data and model share it" if same else "the data was prepared with another one"),
+    ]
+    wanted = config.stage == "sft"
+    if data.documents or not data.exact:
+        kind = "conversations" if data.chat else "plain text"
+        checks.append(Check("data", data.chat == wanted, f"{config.stage} on {kind}"))
+    if not data.documents and data.exact:
+        allowed = config.when_empty == "copy"
+        checks.append(Check("data", allowed, "no documents: the model is copied unchanged" if allowed else "is empty"))
+    elif data.exact:
+        checks.append(Check("trained tokens", data.trained_tokens > 0, human_count(data.trained_tokens)))
+    return checks
+
+
+def _work(config: Train, settings: Settings, architecture: ModelConfig, data: TokensSpec, dtype: str) -> list[str]:
+    if not settings.steps:
+        return ["copy the model: there is nothing to train on"]
+    start = f"start from {config.model}" if config.model else "make a new model"
+    rows = f"{settings.rows_per_step} × {settings.row_length} tokens"
+    return [
+        f"{start}: {human_count(architecture.parameter_count())} parameters, {architecture.num_hidden_layers} layers, "
+        f"width {architecture.hidden_size}",
+        f"{settings.steps} steps of {rows} = {human_count(settings.tokens)} tokens, "
+        f"{settings.tokens / max(data.tokens, 1):.2g} passes over the data",
+        f"{config.optimizer}, peak rate {settings.learning_rate:.2g}, {config.schedule}, in {dtype}",
+    ]
+
+
+def _cost(settings: Settings, architecture: ModelConfig, data: TokensSpec, dtype: str) -> Cost:
+    parameters = architecture.parameter_count()
+    flops = flops_per_token(architecture, settings.row_length) * settings.tokens
+    rates = measure()
+    rate = rates.bfloat16 if dtype == "bfloat16" else rates.float32
+    memory = train_memory(architecture, settings.config.micro_batch_tokens, settings.config.optimizer, dtype)
+    return Cost(
+        bytes_read=data.tokens * 2 + (4 * parameters if settings.config.model else 0),
+        bytes_written=4 * parameters * 4,
+        peak_memory=memory.total,
+        flops=flops,
+        seconds=STARTUP_SECONDS + flops / (EFFICIENCY * rate),
+    )

@@ -1,0 +1,156 @@
+"""The run of `train`: build or load the model, train it, write the model folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bottega.checkpoint.card import write_card
+from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.folder import ModelFolder
+from bottega.checkpoint.writer import write_model_files, write_tensors
+from bottega.core.machine import measure, resolve_device, resolve_threads
+from bottega.core.plan import Plan
+from bottega.core.progress import Reporter
+from bottega.core.verb import Context, Result
+from bottega.core.view import Chart, Series, Table, Text, human_count
+from bottega.data.batches import Batches
+from bottega.generate.generator import Generator
+from bottega.generate.sampling import Sampling
+from bottega.model.decoder import Decoder
+from bottega.model.load import DTYPES, load_decoder
+from bottega.tokenizer.tokenizer import Tokenizer
+from bottega.train.config import Train
+from bottega.train.loop import Between, Machine, fit, mean_loss
+from bottega.train.metrics import METRICS_FILE, read_metrics
+from bottega.train.settings import Settings
+from bottega.train.state import Progress, remove_states, weights_of
+
+
+def run_train(plan: Plan, context: Context) -> Result:
+    """Train as planned; the out folder is a model folder with `metrics.jsonl` beside the weights."""
+    config, settings = plan.config, plan.details["settings"]
+    assert isinstance(config, Train)
+    torch.set_num_threads(resolve_threads(config.threads))
+    machine = _machine(config, plan.details["dtype"])
+    source = config.model or config.tokenizer
+    assert source is not None
+    if not settings.steps:
+        return _copy(config, context)
+    model = _model(config, plan.details["architecture"], machine)
+    batches = Batches(config.data, row_length=settings.row_length, seed=config.seed)
+    tokenizer = Tokenizer.load(source)
+    between = Between(
+        evaluate=_evaluation(config, settings, model, machine),
+        sample=_sampling(config, model, tokenizer, context.reporter),
+    )
+    progress = fit(model, batches, settings, machine, context.out, context.reporter, between)
+    data = _metrics(progress, settings, batches, model.config)
+    _write_model(context.out, model, source, tokenizer)
+    write_card(context.out, title=f"{config.out.name}", verb="train", config=config.as_data(), metrics=data,
+               parent=str(config.model) if config.model else None)  # fmt: skip
+    remove_states(context.out)
+    if config.prompts and between.sample:
+        between.sample(progress.step)
+    return Result(data, _view(data, context.out))
+
+
+def _machine(config: Train, dtype: str) -> Machine:
+    device = torch.device(resolve_device(config.device))
+    rates = measure()
+    return Machine(device, DTYPES[dtype], rates.bfloat16 if dtype == "bfloat16" else rates.float32)
+
+
+def _model(config: Train, architecture: ModelConfig, machine: Machine) -> Decoder:
+    """The decoder to train, its weights in float32 whatever the precision of the products."""
+    if config.model:
+        return load_decoder(config.model, device=machine.device)
+    model = Decoder(architecture).initialise(torch.Generator().manual_seed(config.seed))
+    return model.to(machine.device)
+
+
+def _evaluation(config: Train, settings: Settings, model: Decoder, machine: Machine) -> Callable[[], float] | None:
+    if config.heldout is None:
+        return None
+    heldout = Batches(config.heldout, row_length=settings.row_length, seed=0)
+    rows = heldout.rows(0, min(heldout.epoch_rows, max(1, config.evaluate_tokens // settings.row_length)))
+    return lambda: mean_loss(model, rows, machine, config.micro_batch_tokens)
+
+
+def _sampling(config: Train, model: Decoder, tokenizer: Tokenizer, reporter: Reporter) -> Callable[[int], None] | None:
+    """Show what the model says to each prompt; the texts do not enter the result."""
+    if not config.prompts:
+        return None
+    generator = Generator(model, tokenizer)
+
+    def sample(step: int) -> None:
+        for prompt in config.prompts:
+            ids = generator.prompt_ids(prompt, chat=config.stage == "sft")
+            text = generator.complete(ids, Sampling(max_new_tokens=48, temperature=0.0)).text
+            reporter.say(f"  step {step} · {prompt!r} → {text!r}")
+
+    return sample
+
+
+def _copy(config: Train, context: Context) -> Result:
+    assert config.model is not None
+    folder = ModelFolder.open(config.model)
+    write_tensors(context.out, {name: tensor.load() for name, tensor in folder.tensors.items()})
+    write_model_files(context.out, folder.config, generation=folder.generation_config, tokenizer_folder=config.model)
+    reason = "there was nothing to train on: this is the model it started from, unchanged"
+    data = {"steps": 0, "copied": True, "reason": reason}
+    write_card(context.out, title=config.out.name, verb="train", config=config.as_data(), metrics=data,
+               parent=str(config.model))  # fmt: skip
+    return Result(data, [Text(reason)])
+
+
+def _write_model(folder: Path, model: Decoder, source: Path, tokenizer: Tokenizer) -> None:
+    write_tensors(folder, {name: tensor.cpu() for name, tensor in weights_of(model).items()})
+    stops = sorted(tokenizer.stop_ids) or list(model.config.eos_token_id)
+    generation = {"eos_token_id": stops if len(stops) != 1 else stops[0]} if stops else {}
+    write_model_files(folder, model.config, generation=generation, tokenizer_folder=source)
+
+
+def _metrics(progress: Progress, settings: Settings, batches: Batches, config: ModelConfig) -> dict[str, Any]:
+    heldout = [loss for _, loss in progress.evaluations]
+    return {
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "trained_tokens": progress.trained_tokens,
+        "parameters": config.parameter_count(),
+        "passes": round(progress.tokens / batches.epoch_tokens, 3),
+        "loss": progress.guard.recent[-1] if progress.guard.recent else math.nan,
+        "heldout_loss": heldout[-1] if heldout else None,
+        "skipped_steps": progress.guard.skipped,
+        "stopped_early": progress.stopped_early,
+        "seconds": round(progress.seconds, 1),
+        "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1),
+        "learning_rate": settings.learning_rate,
+        "row_length": settings.row_length,
+        "tokens_per_step": settings.rows_per_step * settings.row_length,
+    }
+
+
+def _view(data: dict[str, Any], folder: Path) -> list[Table | Chart]:
+    rows = [
+        ("steps", data["steps"]),
+        ("tokens", human_count(data["tokens"])),
+        ("loss", f"{data['loss']:.3f}"),
+        ("held-out loss", "–" if data["heldout_loss"] is None else f"{data['heldout_loss']:.3f}"),
+        ("tokens/s", human_count(data["tokens_per_second"])),
+    ]
+    return [Table("Training", ("", ""), rows), loss_chart(folder / METRICS_FILE, "Loss")]
+
+
+def loss_chart(path: Path, title: str) -> Chart:
+    """Training and held-out loss by tokens seen, from a `metrics.jsonl`."""
+    rows = read_metrics(path)
+    tokens = {row["step"]: row["tokens"] for row in rows if "tokens" in row}
+    train = [(row["tokens"], row["loss"]) for row in rows if "loss" in row]
+    heldout = [(tokens[row["step"]], row["heldout_loss"]) for row in rows if "heldout_loss" in row]
+    series = [Series("training", train)] + ([Series("held-out", heldout)] if heldout else [])
+    return Chart(title, "tokens", "loss, nats per token", series)

@@ -1,0 +1,4 @@
+"""Numbers that both the loss and the memory estimate need, apart from torch."""
+
+# Logits held at a time; 4 Mi values are 16 MiB in float32, which stays near the processor's cache.
+CHUNK_VALUES = 2**22

@@ -1,0 +1,122 @@
+"""The state from which an interrupted run goes on, bit for bit.
+
+`state-00000120/` holds the weights (`model.safetensors`, Hugging Face names), the optimisers
+(`optimizer.safetensors` and `optimizer.json`) and where the run stood (`progress.json`). Nothing is
+pickled. The folder is written under another name, flushed and renamed, so a state that can be seen
+is whole; the newest is used, older ones are removed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from bottega.core.atomic import sync_folder
+from bottega.core.errors import BottegaError
+from bottega.train.guard import Guard
+
+PREFIX = "state-"
+BEST_FILE = "best.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a run stands: everything the loop knows beside weights and optimisers."""
+
+    guard: Guard
+    step: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    seconds: float = 0.0
+    best_loss: float = float("inf")
+    best_step: int = 0
+    without_gain: int = 0
+    stopped_early: bool = False
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
+
+
+def save_state(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
+    """Write the state of a finished step below `folder`, then remove older states."""
+    final = folder / f"{PREFIX}{progress.step:08d}"
+    building = folder / f"{final.name}.building"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    save_file(weights_of(model), building / "model.safetensors")
+    tensors, rest = _split(optimizers)
+    save_file(tensors, building / "optimizer.safetensors")
+    (building / "optimizer.json").write_text(json.dumps(rest), "utf-8")
+    (building / "progress.json").write_text(json.dumps(asdict(progress)), "utf-8")
+    sync_folder(building)
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(building, final)
+    for old in _states(folder)[:-1]:
+        shutil.rmtree(old)
+
+
+def restore_state(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Progress | None:
+    """Load the newest state below `folder` into model and optimisers; None if there is none."""
+    states = _states(folder)
+    if not states:
+        return None
+    state = states[-1]
+    try:
+        model.load_state_dict(load_file(state / "model.safetensors"), strict=False)
+        _join(
+            optimizers, load_file(state / "optimizer.safetensors"), json.loads((state / "optimizer.json").read_text())
+        )
+        values = json.loads((state / "progress.json").read_text("utf-8"))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise BottegaError(f"{state} cannot be read: {error}", hint="Remove the folder to start anew.") from None
+    values["guard"] = Guard(**values["guard"])
+    values["evaluations"] = [tuple(pair) for pair in values["evaluations"]]
+    return Progress(**values)
+
+
+def remove_states(folder: Path) -> None:
+    """Remove every state, finished or not, and the best weights kept for early stopping."""
+    for state in folder.glob(PREFIX + "*"):
+        shutil.rmtree(state)
+    (folder / BEST_FILE).unlink(missing_ok=True)
+
+
+def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Name → tensor as stored: a tied head is the embedding and has no entry of its own."""
+    weights = model.state_dict()
+    if model.config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)
+    return {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(PREFIX + "*") if not path.name.endswith(".building"))
+
+
+def _split(optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    tensors: dict[str, torch.Tensor] = {}
+    rest: list[dict[str, Any]] = []
+    for number, optimizer in enumerate(optimizers):
+        data = optimizer.state_dict()
+        for index, values in data["state"].items():
+            tensors.update({f"{number}.{index}.{name}": tensor.contiguous() for name, tensor in values.items()})
+        rest.append({"param_groups": data["param_groups"]})
+    return tensors, rest
+
+
+def _join(
+    optimizers: list[torch.optim.Optimizer], tensors: dict[str, torch.Tensor], rest: list[dict[str, Any]]
+) -> None:
+    states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
+    for key, tensor in tensors.items():
+        number, index, name = key.split(".", 2)
+        states[int(number)].setdefault(int(index), {})[name] = tensor
+    for optimizer, state, data in zip(optimizers, states, rest, strict=True):
+        optimizer.load_state_dict({"state": state, **data})

@@ -1,0 +1,59 @@
+"""`bottega web MODEL --port PORT`: the chat page and the API on one port."""
+
+from __future__ import annotations
+
+from bottega.core.errors import UserError
+from bottega.core.plan import Check, Plan, Specs
+from bottega.core.progress import Lines, Reporter
+from bottega.core.verb import Context, Result
+from bottega.serve.command import check_model, model_name
+from bottega.serve.guard import is_loopback
+from bottega.serve.listen import base_url, make_server, open_socket, port_check
+from bottega.web.app import create_app
+from bottega.web.config import Web
+from bottega.web.supervisor import Supervisor
+
+
+def plan_web(config: Web, specs: Specs) -> Plan:
+    """Check the model from its headers, the report, and that the port is free."""
+    folder, checks = check_model(config, specs)
+    if config.report is not None:
+        found = config.report.is_file()
+        checks.append(Check("report", found, str(config.report) if found else f"there is no file {config.report}"))
+    return Plan(
+        verb="web",
+        config=config,
+        inputs={"model": folder},
+        checks=[*checks, port_check(config.host, config.port)],
+        work=[
+            f"show the chat page on http://{config.host}:{config.port}",
+            f"start `bottega serve {config.model}` beside it and pass /v1 through",
+        ],
+    )
+
+
+def run_web(plan: Plan, context: Context) -> Result:
+    """Serve until SIGINT or SIGTERM."""
+    assert isinstance(plan.config, Web)
+    web(plan.config, reporter=context.reporter)
+    return Result()
+
+
+def web(config: Web, *, reporter: Reporter | None = None) -> None:
+    """Show the page and pass the API through until SIGINT or SIGTERM; blocks.
+
+    Raises BusyError when the port is taken, UserError when the model's server refuses its settings.
+    """
+    say = (reporter or Lines()).say
+    config = config if config.name else config.model_copy(update={"name": model_name(config)})
+    with open_socket(config.host, config.port) as listener:
+        supervisor = Supervisor(config)
+        server = make_server(create_app(config, supervisor))
+        supervisor.when_refused(lambda: setattr(server, "should_exit", True))
+        listener.listen()
+        if not is_loopback(config.host) and config.api_key is None:
+            say("Anyone who can reach this machine can use the model: no API key is set.")
+        say(f"Open {base_url(listener, config.host)} (Ctrl-C stops)")
+        server.run(sockets=[listener])
+    if supervisor.refused:
+        raise UserError(supervisor.refused, hint="The model was not served.")

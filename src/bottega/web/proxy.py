@@ -1,0 +1,111 @@
+"""Passing /v1 through to the model's server: bodies unchanged, streams as they come, hang-ups passed on.
+
+Only the content type and accept headers go to the child; the client's key is checked before (see
+`bottega.serve.guard`) and replaced by the child's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from bottega.serve.answers import event
+from bottega.serve.failures import ApiError
+from bottega.web.supervisor import Supervisor
+
+PASSED_BACK = ("content-type", "retry-after", "cache-control", "x-accel-buffering")
+LOST = "The model's server stopped while it was answering. It is being started again."
+
+
+class Proxy:
+    """Sends requests on to the child of `supervisor`."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        # An answer may take long; only connecting must be quick. The proxy settings of the
+        # environment are for the outside world, not for 127.0.0.1.
+        timeout = httpx.Timeout(None, connect=5.0)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=16)
+        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def forward(self, request: Request) -> Response:
+        """Answer `request` with what the child answers; 503 while there is none."""
+        state = self.supervisor.state
+        if state.phase != "ready":
+            raise _not_ready(state.phase)
+        headers = {"authorization": f"Bearer {self.supervisor.key}"}
+        headers |= {name: request.headers[name] for name in ("content-type", "accept") if name in request.headers}
+        url = self.supervisor.base_url + request.url.path
+        outgoing = self._client.build_request(request.method, url, headers=headers, content=await request.body())
+        try:
+            answer = await _unless_gone(self._client.send(outgoing, stream=True), request)
+        except httpx.TransportError:
+            raise ApiError(502, LOST, kind="server_error", code="model_stopped") from None
+        if answer is None:
+            return Response(status_code=499)
+        return _Passed(answer)
+
+
+def _not_ready(phase: str) -> ApiError:
+    said = {
+        "loading": "The model is being loaded. Try again in a moment.",
+        "crashed": "The model's server stopped and is being started again. Try again in a moment.",
+    }
+    message = said.get(phase, "The model's server is not running.")
+    return ApiError(503, message, kind="server_error", code="model_not_ready", headers={"Retry-After": "1"})
+
+
+async def _unless_gone(sending: object, request: Request) -> httpx.Response | None:
+    """The child's answer, or None when the client hangs up first (which hangs up on the child too)."""
+
+    async def gone() -> None:
+        while not await request.is_disconnected():
+            await asyncio.sleep(0.1)
+
+    working = asyncio.ensure_future(sending)  # type: ignore[arg-type]
+    watching = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError, httpx.TransportError):
+            await working
+
+
+class _Passed(StreamingResponse):
+    """The child's response, chunk by chunk; closed towards the child whatever happens."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        headers = {name: answer.headers[name] for name in PASSED_BACK if name in answer.headers}
+        super().__init__(self._chunks(answer), answer.status_code, headers)
+        self._answer = answer
+
+    async def _chunks(self, answer: httpx.Response) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in answer.aiter_raw():
+                yield chunk
+        except httpx.TransportError:
+            error = ApiError(502, LOST, kind="server_error", code="model_stopped")
+            if answer.headers.get("content-type", "").startswith("text/event-stream"):
+                yield b"\n\n" + event(error.body())  # end an event that was cut off in the middle
+            else:
+                raise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # A cancelled task may still have to await the closing of the connection.
+            await asyncio.shield(self._answer.aclose())
