@@ -17,6 +17,7 @@ import yaml
 from bottega.checkpoint.config import ModelConfig
 from bottega.core.atomic import write_text
 from bottega.core.record import Record
+from bottega.core.verb import NOT_IN_HASH
 from bottega.core.view import human_count
 
 CARD_FILE = "README.md"
@@ -88,11 +89,15 @@ def model_card(config: ModelConfig, text: CardText, record: Record | None = None
 
 def escape(text: object) -> str:
     """Text that Markdown shows as it is, on one line."""
-    line = " ".join(str(text).split())
-    line = re.sub(r"([\\`*_{}\[\]()#+!|~<>])", r"\\\1", line)
-    line = line.replace("&", "&amp;").replace("\\<", "&lt;").replace("\\>", "&gt;")
+    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
     # A list, a rule or a heading only where it begins the line.
-    return re.sub(r"^(-|=|\d+(?=[.)]))", r"\\\1", line) if not line[:1].isdigit() else re.sub(r"^(\d+)\.", r"\1\\.", line)
+    return re.sub(r"^([-+=#]|\d+(?=[.)](?: |$)))", _guard, line)
+
+
+def _guard(match: re.Match[str]) -> str:
+    # "\-" shows "-", but "\1" would show the backslash: there a reference to the digit does it.
+    return f"&#{ord(match[1][0])};{match[1][1:]}" if match[1].isdigit() else "\\" + match[1]
 
 
 def _front(text: CardText) -> str:
@@ -109,7 +114,9 @@ def _front(text: CardText) -> str:
 
 def _facts(config: ModelConfig) -> list[tuple[str, object]]:
     parts = [
-        (f"{_PART_NAMES[part]} parameters", f"{count:,}") for part, count in config.parameters_by_part().items() if count
+        (f"{_PART_NAMES[part]} parameters", f"{count:,}")
+        for part, count in config.parameters_by_part().items()
+        if count
     ]
     return [
         ("Architecture", config.family.architecture),
@@ -133,7 +140,9 @@ def _made(record: Record) -> str:
         ("step", record.step_hash[:16]),
         *((name, version) for name, version in versions.items()),
     ]
-    rows += [(name, _value(value)) for name, value in _flat(record.config)]
+    # Where it ran and where its inputs lay says nothing about the model, and may say much about its maker.
+    left_out = NOT_IN_HASH | set(record.inputs)
+    rows += [(name, _value(value)) for name, value in _flat(record.config) if name not in left_out]
     return _table(("", ""), rows)
 
 

@@ -16,10 +16,11 @@ from bottega.checkpoint.header import (
     TensorInfo,
     check_tensors,
     read_headers,
+    shard_files,
 )
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.names import EMBEDDING, HEAD
-from bottega.checkpoint.tensors import LazyTensor, legacy_files, load_legacy, map_tensors
+from bottega.checkpoint.tensors import LazyTensor, load_legacy, map_tensors
 from bottega.checkpoint.writer import GENERATION_FILE
 from bottega.core.errors import UserError
 
@@ -78,14 +79,28 @@ def read_generation(path: Path) -> dict[str, Any]:
     return data
 
 
-def _open_tensors(path: Path) -> dict[str, LazyTensor]:
+def stored_infos(path: Path) -> dict[str, TensorInfo]:
+    """Shape and dtype of every tensor in the files, by stored name; from headers (`.bin` has none and needs torch)."""
     if (path / WEIGHTS).exists() or (path / WEIGHTS_INDEX).exists():
-        return map_tensors(read_headers(path))
-    if (path / LEGACY_WEIGHTS).exists():
-        return load_legacy([path / LEGACY_WEIGHTS])
-    if (path / LEGACY_INDEX).exists():
-        return load_legacy(legacy_files(path, path / LEGACY_INDEX))
+        return {name: stored.info for name, stored in read_headers(path).items()}
+    return {name: tensor.info for name, tensor in _open_tensors(path).items()}
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold the weights; raises UserError if there are none, or one is missing."""
+    for single, index in ((WEIGHTS, WEIGHTS_INDEX), (LEGACY_WEIGHTS, LEGACY_INDEX)):
+        if (path / single).exists():
+            return [path / single]
+        if (path / index).exists():
+            return shard_files(path, path / index)
     raise UserError(f"{path} has no weights ({WEIGHTS}, {WEIGHTS_INDEX} or {LEGACY_WEIGHTS})")
+
+
+def _open_tensors(path: Path) -> dict[str, LazyTensor]:
+    files = weight_files(path)
+    if files[0].suffix == ".bin":
+        return load_legacy(files)
+    return map_tensors(read_headers(path))
 
 
 def _require_equal_head(tensors: Mapping[str, LazyTensor], path: Path) -> None:

@@ -163,19 +163,29 @@ def read_index(path: Path) -> dict[str, list[str]]:
     return files
 
 
+def shard_files(folder: Path, index: Path) -> list[Path]:
+    """The files that an index names; raises UserError if one is missing."""
+    files = [folder / name for name in read_index(index)]
+    absent = [path.name for path in files if not path.exists()]
+    if absent:
+        raise UserError(
+            f"{folder} lacks {_few(absent)}, which {index.name} names", hint="The download or copy is not complete."
+        )
+    return files
+
+
 def read_headers(folder: Path) -> dict[str, Stored]:
     """Every tensor of the folder's safetensors files, single or sharded; raises UserError."""
     if (folder / WEIGHTS).exists():
         return read_header(folder / WEIGHTS)
-    tensors: dict[str, Stored] = {}
     index = folder / WEIGHTS_INDEX
-    for file, names in read_index(index).items():
-        if not (folder / file).exists():
-            raise UserError(f"{folder} lacks {file}, which {index.name} names", hint="The download is not complete.")
-        shard = read_header(folder / file)
-        if set(shard) != set(names):
-            few = sorted(set(shard) ^ set(names))
-            raise UserError(f"{folder / file} and {index.name} do not agree on {_few(few)}")
+    named = read_index(index)
+    tensors: dict[str, Stored] = {}
+    for file in shard_files(folder, index):
+        shard = read_header(file)
+        disagreed = sorted(set(shard) ^ set(named[file.name]))
+        if disagreed:
+            raise UserError(f"{file} and {index.name} do not agree on {_few(disagreed)}")
         tensors.update(shard)
     return tensors
 

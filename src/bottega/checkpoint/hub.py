@@ -82,15 +82,16 @@ def _explained(error: Exception, label: str) -> Exception:
             f"there is no folder {label}, and the hub has no such model that you may see",
             hint="Check the name. For a private one run: hf auth login",
         )
+    # The hub's package takes any failure for a missing connection; the cause tells them apart.
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+    if isinstance(cause, errors.HfHubHTTPError) and cause.response is not None:
+        return UserError(f"the hub refused {label} (HTTP status {cause.response.status_code})", hint="Try again later.")
     offline = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.TransportError, ConnectionError)
     if isinstance(error, offline):
         return UserError(
             f"there is no folder {label}, and the hub cannot be reached",
             hint="Without a connection, name the folder of a model on this machine (or one fetched before).",
         )
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code if error.response is not None else "unknown"
-        return UserError(f"the hub refused {label} (HTTP status {status})", hint="Try again later.")
     if isinstance(error, errors.HFValidationError):
         return UserError(f"{label} is neither a folder nor a name the hub can have")
     return error

@@ -1,4 +1,4 @@
-"""`ModelSpec`: what a model is, from its headers; for plans. Reads no weights, and torch only for legacy `.bin` files."""
+"""`ModelSpec`: what a model is, from its headers; for plans. Imports torch only for legacy `.bin` files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import place_tensors, read_generation, stored_infos
 from bottega.checkpoint.header import TensorInfo
 from bottega.checkpoint.hub import locate
+from bottega.checkpoint.writer import expected_tensors
 from bottega.core.errors import UserError
+from bottega.core.hashing import digest_file
 from bottega.core.record import read_record
 
 
@@ -32,6 +34,8 @@ class ModelSpec:
     """Every token that ends a generation: of config.json and generation_config.json."""
     tokens: dict[str, str] = field(default_factory=dict)
     """Special tokens by role, such as "eos_token"."""
+    tokenizer_hash: str = ""
+    """SHA-256 of tokenizer.json; empty if there is none."""
 
     @property
     def vocab_size(self) -> int:
@@ -42,6 +46,12 @@ class ModelSpec:
     def nbytes(self) -> int:
         """Bytes of the weights as stored."""
         return sum(info.nbytes for info in self.tensors.values())
+
+    @classmethod
+    def predict(cls, config: ModelConfig, *, tokenizer_hash: str, template: str | None = None) -> Self:
+        """The spec of a model that a plan is going to make."""
+        tensors = expected_tensors(config)
+        return cls(config, tensors, True, template, stop_ids=config.eos_token_id, tokenizer_hash=tokenizer_hash)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -60,7 +70,12 @@ class ModelSpec:
             parents=_parents(folder),
             stop_ids=_stop_ids(config, read_generation(folder)),
             tokens=_special_tokens(tokenizer),
+            tokenizer_hash=_hash(folder / "tokenizer.json"),
         )
+
+
+def _hash(path: Path) -> str:
+    return digest_file(path) if path.is_file() else ""
 
 
 def _stop_ids(config: ModelConfig, generation: dict[str, Any]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottega.checkpoint.header import FORMAT_NAMES, ITEM_BYTES, Stored, TensorInfo, read_index
+from bottega.checkpoint.header import FORMAT_NAMES, ITEM_BYTES, Stored, TensorInfo
 from bottega.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,12 +111,3 @@ def load_legacy(paths: Iterable[Path]) -> dict[str, LazyTensor]:
                 raise UserError(f"{path}: {name!r} has the dtype {dtype}, which checkpoints cannot hold")
             tensors[name] = LazyTensor(TensorInfo(tuple(tensor.shape), dtype), lambda tensor=tensor: tensor)
     return tensors
-
-
-def legacy_files(folder: Path, index: Path) -> list[Path]:
-    """The `.bin` shards that an index names; raises UserError if one is missing."""
-    files = [folder / name for name in read_index(index)]
-    absent = [path.name for path in files if not path.exists()]
-    if absent:
-        raise UserError(f"{folder} lacks {absent[0]}, which {index.name} names", hint="The download is not complete.")
-    return files

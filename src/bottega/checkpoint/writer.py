@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,7 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+_WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
 @dataclass
@@ -147,11 +149,19 @@ class TensorWriter:
             os.replace(shard.temporary, shard.path)
         if len(self._shards) > 1:
             write_json(self.folder / WEIGHTS_INDEX, self._index())
+        self._remove_stale()
 
     def _index(self) -> dict[str, Any]:
         total = sum(info.nbytes for info in self.declared.values())
         places = {name: self._shard_of[name].path.name for name in sorted(self.declared)}
         return {"metadata": {"total_size": total}, "weight_map": places}
+
+    def _remove_stale(self) -> None:
+        """What an earlier checkpoint in the same folder left under other names would be read with, or before, ours."""
+        ours = {shard.path.name for shard in self._shards} | ({WEIGHTS_INDEX} if len(self._shards) > 1 else set())
+        for path in list(self.folder.iterdir()):
+            if path.name not in ours and _WEIGHT_FILE.fullmatch(path.name):
+                path.unlink()
 
     def _discard(self) -> None:
         for shard in self._shards:

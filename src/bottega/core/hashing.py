@@ -1,7 +1,8 @@
 """Content hashes of files and folders (SHA-256), cached by path, size and time of change.
 
-A folder's hash covers the names and contents of its files, except its record (which holds
-times and the machine) and hidden files. So two runs that made the same bytes have one hash.
+A folder's hash covers the names and contents of its files, hidden ones apart. An artefact's hash
+also leaves out what tells how it was made (record, log, card: times, machine), so that two runs
+that made the same bytes have one hash.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 RECORD_FILE = "record.json"
 # Files that say when and how fast something was made, not what it is.
-NOT_CONTENT = frozenset({RECORD_FILE, "metrics.jsonl", "report.html"})
+NOT_CONTENT = frozenset({RECORD_FILE, "step.json", "metrics.jsonl", "report.html", "README.md"})
 
 
 def digest_bytes(content: bytes) -> str:
@@ -40,20 +41,20 @@ def _digest_file(path: str, size: int, mtime_ns: int) -> str:  # noqa: ARG001 (s
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def content_files(folder: Path) -> dict[str, Path]:
-    """Relative name → path of the files that make up a folder's content, in order of name."""
+def content_files(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[str, Path]:
+    """Relative name → path of the files below `folder`, in order of name, without hidden ones and those `left_out`."""
     found: dict[str, Path] = {}
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and name not in NOT_CONTENT:
+            if not name.startswith(".") and name not in left_out:
                 path = Path(root) / name
                 found[path.relative_to(folder).as_posix()] = path
     return dict(sorted(found.items()))
 
 
-def digest_path(path: Path) -> str:
+def digest_path(path: Path, left_out: frozenset[str] = frozenset()) -> str:
     """Hash of a file's content, or of a folder's names and contents."""
     if path.is_dir():
-        return digest_data({name: digest_file(file) for name, file in content_files(path).items()})
+        return digest_data({name: digest_file(file) for name, file in content_files(path, left_out).items()})
     return digest_file(path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from bottega.core.errors import UserError
 from bottega.core.schema import Config
@@ -20,7 +20,7 @@ from bottega.core.view import Block, Table, human_bytes, human_count, human_seco
 class Spec(Protocol):
     """What an artefact is: read from a folder's headers, or predicted by a plan."""
 
-    kind: str
+    kind: ClassVar[str]
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -19,7 +19,7 @@ from typing import Any
 
 from bottega.core.atomic import write_json
 from bottega.core.errors import UserError
-from bottega.core.hashing import RECORD_FILE, digest_path
+from bottega.core.hashing import NOT_CONTENT, RECORD_FILE, digest_path
 
 SCHEMA_VERSION = 1
 # from-version → function that lifts a record's data by one version.
@@ -44,7 +44,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write into `folder`, with the hash of what stands there now."""
-        self.content_hash = digest_path(folder)
+        self.content_hash = digest_path(folder, NOT_CONTENT)
         write_json(folder / RECORD_FILE, asdict(self))
 
 

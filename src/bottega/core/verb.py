@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ class Context:
     reporter: Reporter
     folder: Path | None = None
     resumed: bool = False
+    record_of: Callable[[dict[str, Any]], Record] | None = None
 
     @property
     def out(self) -> Path:
@@ -54,6 +55,12 @@ class Context:
         if self.folder is None:
             raise AssertionError("this verb writes nothing")
         return self.folder
+
+    def record(self, metrics: dict[str, Any]) -> Record:
+        """The record as it will be written with these metrics (a model card is a view of it)."""
+        if self.record_of is None:
+            raise AssertionError("this verb writes nothing")
+        return self.record_of(metrics)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,8 @@ class Verb:
     plan: str
     run: str
     version: int = 1
+    report: str = ""
+    """'module:name' of a function from the written folder to the blocks that a report shows of it."""
     arguments: tuple[str, ...] = ()
     """Settings that the command line takes by position."""
     step: bool = True
@@ -125,23 +134,34 @@ def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | Non
         hash_ = step_hash(verb, plan)
         folder, resumed = atomic.begin_folder(plan.out, hash_)
         with atomic.locked(folder, "the unfinished folder"):
-            started, clock = now(), time.monotonic()
-            result = run(plan, Context(reporter, folder, resumed))
-            Record(
-                verb=verb.name,
-                verb_version=verb.version,
-                step_hash=hash_,
-                config=plan.config.as_data(),
-                inputs={name: input_entry(path) for name, path in plan.inputs.items()},
-                metrics=result.data,
-                environment=environment(),
-                started=started,
-                seconds=round(time.monotonic() - clock, 3),
-            ).write(folder)
+            record_of = _recorder(verb, plan, hash_)
+            result = run(plan, Context(reporter, folder, resumed, record_of))
+            record_of(result.data).write(folder)
             atomic.finish_folder(folder, plan.out)
     return result
 
 
-def names(registry: Mapping[str, Verb]) -> Sequence[str]:
-    """All verbs' names, in the registry's order."""
-    return list(registry)
+def _recorder(verb: Verb, plan: Plan, hash_: str) -> Callable[[dict[str, Any]], Record]:
+    """A function from metrics to the record of this run; its clock starts now."""
+    started, clock = now(), time.monotonic()
+    inputs = {name: input_entry(path) for name, path in plan.inputs.items()}
+
+    def record_of(metrics: dict[str, Any]) -> Record:
+        return Record(
+            verb=verb.name,
+            verb_version=verb.version,
+            step_hash=hash_,
+            config=plan.config.as_data(),
+            inputs=inputs,
+            metrics=metrics,
+            environment=environment(),
+            started=started,
+            seconds=round(time.monotonic() - clock, 3),
+        )
+
+    return record_of
+
+
+def report_of(verb: Verb, folder: Path) -> list[Block]:
+    """What a report shows of a finished step."""
+    return load(verb.report)(folder) if verb.report else []

@@ -24,9 +24,11 @@ _MIN_ANSWER = 20
 _MAX_PARAMETERS = 8
 _SIGNATURE = re.compile(r"^[\w.]+\s*\([^\n]*\)(\s*-+>.*)?$|^[\w.]+\(.*?\)\s*-+>|^[\w.]+\([^)]*\)\s*(--?|:)\s")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]?\s+(?=[A-Z`\"'(\[*])")
-_ABBREVIATION = re.compile(r"\b(e\.g|i\.e|etc|cf|vs|approx|resp|no|fig|eq|[A-Z])\.$", re.IGNORECASE)
+_ABBREVIATION = re.compile(r"\b(e\.g|i\.e|etc|cf|vs|approx|resp|incl|no|fig|eq|[A-Z]|\d{1,2})\.$", re.IGNORECASE)
 _ROLE = re.compile(r":[a-z:]+:`[~!]?([^`<]+)(?:\s*<[^`>]*>)?`")
+_ATTRIBUTES = re.compile(r"\s*\{[#.:][^}]*\}")
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*$")
+_NAME_DASH = re.compile(r"^[\w.]+\s+-{1,2}\s+")
 # What says nothing that could be known: pointers, boilerplate, notes of the authors.
 _EMPTY_WORDS = re.compile(
     r"^(see |same as |like |todo|xxx|internal|deprecated|inherited|alias |overrid|helper |abstract method|for internal"
@@ -61,9 +63,9 @@ def symbol_facts(symbols: Sequence[Symbol], ambiguous: Counter[str]) -> Iterator
         summary = summarize(symbol.doc)
         if summary:
             yield Fact("what", symbol.name, summary, symbol.noun)
-        if symbol.noun in ("function", "class") and "." not in symbol.path and len(symbol.path) > 2:
-            if ambiguous[symbol.path] == 1 and symbol.doc and symbol.module != "builtins":
-                yield Fact("module", symbol.path, f"It is in the {symbol.module} module.", symbol.noun)
+        is_importable = symbol.noun in ("function", "class") and "." not in symbol.path and symbol.module != "builtins"
+        if is_importable and symbol.doc and len(symbol.path) > 2 and ambiguous[symbol.path] == 1:
+            yield Fact("module", symbol.path, f"It is in the {symbol.module} module.", symbol.noun)
         if symbol.parameters and len(symbol.parameters) <= _MAX_PARAMETERS and symbol.doc:
             yield Fact("parameters", symbol.name, _parameters(symbol.parameters), symbol.noun)
 
@@ -73,19 +75,26 @@ def short_names(symbols: Sequence[Symbol]) -> Counter[str]:
     return Counter(symbol.path for symbol in symbols if symbol.path and "." not in symbol.path)
 
 
-def section_facts(text: str, name: str) -> Iterator[Fact]:
+def section_facts(text: str, name: str, *, is_row: bool = False) -> Iterator[Fact]:
     """One fact for each heading (Markdown, or underlined) that a paragraph of prose follows.
 
-    A heading that stands twice in the document names no one section and is left out.
+    `name` is the file's; a row of a file is called by the heading that it begins with, and
+    has no facts without one. A heading that stands twice in the document names no one section
+    and is left out.
     """
-    place = re.sub(r"\.\w+$", "", name.partition("#")[0].rpartition("/")[2]).replace("_", " ")
+    place = re.sub(r"\.\w+$", "", name.rpartition("/")[2]).replace("_", " ")
+    if is_row:
+        title = _HEADING.match(_mark_headings(text).strip().partition("\n")[0])
+        if title is None:
+            return
+        place = _plain(title[2])
     found: dict[str, str] = {}
     twice: set[str] = set()
     heading = ""
     for paragraph in re.split(r"\n\s*\n", _mark_headings(text)):
         lines = paragraph.strip("\n").split("\n")
         while lines and (match := _HEADING.match(lines[0])):
-            heading = _plain(match[2])
+            heading = _plain(_ATTRIBUTES.sub("", match[2]))
             twice |= {heading} & found.keys()
             lines = lines[1:]
         if lines and heading:
@@ -105,9 +114,15 @@ def summarize(doc: str) -> str:
     if paragraphs and _SIGNATURE.match(paragraphs[0].strip().split("\n")[0]):
         rest = paragraphs[0].strip().split("\n")[1:]
         paragraphs = ["\n".join(rest), *paragraphs[1:]] if "".join(rest).strip() else paragraphs[1:]
-    if not paragraphs or not _is_prose(paragraphs[0]):
+    if not paragraphs:
         return ""
-    text = " ".join(_plain(paragraphs[0]).split())
+    lines = _plain(paragraphs[0].strip()).split("\n")
+    if len(lines) > 1 and len(lines[0]) < 50 and lines[0][-1] not in ".,;:" and lines[1].lstrip()[:1].isupper():
+        # A title or a usage line above the sentence.
+        lines = lines[1:]
+    if not _is_prose("\n".join(lines)):
+        return ""
+    text = _NAME_DASH.sub("", " ".join(" ".join(lines).split()))
     answer = ""
     for sentence in _sentences(text):
         longer = f"{answer} {sentence}".strip()
@@ -115,6 +130,8 @@ def summarize(doc: str) -> str:
             break
         answer = longer
     if len(answer) < _MIN_ANSWER or len(answer.split()) < 3 or _EMPTY_WORDS.match(answer):
+        return ""
+    if not answer[0].isalnum() and answer[0] not in "\"'([":
         return ""
     answer = answer[0].upper() + answer[1:] if answer.split()[0].isalpha() else answer
     return answer if answer[-1] in ".!?" else answer.rstrip(",;") + "."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-_SILENT = frozenset({"script", "style", "noscript", "template", "svg", "nav", "head"})
+_SILENT = frozenset({"script", "style", "noscript", "template", "svg", "nav", "head", "title"})
 _PARAGRAPHS = frozenset({"blockquote", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"})
 _LINES = frozenset(
     {"address", "article", "aside", "body", "dd", "details", "div", "dt", "figcaption", "figure", "footer", "form"}
@@ -24,13 +24,13 @@ class _Text(HTMLParser):
         self.verbatim = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+        if tag == "body":
+            # A head may be left unclosed; the body ends it.
+            self.silent.clear()
         if self.silent or tag in _SILENT:
             if tag in _SILENT:
                 self.silent.append(tag)
             return
-        if tag == "body":
-            # A head may be left unclosed; the body ends it.
-            self.silent.clear()
         if tag in _BLOCKS or tag == "br":
             self.parts.append("\n\n" if tag in _PARAGRAPHS else "\n")
         if len(tag) == 2 and tag[0] == "h" and tag[1] in "123456":

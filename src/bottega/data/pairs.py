@@ -83,10 +83,12 @@ def questions(
     same length. Facts whose answer is almost one of `known` (what the other side teaches)
     are not asked about: they would not be unseen.
     """
-    taught = _Answers(known)
+    known = list(known)
+    taught, taught_ids = _Answers(known), {fact.id for fact in known}
     by_kind: dict[Kind, list[Fact]] = defaultdict(list)
     for fact in sorted(facts, key=lambda fact: (rank(seed, f"{group} {fact.id}"), fact.id)):
-        by_kind[fact.kind].append(fact)
+        if fact.id not in taught_ids:
+            by_kind[fact.kind].append(fact)
     made: dict[Kind, list[dict[str, Any]]] = {}
     for place, (kind, candidates) in enumerate(sorted(by_kind.items())):
         # What one kind cannot fill, the kinds after it may.
@@ -130,7 +132,7 @@ def _distractors(fact: Fact, pool: Sequence[str], seed: int) -> list[str]:
     near: list[str] = []
     for distance in range(1, 40):
         for index in (at - distance, at + distance):
-            if 0 <= index < len(pool) and len(near) < 12 and not _near(pool[index], fact.answer):
+            if 0 <= index < len(pool) and len(near) < 12 and _alike(pool[index], fact.answer):
                 near.append(pool[index])
     for answer in sorted(near, key=lambda answer: rank(seed, f"{fact.id} {answer}")):
         if len(taken) < CHOICES and not any(_near(answer, other) for other in taken):
@@ -148,10 +150,21 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.lower()))
 
 
+def _alike(a: str, b: str) -> bool:
+    """Whether `a` could stand in for `b`: of the same form, and not almost the same."""
+    return _split_frame(a)[0] == _split_frame(b)[0] and not _near(a, b)
+
+
 def _near(a: str, b: str) -> bool:
-    """Whether two answers say almost the same: 70 % of their words, apart from the frame that all of a kind share."""
-    first, second = (_words(re.sub(r"^(It is in the|Its parameters are|Its only parameter is) ", "", x)) for x in (a, b))
+    """Whether two answers share 70 % of their words, apart from the frame."""
+    first, second = _words(_split_frame(a)[1]), _words(_split_frame(b)[1])
     return len(first & second) >= 0.7 * len(first | second)
+
+
+def _split_frame(answer: str) -> tuple[str, str]:
+    """The words that all answers of a form begin with, and the rest."""
+    match = re.match(r"It is in the|Its parameters are|Its only parameter is", answer)
+    return (match[0], answer[match.end() :]) if match else ("", answer)
 
 
 class _Answers:

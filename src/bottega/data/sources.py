@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import json
 import os
 from collections import Counter
@@ -33,12 +34,16 @@ _EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Document:
-    """One text. `id` is unique in its source; a row of conversations has `messages` too."""
+    """One text. `id` is unique in its source.
+
+    A row that holds a conversation has its `messages` too, and the `format` they were told from.
+    """
 
     id: str
     text: str
     source: str
     messages: list[Message] | None = None
+    format: str = ""
 
 
 class Skipped:
@@ -95,6 +100,11 @@ def source_files(folder: Path, skipped: Skipped) -> Iterator[Path]:
                 skipped.add(f"unknown kind {_suffix(file) or '(no suffix)'}", name)
 
 
+def is_rows(name: str) -> bool:
+    """Whether a file of this name holds documents of their own as rows."""
+    return _suffix(Path(name)) in (".jsonl", ".ndjson", ".json", ".parquet")
+
+
 def _suffix(path: Path) -> str:
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
@@ -128,7 +138,8 @@ def _read_text(path: Path, name: str, skipped: Skipped) -> Iterator[Document]:
             skipped.add("binary", name)
             return
         file.seek(0)
-        for number, text in enumerate(_pieces(codecs.getreader(encoding)(file))):
+        # Reads \r\n and \r as line ends too.
+        for number, text in enumerate(_pieces(io.TextIOWrapper(file, encoding))):
             yield Document(f"{name}#{number}" if number else name, text, name)
 
 
@@ -139,12 +150,12 @@ def _encoding(head: bytes) -> str:
     return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
-def _pieces(file: codecs.StreamReader) -> Iterator[str]:
+def _pieces(file: IO[str]) -> Iterator[str]:
     """The text in pieces of about PIECE characters, cut after a blank line, else a line, else anywhere."""
     rest = ""
     while True:
         block = file.read(PIECE)
-        rest += block.replace("\r\n", "\n")
+        rest += block
         if not block:
             if rest:
                 yield rest
@@ -220,15 +231,15 @@ def _rows(rows: Any, name: str, skipped: Skipped) -> Iterator[Document]:
     for number, row in enumerate(rows):
         id_ = f"{name}#{number}"
         text = row if isinstance(row, str) else row.get("text") if isinstance(row, dict) else None
-        if isinstance(text, str):
-            # Half of a surrogate pair is valid JSON, but no text.
-            yield Document(id_, text.encode("utf-8", "replace").decode("utf-8"), name)
-            continue
         found = to_messages(row)
-        if found is None:
+        if found is None and not isinstance(text, str):
             skipped.add("row without a text or a conversation", id_)
-        else:
-            yield Document(id_, "\n\n".join(message["content"] for message in found.messages), name, found.messages)
+            continue
+        if not isinstance(text, str):
+            text = "\n\n".join(message["content"] for message in found.messages) if found else ""
+        # Half of a surrogate pair is valid JSON, but no text.
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        yield Document(id_, text, name, found.messages if found else None, found.format if found else "")
 
 
 Reader = Callable[[Path, str, Skipped], Iterator[Document]]

@@ -9,9 +9,10 @@ from bottega.core.errors import UserError
 
 MAX_HELDOUT = 2**24
 """Bytes after which more held-out text buys no more precision; it bounds the memory of deduplication too."""
-FEW = 20
-"""Below this many documents, documents are cut into parts and the parts are split."""
+LARGE = 0.02
+"""A document with more than this share of all bytes is cut, and its parts are split: else one book would decide."""
 _PARTS = 100
+_FULL = 0.95
 
 
 def rank(seed: int, name: str) -> int:
@@ -22,12 +23,15 @@ def rank(seed: int, name: str) -> int:
 def choose_heldout(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
     """Names of the units to hold out: in order of rank, each that still fits into `share` of the bytes.
 
-    A unit larger than what is left is passed over, so the share is met closely from below.
-    Raises UserError if that leaves one of the sides empty.
+    A unit larger than what is left is passed over, so the share is met closely from below; at
+    95 % of it the search ends, for otherwise the smallest units would be picked to fill the rest.
+    Raises UserError if there is only one unit.
     """
-    left = min(int(sum(sizes.values()) * share), MAX_HELDOUT)
+    target = left = min(int(sum(sizes.values()) * share), MAX_HELDOUT)
     chosen: set[str] = set()
     for name in sorted(sizes, key=lambda name: (rank(seed, name), name)):
+        if left < target * (1 - _FULL):
+            break
         if sizes[name] <= left:
             chosen.add(name)
             left -= sizes[name]
@@ -42,10 +46,15 @@ def choose_heldout(sizes: Mapping[str, int], share: float, seed: int) -> set[str
 
 
 def parts(text: str, total: int) -> Iterator[str]:
-    """Cut a text at blank lines into parts of about a hundredth of `total` characters, 500 at least.
+    """A large text cut at blank lines into parts of about a hundredth of `total` characters, 500 at least.
+
+    `total` is the size of all texts; one with no more than LARGE of it stays whole.
 
     A Markdown heading stays with what follows it. The parts joined are the text.
     """
+    if len(text) <= total * LARGE:
+        yield text
+        return
     size = max(500, total // _PARTS)
     part: list[str] = []
     length = 0

@@ -35,27 +35,29 @@ _FILES_OUT = ("_sysconfigdata", "__hello__", "__phello__", "this.py")
 _EXTENSIONS_OUT = ("_test", "xx", "_xx", "_ctypes_test", "_tkinter", "readline")
 # Modules that are one thing under several names: they stand on one side of the split.
 _FAMILIES = {
-    "posixpath": "os",
-    "ntpath": "os",
-    "genericpath": "os",
-    "posix": "os",
-    "nt": "os",
-    "sre_compile": "re",
-    "sre_constants": "re",
-    "sre_parse": "re",
-    "sre": "re",
-    "strptime": "time",
-    "datetime": "time",
-    "zoneinfo": "time",
-    "weakrefset": "weakref",
-    "collections_abc": "collections",
-    "threading_local": "threading",
-    "thread": "threading",
-    "elementtree": "xml",
-    "asyncore": "asyncio",
-    "compression": "gzip",
-    "bz2": "gzip",
-    "lzma": "gzip",
+    member: family
+    for family, members in {
+        "asyncore": ("asynchat", "smtpd"),
+        "cProfile": ("lsprof", "profile"),
+        "codecs": ("multibytecodec",),
+        "collections": ("collections_abc",),
+        "curses": ("curses_panel",),
+        "gzip": ("bz2", "compression", "lzma", "zlib"),
+        "hashlib": ("blake2", "md5", "sha1", "sha256", "sha512", "sha2", "sha3"),
+        "html": ("markupbase",),
+        "importlib": ("imp", "zipimport"),
+        "multiprocessing": ("posixshmem",),
+        "os": ("genericpath", "nt", "ntpath", "posix", "posixpath"),
+        "pickle": ("compat_pickle",),
+        "re": ("sre", "sre_compile", "sre_constants", "sre_parse"),
+        "site": ("sitebuiltins",),
+        "subprocess": ("bootsubprocess", "posixsubprocess"),
+        "threading": ("thread", "threading_local"),
+        "time": ("datetime", "strptime", "zoneinfo"),
+        "weakref": ("weakrefset",),
+        "xml": ("elementtree", "pyexpat"),
+    }.items()
+    for member in members
 }
 
 
@@ -118,8 +120,8 @@ def family(id_: str) -> str:
     name = module_name(id_)
     if name is None:
         return id_
-    top = name.partition(".")[0].lstrip("_").removeprefix("py") if name.startswith("_py") else name.partition(".")[0]
-    top = top.lstrip("_") or top
+    top = name.partition(".")[0]
+    top = top.removeprefix("_py") if top.startswith("_py") else top.lstrip("_") or top
     return _FAMILIES.get(top, top)
 
 

@@ -79,11 +79,14 @@ def read_module(name: str, tree: ast.Module, *, is_package: bool) -> Module:
     return module
 
 
-def published(modules: Sequence[Module]) -> list[Symbol]:
-    """All symbols under the names people know; those without one are left out, and so are second definitions."""
+def published(modules: Sequence[Module]) -> list[tuple[Symbol, Module]]:
+    """All symbols under the names people know, each with the module that defines it.
+
+    Those without such a name are left out, and so are second definitions.
+    """
     by_name = {module.name: module for module in modules}
     homes = _homes(modules, by_name)
-    found: dict[str, Symbol] = {}
+    found: dict[str, tuple[Symbol, Module]] = {}
     for module in modules:
         public = not any(part.startswith("_") for part in module.name.split("."))
         for symbol in module.symbols:
@@ -92,7 +95,7 @@ def published(modules: Sequence[Module]) -> list[Symbol]:
             if home is None and (not public or (module.exported is not None and top and top not in module.exported)):
                 continue
             known = replace(symbol, module=_KNOWN_AS.get(home or module.name, home or module.name))
-            found.setdefault(known.name, known)
+            found.setdefault(known.name, (known, module))
     return list(found.values())
 
 
@@ -187,12 +190,11 @@ def _documented(
         yield Symbol(module, path, noun, doc or "", parameters, lines)
 
 
-def _parameters(
-    node: ast.FunctionDef | ast.AsyncFunctionDef, is_method: bool, is_static: bool
-) -> tuple[str, ...]:
+def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef, is_method: bool, is_static: bool) -> tuple[str, ...]:
     a = node.args
     names = [argument.arg for argument in [*a.posonlyargs, *a.args]]
-    if is_method and not is_static and names:
+    # A decorator may turn a function into a method elsewhere (`typing.ClassVar`).
+    if names and ((is_method and not is_static) or names[0] == "self"):
         names = names[1:]
     names += [f"*{a.vararg.arg}"] if a.vararg else []
     names += [argument.arg for argument in a.kwonlyargs]

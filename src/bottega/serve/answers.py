@@ -51,16 +51,11 @@ class Answer:
         counts = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens, total_tokens=total)
         return counts.model_dump()
 
-    def count(self, piece: Piece) -> None:
-        """Note that `piece` was generated."""
-        self.completion_tokens += piece.token_id is not None
-
     def whole(self, pieces: Sequence[Piece]) -> Data:
         """The response of an unstreamed request."""
-        for piece in pieces:
-            self.count(piece)
-        reason = pieces[-1].finish_reason if pieces else "length"
-        choice = {"index": 0, **self.body("".join(piece.text for piece in pieces), pieces), "finish_reason": reason}
+        self.completion_tokens = len(pieces)
+        text = "".join(piece.text for piece in pieces)
+        choice = {"index": 0, **self.body(text, pieces), "finish_reason": pieces[-1].finish_reason}
         return {**self._head(self.object), "choices": [choice], "usage": self.usage()}
 
     def first(self) -> Iterator[Data]:
@@ -69,8 +64,8 @@ class Answer:
 
     def piece(self, piece: Piece) -> Iterator[Data]:
         """Chunks for one piece; nothing is sent for a piece without news."""
-        self.count(piece)
-        if piece.text or (self.logprobs and _is_shown(piece)):
+        self.completion_tokens += 1
+        if piece.text or (self.logprobs and self.is_shown(piece)):
             yield self.chunk(self.delta(piece), None)
         if piece.finish_reason is not None:
             yield self.chunk(self.nothing(), piece.finish_reason)
@@ -79,6 +74,11 @@ class Answer:
         """Chunks after the finish reason."""
         if self.usage_chunk:
             yield {**self._head(self.chunk_object), "choices": [], "usage": self.usage()}
+
+    def is_shown(self, piece: Piece) -> bool:
+        """Whether the piece's token belongs to the text; a stop token, or the end of a stop string, does not."""
+        stopped = piece.finish_reason == "stop"
+        return not (stopped and (piece.token_id in self.tokenizer.stop_ids or not piece.text))
 
     def chunk(self, content: Data, finish_reason: str | None) -> Data:
         """One chunk with one choice."""
@@ -129,11 +129,10 @@ class ChatAnswer(Answer):
     def _logprobs(self, pieces: Sequence[Piece]) -> Data | None:
         if not self.logprobs:
             return None
-        content = [self._token(piece) for piece in pieces if _is_shown(piece)]
+        content = [self._token(piece) for piece in pieces if self.is_shown(piece)]
         return {"content": content, "refusal": None}
 
     def _token(self, piece: Piece) -> Data:
-        assert piece.token_id is not None
         raw = list(self.tokenizer.token_bytes(piece.token_id))
         top = [_scored(token, logprob, _bytes_of(token)) for token, logprob in piece.top]
         return {**_scored(piece.token_text, piece.logprob, raw), "top_logprobs": top}
@@ -163,7 +162,7 @@ class CompletionAnswer(Answer):
     def _logprobs(self, pieces: Sequence[Piece]) -> Data | None:
         if not self.logprobs:
             return None
-        shown = [piece for piece in pieces if _is_shown(piece)]
+        shown = [piece for piece in pieces if self.is_shown(piece)]
         offsets: list[int] = []
         for piece in shown:
             offsets.append(self._offset)
@@ -174,11 +173,6 @@ class CompletionAnswer(Answer):
             "top_logprobs": [dict(piece.top) for piece in shown],
             "text_offset": offsets,
         }
-
-
-def _is_shown(piece: Piece) -> bool:
-    """Whether the piece carries a token that belongs to the text (the stop token does not)."""
-    return piece.token_id is not None and not (piece.finish_reason == "stop" and not piece.text)
 
 
 def _scored(token: str, logprob: float, raw: list[int] | None) -> Data:

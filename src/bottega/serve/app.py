@@ -6,7 +6,6 @@ model reads it) and /health. FastAPI's documentation pages load scripts from a C
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -24,6 +23,7 @@ from bottega.core.errors import UserError
 from bottega.serve.answers import DONE, Answer, ChatAnswer, CompletionAnswer, event
 from bottega.serve.failures import ApiError, from_validation, server_error
 from bottega.serve.guard import Guard, HostRule
+from bottega.serve.hangup import unless_hung_up
 from bottega.serve.prompts import Prompts
 from bottega.serve.protocol import (
     ChatRequest,
@@ -141,7 +141,7 @@ async def _respond(engine: Engine, job: Job, answer: Answer, request: Request, *
     if stream:
         return EventStream(engine, job, answer)
     try:
-        pieces = await _unless_disconnected(_collect(job), request)
+        pieces = await unless_hung_up(_collect(job), request)
     finally:
         engine.cancel(job)
     if pieces is None:  # nobody is there to read it; 499 is what nginx logs in this case
@@ -151,22 +151,6 @@ async def _respond(engine: Engine, job: Job, answer: Answer, request: Request, *
 
 async def _collect(job: Job) -> list[Piece]:
     return [piece async for piece in job.pieces()]
-
-
-async def _unless_disconnected(work: Any, request: Request) -> Any:
-    """The result of `work`, or None as soon as the client has gone."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        working.cancel()
-        watching.cancel()
 
 
 class EventStream(StreamingResponse):

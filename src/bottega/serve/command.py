@@ -65,13 +65,15 @@ def serve(
         folder = folder or locate(config.model)
         generator = Generator.load(folder, device=config.device, dtype=config.dtype, threads=config.threads)
         app = create_app(Engine(generator, max_queue=config.max_queue), config, config.name or model_name(config))
-        listener.listen()
-        if not is_loopback(config.host) and config.api_key is None:
-            say("Anyone who can reach this machine can use the model: no API key is set.")
-        say(f"Serving {folder} on {base_url(listener, config.host)}/v1 (Ctrl-C stops)")
-        if ready is not None:
-            ready(listener.getsockname()[1])
-        make_server(app).run(sockets=[listener])
+
+        def announce() -> None:
+            if not is_loopback(config.host) and config.api_key is None:
+                say("Anyone who can reach this machine can use the model: no API key is set.")
+            say(f"Serving {folder} on {base_url(listener, config.host)}/v1 (Ctrl-C stops)")
+            if ready is not None:
+                ready(listener.getsockname()[1])
+
+        make_server(app, announce).run(sockets=[listener])
 
 
 def model_name(config: Serve) -> str:

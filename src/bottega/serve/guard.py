@@ -102,10 +102,11 @@ class Guard:
         counted = _CountedBody(receive, send, self.max_body)
         try:
             await self.app(scope, counted.receive, counted.send)
-        except ApiError as error:
-            if counted.answered:
+        except ApiError:
+            if not counted.refused:
                 raise
-            await send_error(error, send)
+        if counted.refused:
+            await send_error(too_large(self.max_body), send)
 
     def check(self, path: str, headers: Headers) -> None:
         """Raise ApiError (403, 401, 413) for a request that may not enter."""
@@ -164,20 +165,27 @@ async def send_error(error: ApiError, send: Send) -> None:
 
 
 class _CountedBody:
-    """`receive` that raises once more than `limit` bytes have come; `send` that notes an answer's start."""
+    """A `receive` that fails once more than `limit` bytes have come.
+
+    Frameworks turn a failing body into an answer of their own; `send` drops that one, so that
+    the guard can give the right one.
+    """
 
     def __init__(self, receive: Receive, send: Send, limit: int) -> None:
         self._receive, self._send, self._limit = receive, send, limit
         self._count = 0
-        self.answered = False
+        self._answered = False
+        self.refused = False
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._count += len(message.get("body", b""))
         if self._count > self._limit:
+            self.refused = not self._answered
             raise too_large(self._limit)
         return message
 
     async def send(self, message: Message) -> None:
-        self.answered = True
-        await self._send(message)
+        if not self.refused:
+            self._answered = True
+            await self._send(message)

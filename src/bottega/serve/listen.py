@@ -7,7 +7,7 @@ import errno
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,7 +16,7 @@ from bottega.core.errors import BusyError, UserError
 from bottega.core.plan import Check
 
 # How long answers under way may go on after Ctrl-C or SIGTERM, in seconds.
-GRACE_SECONDS = 3
+GRACE_SECONDS = 1
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -74,7 +74,20 @@ def base_url(listener: socket.socket, host: str) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, for which SIGINT and SIGTERM are a normal end (exit status 0)."""
+    """uvicorn's server, for which SIGINT and SIGTERM are a normal end (exit status 0).
+
+    `ready` is called once requests are answered and signals handled.
+    """
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, then say so."""
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -90,16 +103,15 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def make_server(app: ASGIApp) -> Server:
+def make_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
     """A server for `app` with our settings; run it with `server.run(sockets=[listener])`."""
-    return Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    return Server(config, ready)

@@ -127,7 +127,7 @@ class _Chat:
                 if plain != self.unmarked(self._rendered[key]):
                     raise UserError(
                         "a message contains a special token of the tokenizer as text, and the chat template acts on it",
-                        hint=f"Remove it from the message. Special: {_shown(self.tokenizer, self.tokenizer.control_ids)}.",
+                        hint=f"Remove it. Special: {_shown(self.tokenizer, self.tokenizer.control_ids)}.",
                     )
         return self._rendered[key]
 

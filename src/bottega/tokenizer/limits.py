@@ -126,14 +126,15 @@ def check_call(function: Any, arguments: tuple[Any, ...], named: dict[str, Any])
         weigh(value)
         if isinstance(value, int) and abs(value) > MAX_ARGUMENT:
             raise LimitError("it calls a function with a number that is too large")
-    if isinstance(owner, str):
+    if isinstance(owner, str) and arguments:
+        first, second = arguments[0], arguments[1] if len(arguments) > 1 else None
         name = getattr(function, "__name__", "")
-        if name == "replace" and len(arguments) >= 2 and all(isinstance(value, str) for value in arguments[:2]):
-            _check_total(len(owner) + owner.count(arguments[0]) * len(arguments[1]))
-        if name == "join" and arguments:
-            _check_join(owner, arguments[0])
-        if name == "expandtabs" and arguments and isinstance(arguments[0], int):
-            _check_total(len(owner) + owner.count("\t") * arguments[0])
+        if name == "replace" and isinstance(first, str) and isinstance(second, str):
+            _check_total(len(owner) + owner.count(first) * len(second))
+        if name == "join":
+            _check_join(owner, first)
+        if name == "expandtabs" and isinstance(first, int):
+            _check_total(len(owner) + owner.count("\t") * first)
 
 
 def check_format(text: str) -> None:
@@ -162,7 +163,7 @@ def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
         if name == "format" and _WIDE_FORMAT.search(text):
             raise LimitError("it formats with a width that is too large")
         if name == "join" and own:
-            _check_join(own[1] if len(own) > 1 and isinstance(own[1], str) else named.get("d", ""), own[0])
+            _check_join(extra[0] if extra else "", own[0])
         result = function(*arguments, **named)
         return weigh(result) if isinstance(result, (str, int, dict, list, tuple)) else result
 

@@ -107,14 +107,16 @@ def _with_reasoning_names(message: dict[str, Any]) -> dict[str, Any]:
 class _Guards(NodeTransformer):
     """Put the counter around every loop, and the weighing into `~`."""
 
-    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: D102, N802 (jinja's name)
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        """Count the iterations."""
         self.generic_visit(node)
         node.iter = nodes.Call(nodes.EnvironmentAttribute("counted"), [node.iter], [], None, None).set_lineno(
             node.lineno
         )
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Call:  # noqa: D102, N802 (jinja's name)
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        """Weigh what is joined."""
         self.generic_visit(node)
         return nodes.Call(nodes.EnvironmentAttribute("concatenate"), node.nodes, [], None, None).set_lineno(node.lineno)
 
@@ -141,7 +143,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             limits.check_format(value.__self__)
         return wrapped
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 (jinja's names)
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """A call, after a look at its arguments."""
         if __obj is not limits.counted and __obj is not limits.concatenate:
             limits.check_call(__obj, args, kwargs)

@@ -41,7 +41,7 @@ class Tokenizer:
         self._backend = _guarded(lambda: _backend(files), f"{folder / 'tokenizer.json'} cannot be loaded")
         added = self._backend.get_added_tokens_decoder()
         self._added: dict[int, str] = {id_: token.content for id_, token in added.items()}
-        self.vocab_size: int = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.vocab_size: int = _highest_id(self._backend) + 1
         if self.vocab_size == 0:
             raise UserError(f"{folder / 'tokenizer.json'} has no tokens")
         self.bos_id = self._named_id("bos")
@@ -57,7 +57,8 @@ class Tokenizer:
         self.hash: str = digest_bytes(files.tokenizer_bytes)
         self.template_hash: str = digest_bytes((files.chat_template or "").encode("utf-8", "replace"))
         # What plain text must never become; "unknown" is the one special token that it may.
-        self.control_ids: frozenset[int] = self.special_ids - {self._backend.token_to_id(token) for token in files.unknown_tokens}
+        unknown = {self._backend.token_to_id(token) for token in files.unknown_tokens}
+        self.control_ids: frozenset[int] = self.special_ids - unknown
         self.family: Family = _family(files.data.get("decoder"))
         self._prefix: Literal["never", "first", "always"] = _prefix_scheme(files.data)
         self.adds_bos: bool = self._finds_adds_bos()
@@ -75,8 +76,11 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, in parallel."""
+        for text in texts:
+            _check_unicode(text)
         encodings = _guarded(
-            lambda: self._backend.encode_batch_fast(list(texts), add_special_tokens=False), "the texts cannot be encoded"
+            lambda: self._backend.encode_batch_fast(list(texts), add_special_tokens=False),
+            "the texts cannot be encoded",
         )
         rows = [encoding.ids for encoding in encodings]
         for index, row in enumerate(rows):
@@ -109,22 +113,17 @@ class Tokenizer:
 
     def _run(self, backend: tokenizers.Tokenizer, text: str, *, continues: bool) -> list[int]:
         def ids_of(piece: str) -> list[int]:
-            try:
-                return backend.encode(piece, add_special_tokens=False).ids
-            except UnicodeEncodeError:
-                at = next(i for i, character in enumerate(text) if 0xD800 <= ord(character) < 0xE000)
-                raise UserError(
-                    f"character {at} of the text is a lone surrogate (U+{ord(text[at]):04X}), which is not Unicode text"
-                ) from None
+            return _guarded(lambda: backend.encode(piece, add_special_tokens=False).ids, "the text cannot be encoded")
 
         if not text:
             return []
+        _check_unicode(text)
         if continues and self._prefix != "never":
             for anchor in _ANCHORS:
                 before, together = ids_of(anchor), ids_of(anchor + text)
                 if together[: len(before)] == before:
                     return together[len(before) :]
-        return _guarded(lambda: ids_of(text), "the text cannot be encoded")
+        return ids_of(text)
 
     @cached_property
     def _markup_backend(self) -> tokenizers.Tokenizer:
@@ -259,6 +258,27 @@ def _backend(files: TokenizerFiles) -> tokenizers.Tokenizer:
     )
     backend.encode_special_tokens = True
     return backend
+
+
+def _highest_id(backend: tokenizers.Tokenizer) -> int:
+    """The last id; -1 for an empty vocabulary. Ids may have gaps, and then all have to be looked at."""
+    count = backend.get_vocab_size(with_added_tokens=True)
+    if all(backend.id_to_token(id_) is not None for id_ in range(count)):
+        return count - 1
+    return max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
+
+
+def _check_unicode(text: str) -> None:
+    """Raise UserError for half a surrogate pair (JSON can write one), which no encoding of text has."""
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise UserError(
+            f"character {error.start} of the text is a lone surrogate (U+{code:04X}), which is not Unicode text"
+        ) from None
 
 
 def _guarded(work: Callable[[], T], what: str) -> T:

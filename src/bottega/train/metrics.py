@@ -9,6 +9,7 @@ from typing import Any
 
 from bottega.core.atomic import write_text
 from bottega.core.errors import UserError
+from bottega.core.view import Chart, Series
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -50,6 +51,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 break
     return rows
+
+
+def loss_chart(path: Path, title: str) -> Chart:
+    """Training and held-out loss by tokens seen, from a `metrics.jsonl`."""
+    rows = read_metrics(path)
+    tokens = {row["step"]: row["tokens"] for row in rows if "tokens" in row}
+    train = [(row["tokens"], row["loss"]) for row in rows if "loss" in row]
+    heldout = [(tokens[row["step"]], row["heldout_loss"]) for row in rows if "heldout_loss" in row]
+    series = [Series("training", train)] + ([Series("held-out", heldout)] if heldout else [])
+    return Chart(title, "tokens", "loss, nats per token", series)
 
 
 class _TensorBoard:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bottega.checkpoint.card import write_card
+from bottega.checkpoint.card import CardText, write_card
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
 from bottega.checkpoint.writer import write_model_files, write_tensors
@@ -17,7 +17,7 @@ from bottega.core.machine import measure, resolve_device, resolve_threads
 from bottega.core.plan import Plan
 from bottega.core.progress import Reporter
 from bottega.core.verb import Context, Result
-from bottega.core.view import Chart, Series, Table, Text, human_count
+from bottega.core.view import Chart, Table, Text, human_count
 from bottega.data.batches import Batches
 from bottega.generate.generator import Generator
 from bottega.generate.sampling import Sampling
@@ -26,7 +26,7 @@ from bottega.model.load import DTYPES, load_decoder
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.config import Train
 from bottega.train.loop import Between, Machine, fit, mean_loss
-from bottega.train.metrics import METRICS_FILE, read_metrics
+from bottega.train.metrics import METRICS_FILE, loss_chart
 from bottega.train.settings import Settings
 from bottega.train.state import Progress, remove_states, weights_of
 
@@ -51,8 +51,7 @@ def run_train(plan: Plan, context: Context) -> Result:
     progress = fit(model, batches, settings, machine, context.out, context.reporter, between)
     data = _metrics(progress, settings, batches, model.config)
     _write_model(context.out, model, source, tokenizer)
-    write_card(context.out, title=f"{config.out.name}", verb="train", config=config.as_data(), metrics=data,
-               parent=str(config.model) if config.model else None)  # fmt: skip
+    _write_card(config, context, model.config, data)
     remove_states(context.out)
     if config.prompts and between.sample:
         between.sample(progress.step)
@@ -103,9 +102,19 @@ def _copy(config: Train, context: Context) -> Result:
     write_model_files(context.out, folder.config, generation=folder.generation_config, tokenizer_folder=config.model)
     reason = "there was nothing to train on: this is the model it started from, unchanged"
     data = {"steps": 0, "copied": True, "reason": reason}
-    write_card(context.out, title=config.out.name, verb="train", config=config.as_data(), metrics=data,
-               parent=str(config.model))  # fmt: skip
+    _write_card(config, context, folder.config, data)
     return Result(data, [Text(reason)])
+
+
+def _write_card(config: Train, context: Context, model: ModelConfig, data: dict[str, Any]) -> None:
+    what = "pre-trained" if config.stage == "pretrain" else "fine-tuned on conversations"
+    text = CardText(
+        title=config.out.name,
+        summary=f"A small language model, {what} with bottega." if not data.get("copied") else data["reason"],
+        data=[f"Tokens: {config.data.name}, prepared with `bottega data prepare`."],
+        limits=["It is small and was trained for minutes: what it says may be wrong. Check before you rely on it."],
+    )
+    write_card(context.out, model, text, context.record(data))
 
 
 def _write_model(folder: Path, model: Decoder, source: Path, tokenizer: Tokenizer) -> None:
@@ -144,13 +153,3 @@ def _view(data: dict[str, Any], folder: Path) -> list[Table | Chart]:
         ("tokens/s", human_count(data["tokens_per_second"])),
     ]
     return [Table("Training", ("", ""), rows), loss_chart(folder / METRICS_FILE, "Loss")]
-
-
-def loss_chart(path: Path, title: str) -> Chart:
-    """Training and held-out loss by tokens seen, from a `metrics.jsonl`."""
-    rows = read_metrics(path)
-    tokens = {row["step"]: row["tokens"] for row in rows if "tokens" in row}
-    train = [(row["tokens"], row["loss"]) for row in rows if "loss" in row]
-    heldout = [(tokens[row["step"]], row["heldout_loss"]) for row in rows if "heldout_loss" in row]
-    series = [Series("training", train)] + ([Series("held-out", heldout)] if heldout else [])
-    return Chart(title, "tokens", "loss, nats per token", series)

@@ -112,7 +112,7 @@ class _Pages:
         facts = {"has_report": self.config.report is not None}
         return self.templates.TemplateResponse(request, "chat.html", facts, headers={"Cache-Control": "no-cache"})
 
-    async def report(self, request: Request) -> Response:
+    async def report(self, _: Request) -> Response:
         """The report, if one was given."""
         report = self.config.report
         if report is None or not report.is_file():
@@ -130,7 +130,8 @@ class _Pages:
 
     async def not_found(self, request: Request, error: Exception) -> Response:
         """An error as a page, or under /v1 in OpenAI's shape."""
-        assert isinstance(error, HTTPException)
+        if not isinstance(error, HTTPException):
+            raise error
         if request.url.path.startswith("/v1/"):
             return await _refused(request, ApiError(error.status_code, str(error.detail), headers=error.headers))
         facts = {"status": error.status_code, "message": error.detail}

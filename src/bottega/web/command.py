@@ -47,13 +47,15 @@ def web(config: Web, *, reporter: Reporter | None = None) -> None:
     say = (reporter or Lines()).say
     config = config if config.name else config.model_copy(update={"name": model_name(config)})
     with open_socket(config.host, config.port) as listener:
+
+        def announce() -> None:
+            if not is_loopback(config.host) and config.api_key is None:
+                say("Anyone who can reach this machine can use the model: no API key is set.")
+            say(f"Open {base_url(listener, config.host)} (Ctrl-C stops)")
+
         supervisor = Supervisor(config)
-        server = make_server(create_app(config, supervisor))
+        server = make_server(create_app(config, supervisor), announce)
         supervisor.when_refused(lambda: setattr(server, "should_exit", True))
-        listener.listen()
-        if not is_loopback(config.host) and config.api_key is None:
-            say("Anyone who can reach this machine can use the model: no API key is set.")
-        say(f"Open {base_url(listener, config.host)} (Ctrl-C stops)")
         server.run(sockets=[listener])
     if supervisor.refused:
         raise UserError(supervisor.refused, hint="The model was not served.")

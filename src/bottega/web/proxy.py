@@ -7,7 +7,6 @@ Only the content type and accept headers go to the child; the client's key is ch
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 
 import httpx
@@ -17,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from bottega.serve.answers import event
 from bottega.serve.failures import ApiError
+from bottega.serve.hangup import unless_hung_up
 from bottega.web.supervisor import Supervisor
 
 PASSED_BACK = ("content-type", "retry-after", "cache-control", "x-accel-buffering")
@@ -48,7 +48,7 @@ class Proxy:
         url = self.supervisor.base_url + request.url.path
         outgoing = self._client.build_request(request.method, url, headers=headers, content=await request.body())
         try:
-            answer = await _unless_gone(self._client.send(outgoing, stream=True), request)
+            answer = await unless_hung_up(self._client.send(outgoing, stream=True), request)
         except httpx.TransportError:
             raise ApiError(502, LOST, kind="server_error", code="model_stopped") from None
         if answer is None:
@@ -63,25 +63,6 @@ def _not_ready(phase: str) -> ApiError:
     }
     message = said.get(phase, "The model's server is not running.")
     return ApiError(503, message, kind="server_error", code="model_not_ready", headers={"Retry-After": "1"})
-
-
-async def _unless_gone(sending: object, request: Request) -> httpx.Response | None:
-    """The child's answer, or None when the client hangs up first (which hangs up on the child too)."""
-
-    async def gone() -> None:
-        while not await request.is_disconnected():
-            await asyncio.sleep(0.1)
-
-    working = asyncio.ensure_future(sending)  # type: ignore[arg-type]
-    watching = asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        working.cancel()
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError, httpx.TransportError):
-            await working
 
 
 class _Passed(StreamingResponse):

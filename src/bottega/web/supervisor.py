@@ -83,7 +83,11 @@ class Supervisor:
         pause, restarts, was_ready = FIRST_PAUSE, 0, False
         while True:
             self.state = State("loading", restarts, detail=self.state.detail)
-            status, ready_for = await self._one_life(restarts)
+            try:
+                status, ready_for = await self._one_life(restarts)
+            except OSError as error:  # no memory or no process to be had
+                self._errors.append(f"it could not be started: {error}")
+                status, ready_for = 1, None
             was_ready = was_ready or ready_for is not None
             detail = self._errors[-1] if self._errors else f"it ended with status {status}"
             if status == 2 and not was_ready:

@@ -1,0 +1,216 @@
+"""A command from a verb: every setting of its config model is an option, its doc the help line."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from bottega.core.errors import BottegaError, UserError
+from bottega.core.verb import Verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bottega.core.progress import Reporter
+    from bottega.core.schema import Config
+
+# Flags that every verb has, beside its settings.
+PLAN = Annotated[bool, typer.Option("--plan", help="Check and estimate; do nothing.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+FROM_FILE = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[FILE] [NAME=VALUE]...", help="Settings from a YAML file, and single ones."),
+]
+_COMMON = {"plan": PLAN, "json": JSON, "debug": DEBUG, "quiet": QUIET}
+
+
+def add_verb(app: typer.Typer, name: str, verb: Verb, *, full: bool) -> None:
+    """Add the verb as command `name`; with its options only if `full`."""
+
+    def command(**given: Any) -> None:
+        flags = {key: given.pop(key) for key in _COMMON}
+        files = given.pop("settings", None) or []
+        with handled(flags["debug"]) as console:
+            config = _config(verb, {key: value for key, value in given.items() if value not in (None, [])}, files)
+            _run(verb, config, console, plan_only=flags["plan"], as_json=flags["json"], quiet=flags["quiet"])
+
+    if full:
+        parameters = _parameters(verb)
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    else:
+        command.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+        command.__annotations__ = {}
+    app.command(name, help=verb.summary)(command)
+
+
+@contextlib.contextmanager
+def handled(debug: bool) -> Iterator[Console]:
+    """Turn our errors into a message and an exit status; yields the console for people (standard error)."""
+    from rich.console import Console
+
+    from bottega.cli.render import show_error
+
+    console = Console(stderr=True)
+    try:
+        yield console
+    except BottegaError as error:
+        if debug:
+            raise
+        show_error(error, console)
+        raise typer.Exit(error.exit_status) from None
+    except KeyboardInterrupt:
+        console.print("\nstopped; what was finished is kept, the same command goes on from there", highlight=False)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise typer.Exit(1) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        message = f"unexpected failure: {type(error).__name__}: {error}"
+        show_error(BottegaError(message, hint="This is a fault of ours. Run again with --debug to see where."), console)
+        raise typer.Exit(1) from None
+
+
+def reporter_for(console: Console, quiet: bool) -> Reporter:
+    """Bars on a terminal, lines in a log, nothing if quiet."""
+    from bottega.core.progress import Lines, Quiet, Rich
+
+    if quiet:
+        return Quiet()
+    return Rich(console) if console.is_terminal else Lines()
+
+
+def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_json: bool, quiet: bool) -> None:
+    from rich.console import Console
+
+    from bottega.cli.render import show, show_json
+    from bottega.core.plan import Specs
+    from bottega.core.verb import execute
+
+    output = Console(highlight=False)
+    plan = verb.make_plan(config, Specs())
+    if plan_only:
+        if as_json:
+            show_json(plan.as_data())
+        else:
+            show(plan.view(), output)
+        plan.require()
+        return
+    result = execute(verb, plan, reporter_for(console, quiet))
+    if as_json:
+        show_json(result.data)
+    else:
+        show(result.view, output)
+        if plan.out:
+            output.print(f"written: {plan.out}", markup=False)
+
+
+def _config(verb: Verb, given: dict[str, Any], files: list[str]) -> Config:
+    """Settings from a file, then single overrides, then options; later ones win."""
+    from bottega.core.schema import parse_override
+
+    values: dict[str, Any] = {}
+    for text in files:
+        if "=" in text:
+            keys, value = parse_override(text)
+            target = values
+            for key in keys[:-1]:
+                target = target.setdefault(key, {})
+            target[keys[-1]] = value
+        else:
+            values.update(_file_settings(verb, Path(text)))
+    return verb.config_type().parse({**values, **given}, where=verb.name)
+
+
+def _file_settings(verb: Verb, path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is not a mapping of settings")
+    if "steps" in data:
+        raise UserError(f"{path} is a recipe", hint=f"Run it with: bottega run {path}")
+    if data.pop("verb", verb.name) != verb.name:
+        raise UserError(f"{path} holds the settings of another verb, not of {verb.name}")
+    return data
+
+
+def _parameters(verb: Verb) -> list[inspect.Parameter]:
+    fields = verb.config_type().model_fields
+    parameters = []
+    for name in [*verb.arguments, *(key for key in fields if key not in verb.arguments)]:
+        field = fields[name]
+        text = (field.description or "").strip()
+        if name in verb.arguments:
+            declared = typer.Argument(help=text, show_default=False)
+        else:
+            declared = typer.Option(
+                *_option_names(name, field.annotation), help=_with_default(text, field), show_default=False
+            )
+        required = name in verb.arguments and field.is_required()
+        annotation = _cli_type(field.annotation)
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if required else None,
+                annotation=Annotated[annotation if required else annotation | None, declared],
+            )
+        )
+    if not verb.arguments and verb.step:
+        parameters.append(_parameter("settings", FROM_FILE, None))
+    return [*parameters, *(_parameter(name, annotation, False) for name, annotation in _COMMON.items())]
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _option_names(name: str, annotation: Any) -> tuple[str, ...]:
+    flag = "--" + name.replace("_", "-")
+    return (f"{flag}/--no-{flag[2:]}",) if annotation is bool else (flag,)
+
+
+def _with_default(text: str, field: Any) -> str:
+    if field.is_required():
+        return f"{text} [required]"
+    if field.default in (None, (), False) or callable(field.default_factory):
+        return text
+    return f"{text} [default: {field.default}]"
+
+
+def _cli_type(annotation: Any) -> Any:
+    """The type as typer understands it: optional parts dropped, sequences as repeatable options."""
+    from bottega.core.schema import optional_of
+
+    inner, _ = optional_of(annotation)
+    origin = typing.get_origin(inner)
+    if origin in (list, tuple):
+        item = _cli_type(typing.get_args(inner)[0])
+        return list[item if isinstance(item, type) else str]  # typer knows no lists of choices
+    if origin in (Literal, None) and (origin is Literal or inner in (str, int, float, bool, Path)):
+        return inner
+    if origin is Annotated:
+        return _cli_type(typing.get_args(inner)[0])
+    return str
+
+
+Command = Callable[..., None]

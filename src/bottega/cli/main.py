@@ -1,0 +1,70 @@
+"""The command line: parse, call one verb, render.
+
+Only the command that was asked for gets its full signature, so `bottega --help` stays fast;
+for shell completion all of them do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from bottega.cli import recipes
+from bottega.cli.commands import add_verb
+from bottega.verbs.registry import VERBS
+
+GROUPS = {"data": "Read, split and tokenise data.", "tokenizer": "Train and look into tokenizers."}
+HELP = """Make, change, measure and serve language models, on your own machine.
+
+Start with:  bottega run quickstart"""
+
+
+def build_app(words: list[str], *, complete: bool = False) -> typer.Typer:
+    """The application for this command line.
+
+    Args:
+        words: arguments as given; the command they begin with gets its options.
+        complete: give every command its options (shell completion).
+    """
+    app = typer.Typer(
+        help=HELP,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=False)(_version)
+    groups = {
+        name: typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None) for name, text in GROUPS.items()
+    }
+    recipes.add_to(app)
+    for verb in VERBS.values():
+        group, _, name = verb.name.rpartition(" ")
+        asked = complete or words[: len(verb.name.split())] == verb.name.split()
+        add_verb(groups[group] if group else app, name, verb, full=asked)
+    for name, group_app in groups.items():
+        app.add_typer(group_app, name=name)
+    return app
+
+
+def main() -> None:
+    """Entry point of `bottega` and `python -m bottega`."""
+    complete = any(name.endswith("_COMPLETE") for name in os.environ)
+    build_app([word for word in sys.argv[1:] if not word.startswith("-")], complete=complete)()
+
+
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("bottega"))
+        raise typer.Exit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""`bottega run` and `bottega recipes`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bottega.cli.commands import DEBUG, JSON, PLAN, QUIET, handled, reporter_for
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bottega.core.recipe import Recipe, Step
+
+WORKSPACE = Annotated[
+    Path | None, typer.Option(help="Where the steps' folders go [default: $BOTTEGA_WORKSPACE or ./workspace].")
+]
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add `run` and the group `recipes`."""
+    app.command("run", context_settings=EXTRA, help=run.__doc__)(run)
+    group = typer.Typer(help="List, copy and describe recipes.", no_args_is_help=True, rich_markup_mode=None)
+    group.command("list", help=list_recipes.__doc__)(list_recipes)
+    group.command("copy", help=copy_recipe.__doc__)(copy_recipe)
+    group.command("schema", help=print_schema.__doc__)(print_schema)
+    app.add_typer(group, name="recipes")
+
+
+def run(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (bottega recipes list) or YAML file.")],
+    workspace: WORKSPACE = None,
+    plan: PLAN = False,
+    json: JSON = False,
+    debug: DEBUG = False,
+    quiet: QUIET = False,
+) -> None:
+    """Run a recipe's steps that are not done yet, and write its report.
+
+    A recipe's parameters are options (--size tiny); single settings are STEP.NAME=VALUE.
+    """
+    with handled(debug) as console:
+        from bottega.core.recipe import Chain, load_recipe
+        from bottega.core.workspace import workspace_path
+        from bottega.verbs.registry import VERBS
+
+        chosen = _with_arguments(load_recipe(recipe), context.args)
+        chain = Chain(chosen, workspace_path(workspace), VERBS)
+        if plan:
+            _show_plan(chain.plan(), chosen, as_json=json)
+            return
+        _warn_if_long(chain.plan(), chosen, console)
+        steps = chain.run(reporter_for(console, quiet), None if quiet else _announcer(console))
+        _finish(chain, steps, console, as_json=json)
+
+
+def list_recipes() -> None:
+    """The recipes that come with bottega."""
+    with handled(False):
+        from rich.console import Console
+
+        from bottega.cli.render import show
+        from bottega.core.recipe import parse_recipe, shipped_recipes
+        from bottega.core.view import Table
+
+        parsed = [parse_recipe(text, name) for name, text in shipped_recipes().items()]
+        rows = [
+            (r.name, r.description.splitlines()[0], " ".join(f"--{k} {v}" for k, v in r.parameters.items()))
+            for r in parsed
+        ]
+        show([Table("Recipes", ("name", "what it does", "parameters"), rows)], Console())
+
+
+def copy_recipe(
+    name: Annotated[str, typer.Argument(help="The recipe's name.")],
+    to: Annotated[Path | None, typer.Argument(help="The file to write [default: NAME.yaml].")] = None,
+) -> None:
+    """Copy a recipe into a file, to change it."""
+    with handled(False) as console:
+        from bottega.core.atomic import write_text
+        from bottega.core.errors import UserError, did_you_mean
+        from bottega.core.recipe import shipped_recipes
+
+        shipped = shipped_recipes()
+        if name not in shipped:
+            raise UserError(f"no recipe {name!r}", hint=did_you_mean(name, shipped))
+        path = to or Path(f"{name}.yaml")
+        if path.exists():
+            raise UserError(f"{path} exists already", hint="Give another name.")
+        write_text(path, shipped[name])
+        console.print(f"written: {path}; run it with: bottega run {path}", markup=False, highlight=False)
+
+
+def print_schema() -> None:
+    """The JSON Schema of recipes, for editors."""
+    with handled(False):
+        from bottega.cli.render import show_json
+        from bottega.verbs.recipe_schema import recipe_schema
+
+        show_json(recipe_schema())
+
+
+def _with_arguments(recipe: Recipe, words: list[str]) -> Recipe:
+    """`--size tiny`, `--size=tiny` and `step.setting=value`."""
+    from bottega.core.errors import UserError
+    from bottega.core.recipe import with_overrides, with_parameters
+    from bottega.core.schema import parse_scalar
+
+    parameters: dict[str, Any] = {}
+    overrides: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--"):
+            if "=" not in word:
+                raise UserError(f"{word!r} is neither an option nor NAME=VALUE")
+            overrides.append(word)
+            continue
+        name, separator, value = word[2:].partition("=")
+        if not separator:
+            value = next(rest, None)
+            if value is None:
+                raise UserError(f"--{name} needs a value")
+        parameters[name.replace("-", "_")] = parse_scalar(value)
+    return with_overrides(with_parameters(recipe, parameters), overrides)
+
+
+def _show_plan(steps: list[Step], recipe: Recipe, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from bottega.cli.render import show, show_json
+    from bottega.core.view import Table, Text, human_bytes, human_seconds
+
+    if as_json:
+        show_json([{"step": step.name, "done": step.done, **step.plan.as_data()} for step in steps])
+    else:
+        rows, blocks = [], []
+        for step in steps:
+            cost = step.plan.cost
+            memory = human_bytes(cost.peak_memory) if cost.peak_memory else "–"
+            seconds = "done" if step.done else human_seconds(cost.seconds) if cost.seconds is not None else "?"
+            rows.append((step.name, step.verb.name, "; ".join(step.plan.work), seconds, memory))
+            blocks += [
+                Text(f"{step.name}: {check.name} FAILS: {check.detail}")
+                for check in step.plan.checks
+                if not check.passed
+            ]
+        table = Table(f"Plan of {recipe.name}", ("step", "verb", "work", "time", "memory"), rows)
+        show([table, *blocks, Text(_total(steps))], Console())
+    for step in steps:
+        step.plan.require()
+
+
+def _total(steps: list[Step]) -> str:
+    from bottega.core.view import human_seconds
+
+    todo = [step for step in steps if not step.done]
+    seconds = sum(step.plan.cost.seconds or 0.0 for step in todo)
+    return f"{len(todo)} of {len(steps)} steps to do, about {human_seconds(seconds)} on this machine"
+
+
+def _warn_if_long(steps: list[Step], recipe: Recipe, console: Console) -> None:
+    from bottega.core.view import human_seconds
+
+    seconds = sum(step.plan.cost.seconds or 0.0 for step in steps if not step.done)
+    console.print(_total(steps), highlight=False)
+    if recipe.patience_seconds and seconds > recipe.patience_seconds and recipe.smaller:
+        console.print(
+            f"that is more than {human_seconds(recipe.patience_seconds)}; smaller: {recipe.smaller}", highlight=False
+        )
+
+
+def _announcer(console: Console) -> Any:
+    def announce(step: Step, number: int, count: int) -> None:
+        state = "done already" if step.done else "; ".join(step.plan.work[:1])
+        console.print(f"[bold]{number}/{count} {step.name}[/bold] · {step.verb.name} · ", end="", highlight=False)
+        console.print(state, markup=False, highlight=False)
+
+    return announce
+
+
+def _finish(chain: Any, steps: list[Step], console: Console, *, as_json: bool) -> None:
+    from bottega.cli.render import show_json
+    from bottega.core.record import read_record
+    from bottega.verbs.reports import write_recipe_report
+
+    path = write_recipe_report(chain.recipe, chain.folder, steps)
+    if as_json:
+        records = {step.name: read_record(step.plan.out) for step in steps if step.plan.out}
+        show_json({"report": str(path), "steps": {name: record.metrics for name, record in records.items() if record}})
+    else:
+        console.print(f"report: {path}", markup=False, highlight=False)

@@ -1,0 +1,219 @@
+"""Recipes: YAML files of one step, or a chain in which a step names earlier ones.
+
+```yaml
+name: example
+parameters: {size: small}
+steps:
+  corpus: {verb: data collect, source: python}
+  tokenizer: {verb: tokenizer train, data: "${corpus}", size: "${size}"}
+```
+
+`${name}` is a parameter, or the folder that an earlier step writes. Every step's folder is
+`WORKSPACE/RECIPE/STEP`. A chain is planned as a whole before anything runs; a step that is
+done already (same verb, settings and content of inputs) is skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bottega.core.errors import UserError, did_you_mean
+from bottega.core.plan import Plan, Specs
+from bottega.core.progress import Reporter
+from bottega.core.schema import Config, parse_override
+from bottega.core.verb import Result, Verb, execute, find_verb, is_done, step_hash
+from bottega.core.workspace import open_workspace, writing
+
+REFERENCE = re.compile(r"\$\{([^}]*)\}")
+KEYS = {"name", "description", "parameters", "steps", "patience_seconds", "smaller", "report"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as written.
+
+    `patience_seconds` and `smaller` say from what estimate on to suggest which other command;
+    `report` holds the title and the words of the report.
+    """
+
+    name: str
+    steps: dict[str, dict[str, Any]]
+    description: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    patience_seconds: float | None = None
+    smaller: str = ""
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Step:
+    """One step of a run: its plan, and whether its result was there already."""
+
+    name: str
+    verb: Verb
+    plan: Plan
+    done: bool = False
+    result: Result | None = None
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Name → text of the recipes that come with the package."""
+    folder = resources.files("bottega") / "recipes"
+    files = (entry for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return {file.name.removesuffix(".yaml"): file.read_text("utf-8") for file in sorted(files, key=lambda f: f.name)}
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by path or by the name of a shipped one; raises UserError."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        try:
+            return parse_recipe(path.read_text("utf-8"), str(path))
+        except OSError as error:
+            raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
+    shipped = shipped_recipes()
+    if name not in shipped:
+        raise UserError(f"no recipe {name!r}", hint=did_you_mean(name, shipped))
+    return parse_recipe(shipped[name], name)
+
+
+def parse_recipe(text: str, where: str) -> Recipe:
+    """A recipe from YAML text; raises UserError naming what is wrong in `where`."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not valid YAML: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("steps"), dict) or not data["steps"]:
+        raise UserError(f"{where} is not a recipe", hint="A recipe has `steps`, a mapping of step names to settings.")
+    for key in data:
+        if key not in KEYS:
+            raise UserError(f"{where}: unknown key {key!r}", hint=did_you_mean(str(key), KEYS))
+    for step, settings in data["steps"].items():
+        if not isinstance(settings, dict) or not isinstance(settings.get("verb"), str):
+            raise UserError(f"{where}: step {step!r} names no verb")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(step)):
+            raise UserError(f"{where}: step {step!r} is not a plain name", hint="Use letters, digits, - and _.")
+    parameters = data.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise UserError(f"{where}: `parameters` is not a mapping of names to values")
+    name = str(data.get("name") or Path(where).stem)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise UserError(f"{where}: the name {name!r} is not a plain name", hint="Use letters, digits, - and _.")
+    return Recipe(
+        name,
+        data["steps"],
+        str(data.get("description", "")).strip(),
+        parameters,
+        data.get("patience_seconds"),
+        str(data.get("smaller", "")),
+        data.get("report") or {},
+    )
+
+
+def with_parameters(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with some parameters given; raises UserError for a name it does not have."""
+    for name in values:
+        if name not in recipe.parameters:
+            hint = did_you_mean(name, recipe.parameters)
+            raise UserError(f"recipe {recipe.name} has no parameter {name!r}", hint=hint)
+    return replace(recipe, parameters={**recipe.parameters, **values})
+
+
+def with_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
+    """Apply `step.setting=value`, `verb.setting=value` (every step of that verb) and `parameter=value`."""
+    steps = {name: dict(settings) for name, settings in recipe.steps.items()}
+    for text in overrides:
+        keys, value = parse_override(text)
+        if len(keys) == 1:
+            recipe = with_parameters(recipe, {keys[0]: value})
+            continue
+        chosen = [name for name in steps if name == keys[0]] or [
+            name for name, settings in steps.items() if settings["verb"] == keys[0].replace("_", " ")
+        ]
+        if not chosen or len(keys) != 2:
+            known = [*steps, *(settings["verb"].replace(" ", "_") for settings in steps.values())]
+            raise UserError(f"no step for the override {text!r}", hint=did_you_mean(keys[0], known))
+        for name in chosen:
+            steps[name][keys[1]] = value
+    return replace(recipe, steps=steps)
+
+
+class Chain:
+    """A recipe bound to a workspace: it plans all steps, then runs those that are not done."""
+
+    def __init__(self, recipe: Recipe, workspace: Path, registry: Mapping[str, Verb]) -> None:
+        self.recipe, self.workspace, self.registry = recipe, workspace, registry
+        self.folder = workspace / recipe.name
+
+    def plan(self) -> list[Step]:
+        """The plan of every step, made from what is on disk and what earlier steps will make."""
+        specs, steps, changed = Specs(), [], set[Path]()
+        for name in self.recipe.steps:
+            step = self._plan_step(name, specs)
+            inputs_ready = not any(path.resolve() in changed for path in step.plan.inputs.values())
+            step.done = inputs_ready and is_done(step.plan, step_hash(step.verb, step.plan))
+            if not step.done and step.plan.out is not None:
+                changed.add(step.plan.out.resolve())
+                if step.plan.produces is not None:
+                    specs.predict(step.plan.out, step.plan.produces)
+            steps.append(step)
+        return steps
+
+    def run(self, reporter: Reporter, on_step: Callable[[Step, int, int], None] | None = None) -> list[Step]:
+        """Run what is not done yet; every check of every step has passed before the first one runs."""
+        open_workspace(self.workspace)
+        with writing(self.workspace):
+            for step in self.plan():
+                step.plan.require()
+            finished, count = [], len(self.recipe.steps)
+            for number, name in enumerate(self.recipe.steps, start=1):
+                step = self._plan_step(name, Specs())
+                step.done = is_done(step.plan, step_hash(step.verb, step.plan))
+                if on_step:
+                    on_step(step, number, count)
+                if not step.done:
+                    step.result = execute(step.verb, step.plan, reporter, overwrite=True)
+                finished.append(step)
+        return finished
+
+    def _plan_step(self, name: str, specs: Specs) -> Step:
+        settings = dict(self.recipe.steps[name])
+        verb = find_verb(self.registry, settings.pop("verb"))
+        where = f"step {name}"
+        if not verb.step:
+            raise UserError(f"{where}: {verb.name} cannot be a step of a recipe")
+        values = {key: self._resolve(value, name) for key, value in settings.items()}
+        values = {key: value for key, value in values.items() if value is not None}
+        config_type: type[Config] = verb.config_type()
+        if "out" in config_type.model_fields:
+            values.setdefault("out", self.folder / name)
+        return Step(name, verb, verb.make_plan(config_type.parse(values, where=where), specs))
+
+    def _resolve(self, value: Any, step: str) -> Any:
+        """Replace `${name}` in a setting; a setting that is only a reference keeps the parameter's type."""
+        if isinstance(value, list):
+            return [self._resolve(item, step) for item in value]
+        if not isinstance(value, str):
+            return value
+        whole = REFERENCE.fullmatch(value)
+        if whole:
+            return self._look_up(whole[1], step)
+        return REFERENCE.sub(lambda match: str(self._look_up(match[1], step)), value)
+
+    def _look_up(self, name: str, step: str) -> Any:
+        earlier = list(self.recipe.steps)[: list(self.recipe.steps).index(step)]
+        if name in earlier:
+            return str(self.folder / name)
+        if name in self.recipe.parameters:
+            return self.recipe.parameters[name]
+        raise UserError(
+            f"step {step} refers to ${{{name}}}, which is no parameter and no earlier step",
+            hint=did_you_mean(name, [*earlier, *self.recipe.parameters]),
+        )

@@ -1,0 +1,54 @@
+"""Settings of the verbs `generate` and `chat`. Imports no torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bottega.core.schema import Compute
+
+
+class Sampled(Compute):
+    """How tokens are chosen."""
+
+    temperature: float = Field(default=1.0, ge=0)
+    """0 takes the most probable token each time; 1 draws from the model's distribution."""
+    top_k: int = Field(default=0, ge=0)
+    """Draw only from the K most probable tokens (0: all)."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw only from the most probable tokens that together reach this probability."""
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Draw only tokens at least this probable relative to the most probable one."""
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    """Above 1 makes tokens that stand in the text already less probable."""
+    stop: tuple[str, ...] = ()
+    """End before this text (may be given several times)."""
+    seed: int | None = None
+    """Seed of the draws (default: another one each time)."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Longest answer, in tokens."""
+
+
+class Generate(Sampled):
+    """Continue a prompt."""
+
+    model: str
+    """Model folder, or org/name of the hub."""
+    prompt: str
+    """The text to continue; with --chat, the question to answer."""
+    chat: bool = False
+    """Put the prompt through the model's chat template."""
+    system: str | None = None
+    """System message of a chat."""
+
+
+class Chat(Sampled):
+    """Talk to a model in the terminal."""
+
+    model: str
+    """Model folder, or org/name of the hub."""
+    system: str | None = None
+    """System message."""
+    temperature: float = Field(default=0.7, ge=0)
+    """0 takes the most probable token each time; 1 draws from the model's distribution."""
+    max_new_tokens: int = Field(default=512, ge=1)
+    """Longest answer, in tokens."""

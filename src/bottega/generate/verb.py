@@ -1,0 +1,79 @@
+"""The verb `generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bottega.checkpoint.spec import ModelSpec
+from bottega.core.errors import UserError
+from bottega.core.plan import Check, Cost, Plan, Specs
+from bottega.core.verb import Context, Result
+from bottega.core.view import Text
+from bottega.generate.config import Chat, Generate, Sampled
+
+if TYPE_CHECKING:
+    from bottega.generate.sampling import Sampling
+
+LOAD_SECONDS = 2.0
+BYTES_PER_SECOND = 10e9  # weights read per generated token, on a slow machine
+
+
+def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
+    """Check that the model opens and has what the request needs."""
+    spec = specs.of(Path(config.model), ModelSpec)
+    needs_template = isinstance(config, Chat) or config.chat
+    plan = Plan("chat" if isinstance(config, Chat) else "generate", config)
+    plan.checks = [
+        Check("tokenizer", spec.has_tokenizer, "tokenizer.json" if spec.has_tokenizer else "the folder has none"),
+        Check("chat template", spec.template is not None or not needs_template, "needed for a chat"),
+    ]
+    plan.work = [f"load {config.model}, then up to {config.max_new_tokens} tokens"]
+    cache = spec.config.kv_cache_bytes(spec.config.max_position_embeddings, bytes_per_value=4)
+    plan.cost = Cost(
+        bytes_read=spec.nbytes,
+        peak_memory=spec.nbytes + cache,
+        seconds=LOAD_SECONDS + config.max_new_tokens * spec.nbytes / BYTES_PER_SECOND,
+    )
+    return plan
+
+
+def sampling_of(config: Sampled) -> Sampling:
+    """The engine's settings from the verb's."""
+    from bottega.generate.sampling import Sampling
+
+    return Sampling(
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        min_p=config.min_p,
+        repetition_penalty=config.repetition_penalty,
+        seed=config.seed,
+        stop=config.stop,
+    )
+
+
+def run_generate(plan: Plan, context: Context) -> Result:
+    """One completion; `data` has text, token_ids, finish_reason and prompt_tokens."""
+    from bottega.generate.generator import Generator
+
+    config = plan.config
+    assert isinstance(config, Generate)
+    if config.system and not config.chat:
+        raise UserError("a system message needs --chat", hint="Without it the prompt is continued as plain text.")
+    generator = Generator.load(config.model, device=config.device, dtype=config.dtype, threads=config.threads)
+    ids = generator.prompt_ids(config.prompt, chat=config.chat, system=config.system)
+    with context.reporter.bar("generate", config.max_new_tokens, "tok") as bar:
+        pieces = []
+        for piece in generator.stream(ids, sampling_of(config)):
+            pieces.append(piece)
+            bar.advance()
+    text = "".join(piece.text for piece in pieces)
+    data = {
+        "text": text,
+        "token_ids": [piece.token_id for piece in pieces],
+        "finish_reason": pieces[-1].finish_reason,
+        "prompt_tokens": len(ids),
+    }
+    return Result(data, [Text(text if config.chat else config.prompt + text)])

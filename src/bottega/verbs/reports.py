@@ -1,0 +1,107 @@
+"""What a recipe's report shows of each step, and the report itself (`report.html`).
+
+Everything is read back from the steps' folders, so a report can be made again at any time, also of
+steps that were done before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bottega.core.recipe import Recipe, Step
+from bottega.core.record import Record, read_record
+from bottega.core.report import Fact, Section, write_report
+from bottega.core.verb import report_of
+from bottega.core.view import Block, Table, Text, human_count, human_seconds
+
+
+def write_recipe_report(recipe: Recipe, folder: Path, steps: Sequence[Step]) -> Path:
+    """Write `report.html` into the recipe's folder, a section per step that has something to show."""
+    sections = []
+    records = {step.name: read_record(step.plan.out) for step in steps if step.plan.out}
+    for step in steps:
+        blocks = report_of(step.verb, step.plan.out) if step.plan.out else []
+        if blocks:
+            sections.append(Section(recipe.report.get("headings", {}).get(step.name, step.name), blocks))
+    if limits := recipe.report.get("limits"):
+        sections.append(Section("What it cannot do", [Text(str(line)) for line in limits]))
+    sections.append(Section("How it was made", [_steps_table(records), _environment_table(records)]))
+    path = folder / "report.html"
+    title = str(recipe.report.get("title", recipe.name))
+    write_report(path, title, sections, subtitle=recipe.description.splitlines()[0], facts=_facts(records))
+    return path
+
+
+def _facts(records: dict[str, Record | None]) -> list[Fact]:
+    """The figures at the top: the evaluation's."""
+    facts = []
+    for record in records.values():
+        if record is None or record.verb != "eval":
+            continue
+        metrics = record.metrics
+        facts.append(Fact("Held-out text", f"{metrics['bits_per_byte']:.3f} bits per byte"))
+    seconds = sum(record.seconds for record in records.values() if record)
+    facts.append(Fact("Made in", human_seconds(seconds), "all steps together, on this machine"))
+    return facts
+
+
+def _steps_table(records: dict[str, Record | None]) -> Table:
+    rows = [
+        (name, record.verb, record.started, human_seconds(record.seconds), record.step_hash[:12])
+        for name, record in records.items()
+        if record
+    ]
+    return Table("Steps", ("step", "verb", "started", "took", "hash"), rows)
+
+
+def _environment_table(records: dict[str, Record | None]) -> Table:
+    last = next((record for record in reversed(list(records.values())) if record), None)
+    environment: dict[str, Any] = last.environment if last else {}
+    versions = environment.get("versions", {})
+    rows = [("Python", environment.get("python")), ("system", environment.get("platform")), *versions.items()]
+    return Table("Environment", ("", ""), rows)
+
+
+def corpus(folder: Path) -> list[Block]:
+    """What the documents are and how they were split."""
+    manifest = json.loads((folder / "corpus.json").read_text("utf-8"))
+    rows = [(side, manifest[side]["documents"], manifest[side]["bytes"]) for side in ("train", "heldout")]
+    blocks: list[Block] = [Table("Documents", ("side", "documents", "bytes"), rows)]
+    return blocks
+
+
+def tokenizer(folder: Path) -> list[Block]:
+    """Size of the vocabulary and bytes per token."""
+    record = read_record(folder)
+    metrics = record.metrics if record else {}
+    rows = [(name, value) for name, value in metrics.items() if isinstance(value, (int, float))]
+    return [Table("Tokenizer", ("", ""), rows)] if rows else []
+
+
+def training(folder: Path) -> list[Block]:
+    """Loss curves and the figures of the run."""
+    from bottega.train.metrics import METRICS_FILE, loss_chart
+
+    record = read_record(folder)
+    metrics = record.metrics if record else {}
+    if metrics.get("copied"):
+        return [Text(str(metrics["reason"]))]
+    rows = [
+        ("parameters", human_count(metrics["parameters"])),
+        ("steps", metrics["steps"]),
+        ("tokens", human_count(metrics["tokens"])),
+        ("passes over the data", metrics["passes"]),
+        ("tokens per second", human_count(metrics["tokens_per_second"])),
+        ("skipped steps", metrics["skipped_steps"]),
+    ]
+    return [loss_chart(folder / METRICS_FILE, "Loss"), Table("Training", ("", ""), rows)]
+
+
+def evaluation(folder: Path) -> list[Block]:
+    """Bits per byte beside the baselines, and the multiple-choice results."""
+    from bottega.evaluate.view import evaluation_blocks
+
+    return evaluation_blocks(json.loads((folder / "evaluation.json").read_text("utf-8")))

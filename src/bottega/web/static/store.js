@@ -1,0 +1,100 @@
+// What the browser keeps: conversations, settings, theme (localStorage); the API key (this tab only).
+
+const CONVERSATIONS = "bottega.conversations";
+const SETTINGS = "bottega.settings";
+
+export const DEFAULTS = Object.freeze({
+  system: "",
+  temperature: 0.7,
+  top_p: 0.95,
+  top_k: null,
+  min_p: null,
+  repetition_penalty: null,
+  max_tokens: null,
+  seed: null,
+  show_probabilities: false,
+});
+
+function read(key, fallback) {
+  try {
+    return JSON.parse(localStorage.getItem(key)) ?? fallback;
+  } catch {
+    return fallback;
+  }
+}
+
+function write(key, value) {
+  try {
+    localStorage.setItem(key, JSON.stringify(value));
+    return true;
+  } catch {
+    return false; // full, or forbidden
+  }
+}
+
+export function loadSettings() {
+  return { ...DEFAULTS, ...read(SETTINGS, {}) };
+}
+
+export function saveSettings(settings) {
+  write(SETTINGS, settings);
+}
+
+export function newConversation() {
+  return { id: crypto.getRandomValues(new Uint32Array(2)).join("-"), created: Date.now(), messages: [] };
+}
+
+export function title(conversation) {
+  const first = conversation.messages.find((message) => message.role === "user");
+  return first ? first.content.slice(0, 80) : "New conversation";
+}
+
+export class Conversations {
+  // All conversations, newest first; `current` is the one on the page.
+  constructor() {
+    const stored = read(CONVERSATIONS, null);
+    this.all = Array.isArray(stored?.all) ? stored.all : [];
+    this.current = this.all.find((one) => one.id === stored?.current) ?? this.begin();
+  }
+
+  begin() {
+    this.all = this.all.filter((one) => one.messages.length > 0);
+    this.current = newConversation();
+    this.all.unshift(this.current);
+    return this.current;
+  }
+
+  open(id) {
+    this.current = this.all.find((one) => one.id === id) ?? this.current;
+    this.save();
+  }
+
+  remove(id) {
+    this.all = this.all.filter((one) => one.id !== id);
+    if (this.current.id === id) this.begin();
+    this.save();
+  }
+
+  // Saves; when the browser's store is full, gives up probabilities first, then the oldest conversations.
+  save() {
+    const data = () => ({ current: this.current.id, all: this.all });
+    if (write(CONVERSATIONS, data())) return;
+    for (const conversation of [...this.all].reverse()) {
+      if (conversation === this.current) continue;
+      for (const message of conversation.messages) delete message.tokens;
+      if (write(CONVERSATIONS, data())) return;
+    }
+    while (this.all.length > 1 && !write(CONVERSATIONS, data())) {
+      const oldest = this.all.findLastIndex((one) => one !== this.current);
+      this.all.splice(oldest, 1);
+    }
+  }
+}
+
+export function apiKey() {
+  return sessionStorage.getItem("bottega.key") ?? "";
+}
+
+export function keepApiKey(key) {
+  sessionStorage.setItem("bottega.key", key);
+}
