@@ -1,9 +1,58 @@
-"""What many tests need: one thread, and a tiny random model of the Llama architecture."""
+"""What many tests need: one thread, and a tiny workshop (corpus, tokenizer, tokens) made once a session."""
 
 from __future__ import annotations
 
 import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+THINGS = ("river", "stone", "lantern", "garden", "window", "letter", "bridge", "market", "harbour", "clock")
+DOINGS = ("opens", "keeps", "carries", "returns", "measures", "follows", "colours", "mends")
+
+
+def generated_text(seed: int, sentences: int = 40) -> str:
+    """A Markdown document of plain sentences under headings; there is something to learn in it."""
+    draw = random.Random(seed)
+    parts = [f"# Notes on the {draw.choice(THINGS)} {seed}\n"]
+    for number in range(sentences // 8):
+        parts.append(f"\n## How the {draw.choice(THINGS)} {draw.choice(DOINGS)} {number}\n\n")
+        lines = (f"The {draw.choice(THINGS)} {draw.choice(DOINGS)} the {draw.choice(THINGS)}." for _ in range(8))
+        parts.append(" ".join(lines) + "\n")
+    return "".join(parts)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Folders that the lower verbs made from generated documents."""
+
+    documents: Path
+    corpus: Path
+    tokenizer: Path
+    tokens: Path
+    heldout: Path
+    conversations: Path
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Forty small documents, collected, tokenised and prepared by the verbs themselves."""
+    from bottega import verbs
+
+    root = tmp_path_factory.mktemp("workshop")
+    made = Workshop(*(root / name for name in ("documents", "corpus", "tokenizer", "tokens", "heldout", "chats")))
+    made.documents.mkdir()
+    for seed in range(40):
+        (made.documents / f"{seed:02d}.md").write_text(generated_text(seed))
+    verbs.data_collect(source=str(made.documents), out=made.corpus)
+    verbs.tokenizer_train(data=made.corpus, vocab_size=384, out=made.tokenizer)
+    verbs.data_prepare(data=made.corpus, tokenizer=made.tokenizer, out=made.tokens)
+    verbs.data_prepare(data=made.corpus, tokenizer=made.tokenizer, split="heldout", out=made.heldout)
+    verbs.data_prepare(data=made.corpus, tokenizer=made.tokenizer, kind="chat", out=made.conversations)
+    return made

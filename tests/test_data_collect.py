@@ -216,3 +216,5 @@ def test_nothing_readable_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing readable .*binary"):
         collect(source=str(tmp_path / "bad"), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="lies in the source"):
+        collect(source=str(notes(tmp_path / "notes")), out=tmp_path / "notes" / "out")

@@ -15,7 +15,7 @@ from bottega.data.symbols import published, read_module
     ("doc", "summary"),
     [
         ("Push item onto the heap, it stays one.", "Push item onto the heap, it stays one."),
-        ("open(file) -> file object\n\nOpen it and return\nits stream. As is.\n\nMore.", "Open it and return its stream. As is."),
+        ("open(f) -> file\n\nOpen it and return\nits stream. As is.\n\nMore.", "Open it and return its stream. As is."),
         ("return the :class:`~a.Thing` that ``x`` names", "Return the a.Thing that x names."),
         ("csv.py - read and write CSV files", "Read and write CSV files."),
         ("Take e.g. Two of them. Then stop.", "Take e.g. Two of them. Then stop."),
@@ -27,7 +27,7 @@ from bottega.data.symbols import published, read_module
         ("See the documentation of the other function.", ""),
         ("One sentence that is far too long " + "and goes on " * 40, ""),
     ],
-)  # fmt: skip
+)
 def test_a_summary_is_whole_sentences_of_prose(doc: str, summary: str) -> None:
     assert summarize(doc) == summary
 

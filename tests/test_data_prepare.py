@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_text_comes_back_from_the_shards(tmp_path: Path, tokenizer: Path) -> Non
     for shard in spec.shards:
         ids, offsets = np.load(shard.tokens), np.load(shard.offsets)
         assert ids.dtype == np.uint16
-        found += [ids[a:b].tolist() for a, b in zip(offsets, offsets[1:], strict=False)]
+        found += [ids[a:b].tolist() for a, b in pairwise(offsets.tolist())]
     assert [len(ids) for ids in found] and max(map(len, found)) == spec.longest
     assert all(ids[:1] == known.document_prefix() for ids in found)
     assert [known.decode(ids[1:], skip_special=False) for ids in found] == texts
@@ -78,10 +79,10 @@ def test_chat_shards_hold_what_encode_chat_gives(tmp_path: Path, tokenizer: Path
         {"messages": [{"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": f"the cat {i}"}]}
         for i in range(20)
     ]
-    mixed = [*conversations, {"instruction": "Say it", "output": "the dog"}, {"conversations": [{"from": "gpt", "value": "mat"}]}]
+    others = [{"instruction": "Say it", "output": "the dog"}, {"conversations": [{"from": "gpt", "value": "mat"}]}]
     bad = [{"messages": [{"role": "user", "content": "only"}]}, {"text": "no conversation"}, "text"]
     out = tmp_path / "out"
-    data = chats(tmp_path / "chats.jsonl", [*mixed, *bad])
+    data = chats(tmp_path / "chats.jsonl", [*conversations, *others, *bad])
     manifest = prepare(data=data, tokenizer=tokenizer, out=out, kind="chat")
     assert manifest["formats"] == {"messages": 20, "alpaca": 1, "sharegpt": 1}
     assert sum(row["count"] for row in manifest["dropped"].values()) == 3

@@ -93,7 +93,7 @@ def test_a_text_larger_than_memory_comes_in_pieces(tmp_path: Path, monkeypatch: 
 
 
 def test_broken_html_is_read_as_browsers_do() -> None:
-    head = "<html><head><style>p{}</style><title>no"
+    head = "<html><head><style>p{}</style><title>no</title>"
     body = "<body><h1>Title<p>One\n two<ul><li>a<li>b</ul><pre>x\n  y</pre><nav>menu</nav>"
     assert html_to_text(head + body) == "# Title\n\nOne two\n\n- a\n- b\n\nx\n  y"
 
@@ -101,13 +101,21 @@ def test_broken_html_is_read_as_browsers_do() -> None:
 @pytest.mark.parametrize(
     ("row", "format_", "roles"),
     [
-        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "messages", "user assistant"),
+        (
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+            "messages",
+            "user assistant",
+        ),
         ({"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a"}]}]}, "messages", "assistant"),
-        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s"}, "sharegpt", "system user assistant"),
+        (
+            {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s"},
+            "sharegpt",
+            "system user assistant",
+        ),
         ({"instruction": "q", "input": "i", "output": "a"}, "alpaca", "user assistant"),
         ({"prompt": "q", "completion": "a"}, "completion", "user assistant"),
     ],
-)  # fmt: skip
+)
 def test_formats_are_told_from_their_keys(row: dict[str, object], format_: str, roles: str) -> None:
     found = to_messages(row)
     assert found is not None
@@ -119,13 +127,20 @@ def test_formats_are_told_from_their_keys(row: dict[str, object], format_: str, 
 @pytest.mark.parametrize(
     "row",
     [
-        None, [], {}, {"messages": []}, {"messages": [3]}, {"messages": "x"}, {"prompt": "q"}, {"instruction": "q", "output": 3},
+        None,
+        [],
+        {},
+        {"messages": []},
+        {"messages": [3]},
+        {"messages": "x"},
+        {"prompt": "q"},
+        {"instruction": "q", "output": 3},
         {"messages": [{"role": "user", "content": "only a question"}]},
         {"messages": [{"role": "wizard", "content": "x"}, {"role": "assistant", "content": "a"}]},
         {"messages": [{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "a"}]},
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "  "}]},
     ],
-)  # fmt: skip
+)
 def test_rows_without_a_conversation_to_learn_from_are_refused(row: object) -> None:
     assert to_messages(row) is None
 

@@ -109,6 +109,15 @@ def test_ids_equal_transformers(either: Tokenizer) -> None:
     assert oracle.decode(either.encode("hello 🙂")) == "hello 🙂"
 
 
+def test_special_strings_are_read_as_the_library_reads_text(ours: Tokenizer) -> None:
+    library = tokenizers.Tokenizer.from_file(str(ours.folder / "tokenizer.json"))
+    assert {0, 2} <= set(library.encode("The <|im_end|><|endoftext|>fox").ids)
+    library.encode_special_tokens = True
+    for length in range(60):
+        text = "<|im_end|>" + TEXT[:length]
+        assert ours.encode(text) == library.encode(text, add_special_tokens=False).ids
+
+
 def test_digits_stand_alone(ours: Tokenizer) -> None:
     assert [ours.token_text(id_) for id_ in ours.encode("1234")] == ["1", "2", "3", "4"]
 
@@ -159,7 +168,10 @@ def test_what_the_configs_name_special_is_special(tmp_path: Path) -> None:
         token["special"] = False
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     tokenizer = Tokenizer.load(tmp_path)
-    assert not {0, 1, 2} & set(tokenizer.encode("<|endoftext|><|im_start|><|im_end|>"))
+    for special in training.SPECIAL_TOKENS:
+        assert not tokenizer.special_ids & set(tokenizer.encode(special))
+        assert tokenizer.encode_markup(special) == [training.SPECIAL_TOKENS.index(special)]
+    assert tokenizer.special_ids == set(range(8))
 
 
 def test_truncation_padding_and_dropout_in_the_file_have_no_effect(tmp_path: Path) -> None:

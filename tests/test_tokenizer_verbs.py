@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,7 @@ def test_the_plan_predicts_the_tokenizer(corpus: Path, trained: Path) -> None:
     plan = plan_train(TrainTokenizer(data=corpus, out=trained, vocab_size=330), Specs())
     predicted, found = plan.produces, TokenizerSpec.read(trained)
     assert isinstance(predicted, TokenizerSpec)
-    predicted.hash, predicted.template_hash = found.hash, found.template_hash
-    assert predicted == found
+    assert replace(predicted, hash=found.hash, template_hash=found.template_hash) == found
     assert plan.inputs == {"data": corpus}
 
 

@@ -147,14 +147,14 @@ def bar_chart(bars: Bars, identifier: str) -> str:
         parts.append(
             f'<text class="tick" x="{x}" y="{height + 18}" text-anchor="middle">{_value(tick, bars.percent)}</text>'
         )
+    zero = axis.at(0.0)
+    parts.append(f'<line class="axis" x1="{zero}" x2="{zero}" y1="{TOP}" y2="{height}"/>')
     group = None
     for bar, name, y in zip(shown, names, rows, strict=True):
         if bar.group and bar.group != group:
             parts.append(f'<text class="group" x="0" y="{y - 7}">{_text(bar.group)}</text>')
         group = bar.group
         parts += _bar(bar, name, y, axis, bars.percent)
-    zero = axis.at(0.0)
-    parts.append(f'<line class="axis" x1="{zero}" x2="{zero}" y1="{TOP}" y2="{height}"/>')
     middle = (left + WIDTH - 74) / 2
     label = f'x="{middle:.1f}" y="{height + BOTTOM - 6}" text-anchor="middle"'
     parts.append(f'<text class="label" {label}>{_text(bars.value_label)}</text>')

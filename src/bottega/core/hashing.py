@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from bottega.core.errors import UserError
+
 RECORD_FILE = "record.json"
 # Files that say when and how fast something was made, not what it is.
 NOT_CONTENT = frozenset({RECORD_FILE, "step.json", "metrics.jsonl", "report.html", "README.md"})
@@ -37,8 +39,11 @@ def digest_file(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _digest_file(path: str, size: int, mtime_ns: int) -> str:  # noqa: ARG001 (size and time are the cache's key)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
 def content_files(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[str, Path]:
@@ -49,6 +54,8 @@ def content_files(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[
         for name in sorted(files):
             if not name.startswith(".") and name not in left_out:
                 path = Path(root) / name
+                if not path.is_file():  # a broken link, a pipe, a socket: nothing to read
+                    continue
                 found[path.relative_to(folder).as_posix()] = path
     return dict(sorted(found.items()))
 

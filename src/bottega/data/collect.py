@@ -53,6 +53,10 @@ def plan_collect(config: CollectData, specs: Specs) -> Plan:  # noqa: ARG001 (re
     else:
         path = Path(config.source)
         plan.inputs["source"] = path
+        inside = path.resolve() in config.out.resolve().parents
+        plan.checks.append(
+            Check("out", not inside, f"{config.out} " + ("lies in the source" if inside else "is apart"))
+        )
         files = {str(file): file.stat().st_size for file in _files(path, skipped)}
         total, count = sum(files.values()), len(files)
         detail = f"{count} files, {human_bytes(total)}" if path.exists() else "there is no such file or folder"
@@ -167,6 +171,7 @@ class _Collection:
                 f"nothing readable in {self.config.source}" + (f": {reasons}" if reasons else ""),
                 hint="Documents are .txt, .md, .rst, .html, .json, .jsonl or .parquet files.",
             )
+
     def distribute(self, advance: Callable[[float], None]) -> None:
         """Write each document to its side; the held-out side first, for the other is compared with it."""
         for document in self._documents():

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -24,7 +24,7 @@ TRAIN_FILE, HELDOUT_FILE = "train.jsonl", "heldout.jsonl"
 CONVERSATIONS_FILE, QUESTIONS_FILE = "conversations.jsonl", "questions.jsonl"
 
 
-@dataclass
+@dataclass(frozen=True)
 class CorpusSpec:
     """A folder of documents split in two sides, with what was derived from each.
 
@@ -39,7 +39,7 @@ class CorpusSpec:
     conversations: int = 0
     questions: int = 0
     exact: bool = False
-    kind: str = "corpus"
+    kind: ClassVar[str] = "corpus"
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -88,7 +88,7 @@ class Shard:
             yield self.mask, self.token_count, ("uint8",)
 
 
-@dataclass
+@dataclass(frozen=True)
 class TokensSpec:
     """A folder of token shards. Numbers are estimates until `exact`; `longest` is 0 while unknown."""
 
@@ -103,7 +103,7 @@ class TokensSpec:
     text_bytes: int = 0
     exact: bool = False
     shards: tuple[Shard, ...] = ()
-    kind: str = "tokens"
+    kind: ClassVar[str] = "tokens"
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -33,7 +33,8 @@ def text_blocks(data: dict[str, Any]) -> list[Block]:
         ("bytes", data["bytes"], ""),
         ("documents", data["documents"], ""),
     ]
-    blocks: list[Block] = [Table("Likelihood of the text", ("", "value", "95 % interval"), rows, _text_note(data))]
+    columns = ("measure", "value", "95 % interval")
+    blocks: list[Block] = [Table("Likelihood of the text", columns, rows, _text_note(data))]
     if "baselines" in data:
         blocks.append(baseline_bars(data))
     return blocks
@@ -63,7 +64,8 @@ def comparison_blocks(data: dict[str, Any]) -> list[Block]:
         ("perplexity per token", _rounded(data["perplexity"]), _rounded(other["perplexity"])),
     ]
     gap = f"{data['bits_per_byte_difference']:+.4g} {_interval(data['bits_per_byte_difference_interval'])}".rstrip()
-    table = Table("Beside the reference", ("", "model", "reference"), rows, f"Difference in bits per byte: {gap}.")
+    note = f"Difference in bits per byte: {gap}."
+    table = Table("Beside the reference", ("measure", "model", "reference"), rows, note)
     if "kl_mean" not in data:
         return [table, Text(data["not_comparable"])]
     top = data["top1_agreement"]
@@ -73,7 +75,7 @@ def comparison_blocks(data: dict[str, Any]) -> list[Block]:
         ("same likeliest token", f"{100 * top:.2f} %", _interval(data["top1_agreement_interval"], percent=True)),
     ]
     note = f"On {data['compared_tokens']:,} tokens."
-    return [table, Table("Distance from the reference", ("", "value", "95 % interval"), rows, note)]
+    return [table, Table("Distance from the reference", ("measure", "value", "95 % interval"), rows, note)]
 
 
 def choice_blocks(choice: dict[str, Any]) -> list[Block]:

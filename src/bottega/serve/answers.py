@@ -180,5 +180,5 @@ def _scored(token: str, logprob: float, raw: list[int] | None) -> Data:
 
 
 def _bytes_of(token: str) -> list[int] | None:
-    """UTF-8 of a token's text; None for one that is only a part of a character."""
-    return None if "\ufffd" in token else list(token.encode("utf-8"))
+    """UTF-8 of a token's text; None for one that is no whole character, whose text shows bytes as \\xNN."""
+    return None if "\\x" in token else list(token.encode("utf-8"))

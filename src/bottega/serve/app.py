@@ -181,6 +181,9 @@ async def _events(job: Job, answer: Answer) -> AsyncIterator[bytes]:
                 yield event(chunk)
         for chunk in answer.last():
             yield event(chunk)
+    except ApiError as error:
+        yield event(error.body())
+        return
     except UserError as error:
         yield event(ApiError(400, str(error), code="invalid_value").body())
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def serve(
 
         folder = folder or locate(config.model)
         generator = Generator.load(folder, device=config.device, dtype=config.dtype, threads=config.threads)
-        app = create_app(Engine(generator, max_queue=config.max_queue), config, config.name or model_name(config))
+        engine = Engine(generator, max_queue=config.max_queue)
+        app = create_app(engine, config, config.name or model_name(config))
 
         def announce() -> None:
             if not is_loopback(config.host) and config.api_key is None:
@@ -73,7 +75,10 @@ def serve(
             if ready is not None:
                 ready(listener.getsockname()[1])
 
-        make_server(app, announce).run(sockets=[listener])
+        async def end_answers() -> None:
+            await asyncio.to_thread(engine.stop)
+
+        make_server(app, announce, end_answers).run(sockets=[listener])
 
 
 def model_name(config: Serve) -> str:

@@ -46,6 +46,10 @@ class Job:
             yield item
 
 
+def _going_down() -> ApiError:
+    return ApiError(503, "The server is going down.", kind="server_error", code="going_down")
+
+
 class Engine:
     """A generator, its worker thread and its queue of at most `max_queue` waiting jobs."""
 
@@ -74,12 +78,13 @@ class Engine:
         self._thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Cancel everything and end the worker thread."""
+        """End the worker thread; answers under way and in the queue end with status 503."""
         with self._changed:
             self._stopping = True
-            for job in [*self._waiting, self._running]:
-                if job is not None:
-                    job.cancelled.set()
+            if self._running is not None:
+                self._running.cancelled.set()
+            for job in self._waiting:
+                job.hand_over(_going_down())
             self._waiting.clear()
             self._changed.notify()
         if self._thread is not None:
@@ -117,6 +122,8 @@ class Engine:
                 outcome = error
             with self._changed:
                 self._running = None
+                if self._stopping and outcome is None and job.cancelled.is_set():
+                    outcome = _going_down()
             job.hand_over(outcome)
 
     def _next(self) -> Job | None:

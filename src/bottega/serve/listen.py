@@ -7,7 +7,7 @@ import errno
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -76,18 +76,27 @@ def base_url(listener: socket.socket, host: str) -> str:
 class Server(uvicorn.Server):
     """uvicorn's server, for which SIGINT and SIGTERM are a normal end (exit status 0).
 
-    `ready` is called once requests are answered and signals handled.
+    `ready` is called once requests are answered and signals handled; `stopping` when the end
+    has been asked for, to end the answers under way before they are cut off.
     """
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], Awaitable[None]]
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, then say so."""
         await super().startup(sockets)
         if not self.should_exit:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End answers, then connections."""
+        await self._stopping()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -103,7 +112,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def make_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
+def make_server(app: ASGIApp, ready: Callable[[], None], stopping: Callable[[], Awaitable[None]]) -> Server:
     """A server for `app` with our settings; run it with `server.run(sockets=[listener])`."""
     config = uvicorn.Config(
         app,
@@ -114,4 +123,4 @@ def make_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
         ws="none",
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return Server(config, ready)
+    return Server(config, ready, stopping)

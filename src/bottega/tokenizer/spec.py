@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from bottega.tokenizer.tokenizer import Tokenizer
 
 
-@dataclass
+@dataclass(frozen=True)
 class TokenizerSpec:
     """Sizes and ids of a tokenizer; `hash` and `template_hash` are empty in a prediction.
 
     A predicted `vocab_size` is what was asked for: a small corpus can yield fewer tokens.
     """
 
+    kind: ClassVar[str] = "tokenizer"
     vocab_size: int
     has_template: bool
     bos_id: int | None
@@ -24,7 +26,6 @@ class TokenizerSpec:
     adds_bos: bool = False
     hash: str = ""
     template_hash: str = ""
-    kind: str = "tokenizer"
 
     @classmethod
     def read(cls, path: Path) -> TokenizerSpec:

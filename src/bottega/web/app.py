@@ -43,6 +43,7 @@ PROTECTION = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-cache",
 }
 
 
@@ -110,14 +111,14 @@ class _Pages:
     async def chat(self, request: Request) -> Response:
         """The chat page; the same for every visitor, everything else comes by script."""
         facts = {"has_report": self.config.report is not None}
-        return self.templates.TemplateResponse(request, "chat.html", facts, headers={"Cache-Control": "no-cache"})
+        return self.templates.TemplateResponse(request, "chat.html", facts)
 
     async def report(self, _: Request) -> Response:
         """The report, if one was given."""
         report = self.config.report
         if report is None or not report.is_file():
             raise HTTPException(404, "There is no report yet.")
-        headers = {"Content-Security-Policy": REPORT_POLICY, "Cache-Control": "no-cache"}
+        headers = {"Content-Security-Policy": REPORT_POLICY}
         return FileResponse(report, media_type="text/html", headers=headers)
 
     async def status(self, _: Request) -> Response:

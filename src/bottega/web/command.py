@@ -54,7 +54,7 @@ def web(config: Web, *, reporter: Reporter | None = None) -> None:
             say(f"Open {base_url(listener, config.host)} (Ctrl-C stops)")
 
         supervisor = Supervisor(config)
-        server = make_server(create_app(config, supervisor), announce)
+        server = make_server(create_app(config, supervisor), announce, supervisor.stop)
         supervisor.when_refused(lambda: setattr(server, "should_exit", True))
         server.run(sockets=[listener])
     if supervisor.refused:

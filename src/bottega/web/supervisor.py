@@ -95,11 +95,13 @@ class Supervisor:
                 self.state = State("failed", restarts, detail=detail)
                 self._tell_refusal()
                 return
-            pause = FIRST_PAUSE if (ready_for or 0) > STEADY_SECONDS else min(pause * 2, LONGEST_PAUSE)
+            if (ready_for or 0) > STEADY_SECONDS:
+                pause = FIRST_PAUSE
             restarts += 1
             self.state = State("crashed", restarts, time.monotonic() + pause, detail)
             print(f"The model's server died ({detail}); starting it again in {pause:g} s", file=sys.stderr, flush=True)
             await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _one_life(self, restarts: int) -> tuple[int, float | None]:
         """Run one child to its end: exit status, and for how many seconds it was ready (None: never)."""

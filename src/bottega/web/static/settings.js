@@ -58,7 +58,7 @@ export class Settings {
     panel.hidden = !panel.hidden;
     opener.setAttribute("aria-expanded", String(!panel.hidden));
     if (panel.hidden) opener.focus();
-    else document.getElementById("settings-title").scrollIntoView?.({ block: "nearest" });
+    else form.elements.show_probabilities.focus();
   }
 
   // The fields of a request; what is left empty is the server's default.

@@ -1,0 +1,185 @@
+"""Whole runs of `train` on a tiny workshop: golden losses, resume, early stopping, memory, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bottega import verbs
+from bottega.checkpoint.config import ModelConfig
+from bottega.core.atomic import partial_path
+from bottega.core.errors import BottegaError, UserError
+from bottega.core.progress import Quiet
+from bottega.model.decoder import Decoder
+from bottega.train.batch import micro_batches
+from bottega.train.loop import Machine, _accumulate
+from bottega.train.memory import saved_values_per_token
+from bottega.train.metrics import read_metrics
+from conftest import Workshop
+
+TINY: dict[str, Any] = {
+    "layers": 1, "hidden_size": 64, "row_length": 64, "tokens_per_step": 256, "tokens": 20 * 256, "threads": 1,
+    "dtype": "float32", "save_every": 4,
+}  # fmt: skip
+
+# Losses of the first, tenth and twentieth step. They change when the arithmetic of a stage changes, and then
+# the change must be meant.
+GOLDEN = {
+    ("pretrain", "muon"): (5.9267, 3.9189, 3.0963),
+    ("pretrain", "adamw"): (5.9267, 3.7311, 3.0472),
+    ("sft", "muon"): (3.4968, 3.1864, 3.0127),
+}
+
+
+def pretrain(workshop: Workshop, out: Path, **settings: Any) -> dict[str, Any]:
+    values = {"data": workshop.tokens, "tokenizer": workshop.tokenizer, **TINY, **settings}
+    return verbs.train(out=out, **values)
+
+
+def losses(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_golden_losses_of_pretraining(workshop: Workshop, tmp_path: Path, optimizer: str) -> None:
+    pretrain(workshop, tmp_path / "model", optimizer=optimizer, learning_rate=3e-3)
+    got = losses(tmp_path / "model")
+    assert len(got) == 20
+    assert (got[0], got[9], got[19]) == pytest.approx(GOLDEN["pretrain", optimizer], abs=2e-3)
+
+
+def test_golden_losses_of_fine_tuning_and_the_whole_folder(workshop: Workshop, tmp_path: Path) -> None:
+    pretrain(workshop, tmp_path / "base", learning_rate=3e-3)
+    settings = {**TINY, "learning_rate": 1e-3}
+    verbs.train(stage="sft", data=workshop.conversations, model=tmp_path / "base", out=tmp_path / "chat", **settings)
+    got = losses(tmp_path / "chat")
+    assert (got[0], got[9], got[19]) == pytest.approx(GOLDEN["sft", "muon"], abs=2e-3)
+    names = {path.name for path in (tmp_path / "chat").iterdir()}
+    weights_and_words = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json"}
+    assert names >= weights_and_words | {"chat_template.jinja", "README.md", "record.json", "metrics.jsonl"}
+    assert not any("state" in name for name in names)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "chat"))
+    assert all(not torch.equal(before[name], after[name]) for name in before), "a trained tensor did not move"
+    stops = json.loads((tmp_path / "chat" / "generation_config.json").read_text())["eos_token_id"]
+    assert stops, "a chat model must know when to stop"
+
+
+class Interrupt(Quiet):
+    """A reporter whose bar raises after some steps, as a signal would between two of them."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    @contextmanager
+    def bar(self, name: str, total: float | None, unit: str = "", done: float = 0) -> Iterator[Interrupt]:
+        yield self
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_an_interrupted_run_goes_on_bitwise(workshop: Workshop, tmp_path: Path, patience: int | None) -> None:
+    settings = {"heldout": workshop.heldout, "evaluate_every": 3, "patience": patience}
+    pretrain(workshop, tmp_path / "whole", **settings)
+    for after in (5, 2, 7):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(workshop, tmp_path / "parts", reporter=Interrupt(after), **settings)
+        assert not (tmp_path / "parts").exists()
+    pretrain(workshop, tmp_path / "parts", **settings)
+    strip = [
+        [{k: v for k, v in row.items() if k not in ("tokens_per_second", "mfu")} for row in read_metrics(path)]
+        for path in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "parts" / "metrics.jsonl")
+    ]
+    assert strip[0] == strip[1]
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert not partial_path(tmp_path / "parts").exists()
+
+
+def test_early_stopping_keeps_the_best_weights(workshop: Workshop, tmp_path: Path) -> None:
+    data = pretrain(
+        workshop, tmp_path / "model", heldout=workshop.heldout, evaluate_every=1, patience=2, learning_rate=0.3,
+        optimizer="adamw", schedule="constant", warmup=0.0,
+    )  # fmt: skip
+    assert data["stopped_early"] and data["steps"] < 20
+    rows = [row["heldout_loss"] for row in read_metrics(tmp_path / "model" / "metrics.jsonl") if "heldout_loss" in row]
+    assert min(rows) == rows[-3]
+    found = verbs.eval(model=str(tmp_path / "model"), text=workshop.corpus, context=64, threads=1)
+    worse = pretrain(
+        workshop, tmp_path / "last", learning_rate=0.3, optimizer="adamw", schedule="constant", warmup=0.0,
+        tokens=256 * data["steps"],
+    )  # fmt: skip
+    assert worse["steps"] == data["steps"]
+    assert (
+        found["bits_per_byte"]
+        < verbs.eval(model=str(tmp_path / "last"), text=workshop.corpus, context=64, threads=1)["bits_per_byte"]
+    )
+
+
+def test_data_of_another_tokenizer_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    verbs.tokenizer_train(data=workshop.corpus, vocab_size=300, out=tmp_path / "other")
+    with pytest.raises(UserError, match="tokenizer"):
+        pretrain(workshop, tmp_path / "model", tokenizer=tmp_path / "other")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rte": 1.0}, "learning_rate"),
+        ({"epochs": 1.0}, "tokens or epochs"),
+        ({"stage": "sft"}, "model to start from"),
+        ({"hidden_size": 100}, "multiple of 64"),
+        ({"trackers": ["wandb"]}, "wandb is not installed"),
+    ],
+)
+def test_wrong_settings_are_said(workshop: Workshop, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        pretrain(workshop, tmp_path / "model", **settings)
+    assert message in str(error.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_plain_text_is_no_data_for_fine_tuning(workshop: Workshop, tmp_path: Path) -> None:
+    pretrain(workshop, tmp_path / "base", tokens=256)
+    with pytest.raises(UserError, match="sft on plain text"):
+        verbs.train(stage="sft", data=workshop.tokens, model=tmp_path / "base", out=tmp_path / "chat", **TINY)
+
+
+def test_a_diverging_run_stops_and_says_so(workshop: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(BottegaError, match=r"is (nan|inf)"):
+        pretrain(workshop, tmp_path / "model", optimizer="adamw", learning_rate=1e18, on_bad_step="stop")
+
+
+def test_the_memory_estimate_matches_what_autograd_keeps(workshop: Workshop) -> None:
+    from bottega.data.batches import Batches
+
+    config = ModelConfig(
+        vocab_size=384, hidden_size=128, intermediate_size=352, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=64, max_position_embeddings=128, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = Decoder(config)
+    rows = Batches(workshop.tokens, row_length=128, seed=0).rows(0, 16)
+    kept: dict[int, int] = {}
+    weights = {parameter.data_ptr() for parameter in model.parameters()}
+
+    def remember(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if tensor.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        _accumulate(model.hidden, model, micro_batches(rows, 10**6), Machine(torch.device("cpu"), torch.float32, 1.0))
+    tokens = sum(len(row.tokens) for row in rows)
+    assert saved_values_per_token(config) * tokens * 4 == pytest.approx(sum(kept.values()), rel=0.15)
