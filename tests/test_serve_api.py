@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,15 @@ import httpx
 import openai
 import pytest
 import torch
+from starlette.testclient import TestClient
 
 from bottega.checkpoint.config import ModelConfig, tensor_shapes
 from bottega.checkpoint.writer import write_model_files, write_tensors
-from bottega.generate.generator import Generator
+from bottega.generate.generator import Generator, Piece
 from bottega.generate.sampling import Sampling
+from bottega.serve.app import create_app
+from bottega.serve.config import Serve
+from bottega.serve.engine import Engine
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.tokenizer.training import train, write_folder
 
@@ -368,6 +372,31 @@ def test_a_full_queue_refuses_and_a_hang_up_frees_its_place(url: str, client: op
     first.close()
     wait_for_load(url, (0, 0))
     assert client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=1).usage  # type: ignore[arg-type]
+
+
+class Failing(Generator):
+    """The real generator, which breaks at the second token of a seeded answer."""
+
+    def stream(self, prompt_ids: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
+        pieces = super().stream(prompt_ids, sampling)
+        yield next(pieces)
+        if sampling.seed is not None:
+            raise RuntimeError("out of memory, say")
+        yield from pieces
+
+
+def test_a_failure_of_one_answer_is_said_and_the_server_goes_on(model: Path) -> None:
+    config = Serve.parse({"model": str(model)})
+    app = create_app(Engine(Failing.load(model, threads=1), max_queue=0), config, "tiny")
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as inside:
+        body: dict[str, Any] = {"model": "tiny", "messages": HELLO, "max_tokens": 5, "temperature": 0}
+        whole = inside.post("/v1/chat/completions", json={**body, "seed": 1})
+        assert whole.status_code == 500 and whole.json()["error"]["code"] == "internal_error"
+        assert "out of memory" not in whole.text
+        streamed = inside.post("/v1/chat/completions", json={**body, "seed": 1, "stream": True}).text.strip()
+        assert json.loads(streamed.split("data: ")[-1])["error"]["type"] == "server_error"
+        assert "[DONE]" not in streamed
+        assert inside.post("/v1/chat/completions", json=body).json()["usage"]["completion_tokens"] == 5
 
 
 # -------------------------------------------------------------------- protection, start and end

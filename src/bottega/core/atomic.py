@@ -1,9 +1,8 @@
 """Files and folders that appear only when they are complete.
 
-A file is written beside its place and renamed. A folder is built as `NAME.partial`,
-which the next run of the same step finds again (that is what makes long verbs
-restartable), and renamed into place as the last act. A `.partial` folder is locked
-with flock while a process builds it.
+A file is written beside its place and renamed. A folder is built as `NAME.partial`, locked with
+flock, and renamed into place as the last act. What an interrupted run left there is found by the
+next run of the same step: a restartable verb goes on from it, any other starts anew.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bottega.core.errors import BusyError, UserError
+from bottega.core.hashing import RECORD_FILE
 
 STEP_FILE = "step.json"
 
@@ -38,18 +39,19 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, keys in the order given."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """`json_text` into a file."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON, keys in the order given; what is not finite becomes null, as JSON has no word for it."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
 def sync_folder(folder: Path) -> None:
     """Flush every file below `folder` and its directory entries to the disk."""
     for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(path)
 
 
 @contextlib.contextmanager
@@ -64,6 +66,8 @@ def locked(folder: Path, what: str) -> Iterator[None]:
                 f"{what} {folder} is in use by another process",
                 hint="Wait until it has finished, stop it, or choose another place.",
             ) from None
+        if not _is_at(descriptor, folder):  # its holder finished, and renamed it, just now
+            raise BusyError(f"{what} {folder} was in use until now", hint="Run the same command again.")
         yield
     finally:
         os.close(descriptor)
@@ -74,48 +78,106 @@ def partial_path(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
-def begin_folder(out: Path, step_hash: str) -> tuple[Path, bool]:
-    """The `.partial` folder of `out`, and whether it holds an interrupted run of the same step.
-
-    What another step (or the same with other settings) left there is removed.
-    """
+@contextlib.contextmanager
+def building(out: Path) -> Iterator[Path]:
+    """The `.partial` folder of `out`, for this process alone; raises BusyError when another one builds it."""
     folder = partial_path(out)
-    step = folder / STEP_FILE
-    if step.is_file():
-        with contextlib.suppress(ValueError, OSError, AttributeError):
-            if json.loads(step.read_text("utf-8")).get("step_hash") == step_hash:
-                return folder, True
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    write_json(step, {"step_hash": step_hash})
-    return folder, False
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "the unfinished folder"):
+        yield folder
+
+
+def begin_folder(folder: Path, step_hash: str, *, restartable: bool) -> bool:
+    """Make the locked `.partial` folder ready for a step; whether it holds an interrupted run of this very step.
+
+    What another step (or the same with other settings) left there is removed, and whatever was left
+    if the verb is not restartable.
+    """
+    if restartable and _step_hash(folder) == step_hash:
+        for path in folder.glob(".*.tmp"):
+            path.unlink()
+        return True
+    empty_folder(folder)
+    write_json(folder / STEP_FILE, {"step_hash": step_hash})
+    return False
 
 
 def finish_folder(folder: Path, out: Path) -> None:
-    """Rename the complete `folder` to `out`, replacing an earlier one."""
+    """Rename the complete `folder` to `out`, replacing an earlier artefact."""
     (folder / STEP_FILE).unlink(missing_ok=True)
     sync_folder(folder)
-    old = out.with_name(out.name + ".old")
-    if old.exists():
-        shutil.rmtree(old)
+    replaced = _replaced_path(out)
+    _remove(replaced)
     if out.exists():
-        os.replace(out, old)
+        os.replace(out, replaced)
     os.replace(folder, out)
-    _sync_directory(out.parent)
-    if old.exists():
-        shutil.rmtree(old)
+    _sync(out.parent)
+    _remove(replaced)
+
+
+def clear_leftovers(out: Path) -> None:
+    """Remove what interrupted runs left beside the finished `out`."""
+    _remove(partial_path(out))
+    _remove(_replaced_path(out))
+
+
+def empty_folder(folder: Path) -> None:
+    """Remove everything in `folder`, but not the folder (it may be locked)."""
+    for path in folder.iterdir():
+        _remove(path)
 
 
 def require_free(out: Path, overwrite: bool) -> None:
-    """Raise UserError if `out` exists and may not be replaced."""
-    if out.exists() and not overwrite:
+    """Raise UserError if `out` exists and may not be replaced; only an artefact (it has a record) ever may."""
+    if not out.exists():
+        return
+    if not overwrite:
         raise UserError(f"{out} exists already", hint="Choose another --out, or pass --overwrite to replace it.")
+    if not (out / RECORD_FILE).is_file():
+        raise UserError(
+            f"{out} exists and has no {RECORD_FILE}, so it is not replaced",
+            hint="Choose another --out, or remove it yourself.",
+        )
 
 
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _step_hash(folder: Path) -> str:
+    with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
+        return str(json.loads((folder / STEP_FILE).read_text("utf-8"))["step_hash"])
+    return ""
+
+
+def _replaced_path(out: Path) -> Path:
+    return out.with_name(f".{out.name}.replaced")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if not isinstance(value, (str, int, float)) and callable(getattr(value, "item", None)):
+        value = value.item()  # a NumPy or torch scalar
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

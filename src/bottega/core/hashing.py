@@ -52,8 +52,9 @@ def content_files(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and name not in left_out:
-                path = Path(root) / name
+            path = Path(root) / name
+            # A broken link or a pipe has no content.
+            if not name.startswith(".") and name not in left_out and path.is_file():
                 if not path.is_file():  # a broken link, a pipe, a socket: nothing to read
                     continue
                 found[path.relative_to(folder).as_posix()] = path

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from bottega.core.errors import UserError
-from bottega.core.schema import Config
 from bottega.core.view import Block, Table, human_bytes, human_count, human_seconds
+
+if TYPE_CHECKING:
+    from bottega.core.schema import Config
 
 
 class Spec(Protocol):

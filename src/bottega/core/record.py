@@ -13,13 +13,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from bottega.core.atomic import write_json
 from bottega.core.errors import UserError
-from bottega.core.hashing import NOT_CONTENT, RECORD_FILE, digest_path
+from bottega.core.hashing import NOT_CONTENT, RECORD_FILE, content_files, digest_path
 
 SCHEMA_VERSION = 1
 # from-version → function that lifts a record's data by one version.
@@ -28,7 +27,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 @dataclass
 class Record:
-    """What was done, from what, with what result. Paths are relative to the artefact where they can be."""
+    """What was done, from what, with what result. Paths are as they were given; contents count by their hashes."""
 
     verb: str
     verb_version: int
@@ -40,10 +39,13 @@ class Record:
     started: str = ""
     seconds: float = 0.0
     content_hash: str = ""
+    files: dict[str, int] = field(default_factory=dict)
+    """Name → bytes of each file that the content hash covers."""
     schema_version: int = SCHEMA_VERSION
 
     def write(self, folder: Path) -> None:
         """Write into `folder`, with the hash of what stands there now."""
+        self.files = _sizes(folder)
         self.content_hash = digest_path(folder, NOT_CONTENT)
         write_json(folder / RECORD_FILE, asdict(self))
 
@@ -68,8 +70,26 @@ def read_record(folder: Path) -> Record | None:
             data = MIGRATIONS[version](data)
             version = data["schema_version"]
         return Record(**data)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a record: {error!r}") from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        hint = f"Restore it, or remove {folder} and make it again."
+        raise UserError(f"{path} is not a record: {error!r}", hint=hint) from None
+
+
+def current_hash(folder: Path, record: Record) -> str:
+    """Content hash of the artefact as it is now.
+
+    It is the record's own as long as every file has its size and none is younger than the record;
+    else the files are read again.
+    """
+    written = (folder / RECORD_FILE).stat().st_mtime_ns
+    untouched = all(path.stat().st_mtime_ns <= written for path in content_files(folder, NOT_CONTENT).values())
+    if untouched and record.files == _sizes(folder):
+        return record.content_hash
+    return digest_path(folder, NOT_CONTENT)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {name: path.stat().st_size for name, path in content_files(folder, NOT_CONTENT).items()}
 
 
 def now() -> str:
@@ -79,6 +99,8 @@ def now() -> str:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, as far as they can be told without importing torch."""
+    from importlib import metadata
+
     versions = {}
     for name in ("bottega", "torch", "numpy", "tokenizers", "safetensors"):
         try:
@@ -89,6 +111,6 @@ def environment() -> dict[str, Any]:
 
 
 def input_entry(path: Path) -> dict[str, str]:
-    """`{path, sha256}` of one input; for an artefact with a record its content hash is taken from there."""
+    """`{path, sha256}` of one input; an untouched artefact with a record is not read again."""
     record = read_record(path) if path.is_dir() else None
-    return {"path": str(path), "sha256": record.content_hash if record else digest_path(path)}
+    return {"path": str(path), "sha256": current_hash(path, record) if record else digest_path(path)}

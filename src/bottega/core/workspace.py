@@ -23,7 +23,7 @@ _held: set[Path] = set()
 
 def workspace_path(given: Path | None = None) -> Path:
     """`--workspace`, else BOTTEGA_WORKSPACE, else ./workspace."""
-    return given or Path(os.environ.get("BOTTEGA_WORKSPACE", "workspace"))
+    return given or Path(os.environ.get("BOTTEGA_WORKSPACE") or "workspace")
 
 
 def open_workspace(path: Path) -> Path:
@@ -37,7 +37,7 @@ def open_workspace(path: Path) -> Path:
         return path
     try:
         version = int(json.loads(marker.read_text("utf-8"))["schema_version"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OSError):
         raise UserError(f"{marker} is not a workspace marker", hint="Restore it or choose another folder.") from None
     if version > SCHEMA_VERSION:
         raise UserError(f"{path} was written by a newer version (schema {version})", hint="Update bottega.")

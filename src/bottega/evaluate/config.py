@@ -37,6 +37,8 @@ class EvaluateModel(Compute):
     """How questions are asked: chat (the model's template), plain (Question: … Answer:), auto (chat if it has one)."""
     xz_megabytes: int = Field(default=8, ge=1)
     """Megabytes of training text, from its end, that prime xz (about 0.7 s each)."""
+    samples: int = Field(default=0, ge=0)
+    """Answer this many questions of each group in full, to be read (without questions: continue held-out texts)."""
     out: Path | None = None
     """Folder to write evaluation.json and predictions.jsonl into (default: only show)."""
     overwrite: bool = False

@@ -23,6 +23,7 @@ from bottega.evaluate.compare import compare_models, difference
 from bottega.evaluate.config import EvaluateModel
 from bottega.evaluate.likelihood import Likelihood, Windowing, score_documents, windowing_for
 from bottega.evaluate.plan import NOT_COMPARABLE
+from bottega.evaluate.samples import sample_answers, sample_continuations
 from bottega.evaluate.spec import EVALUATION_FILE, PREDICTIONS_FILE
 from bottega.evaluate.texts import (
     QUESTIONS_FILE,
@@ -35,11 +36,13 @@ from bottega.evaluate.texts import (
     text_file,
 )
 from bottega.evaluate.view import evaluation_blocks
+from bottega.generate.generator import Generator
 from bottega.model.decoder import Decoder
 from bottega.model.inference import prepare_for_inference
 from bottega.model.load import DTYPES, load_decoder
 from bottega.tokenizer.tokenizer import Tokenizer
 
+SAMPLED_TOKENS = 20_000  # of the text, from which beginnings are taken
 Loaded = tuple[Decoder, Tokenizer]
 
 
@@ -56,6 +59,8 @@ def run_evaluate(plan: Plan, context: Context) -> Result:
     if config.questions is not None:
         measured, rows = _ask(config, model, config.questions, context.reporter)
         data |= measured
+    if config.samples:
+        data["samples"] = _samples(config, model, context.reporter)
     if plan.out is not None:
         write_json(context.out / EVALUATION_FILE, data)
         if rows:
@@ -135,6 +140,18 @@ def _compare(
         "not_comparable": NOT_COMPARABLE,
         **difference(likelihood, beside),
     }
+
+
+def _samples(config: EvaluateModel, model: Loaded, reporter: Reporter) -> list[dict[str, Any]]:
+    decoder, tokenizer = model
+    generator = Generator(decoder, tokenizer)
+    questions = read_questions(text_file(config.questions, QUESTIONS_FILE)) if config.questions else []
+    if questions:
+        chat = asks_by_chat(tokenizer, config.prompt)
+        return sample_answers(generator, questions, config.samples, chat=chat, reporter=reporter)
+    assert config.text is not None  # the config's own validation
+    documents = read_documents(tokenizer, read_texts(text_file(config.text)), SAMPLED_TOKENS)
+    return sample_continuations(generator, documents.each, config.samples, reporter)
 
 
 def _ask(

@@ -21,7 +21,16 @@ def evaluation_blocks(data: dict[str, Any]) -> list[Block]:
         blocks += choice_blocks(data["choice"])
     if "not_asked" in data:
         blocks.append(Text(data["not_asked"]))
+    if data.get("samples"):
+        blocks.append(sample_table(data["samples"]))
     return blocks
+
+
+def sample_table(samples: Sequence[dict[str, Any]]) -> Table:
+    """Questions (or beginnings), what the model said, and what it should have said."""
+    rows = [(GROUPS.get(row["group"], row["group"]), row["prompt"], row["answer"], row["right"]) for row in samples]
+    columns = ("", "asked", "the model says", "the source says")
+    return Table("In its own words", columns, rows, "Greedy answers: the most probable token each time.")
 
 
 def text_blocks(data: dict[str, Any]) -> list[Block]:

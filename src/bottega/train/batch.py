@@ -46,7 +46,8 @@ def collate(rows: Sequence[Row]) -> MicroBatch:
     lengths = np.concatenate([np.asarray(row.lengths, dtype=np.int64) for row in rows])
     starts = np.cumsum(lengths) - lengths
     order = np.argsort(-lengths, kind="stable")
-    index = np.concatenate([np.arange(starts[i], starts[i] + lengths[i]) for i in order])
+    spans = zip(starts[order].tolist(), lengths[order].tolist(), strict=True)
+    index = np.concatenate([np.arange(start, start + length) for start, length in spans])
     tokens, mask = tokens[index], mask[index].copy()
     mask[np.cumsum(lengths[order]) - lengths[order]] = False
     positions = np.flatnonzero(mask) - 1

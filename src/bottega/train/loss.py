@@ -29,7 +29,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
         targets: (N,) int64.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _LinearCrossEntropy.apply(hidden, weight, targets)  # pyright: ignore[reportReturnType]
+        return _LinearCrossEntropy.apply(hidden, weight, targets)
     total = _zero(hidden)
     head = weight.to(hidden.dtype)
     for rows in _chunks(len(targets), len(weight)):

@@ -37,8 +37,10 @@ class Muon(torch.optim.Optimizer):
         self.iterations, self.work_dtype = iterations, work_dtype
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # noqa: ARG002 (the base class's signature)
+    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """One update of every parameter that has a gradient."""
+        if closure is not None:
+            raise ValueError("Muon takes no closure")
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:

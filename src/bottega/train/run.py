@@ -17,7 +17,7 @@ from bottega.core.machine import measure, resolve_device, resolve_threads
 from bottega.core.plan import Plan
 from bottega.core.progress import Reporter
 from bottega.core.verb import Context, Result
-from bottega.core.view import Chart, Table, Text, human_count
+from bottega.core.view import Block, Table, Text, human_count
 from bottega.data.batches import Batches
 from bottega.generate.generator import Generator
 from bottega.generate.sampling import Sampling
@@ -144,7 +144,7 @@ def _metrics(progress: Progress, settings: Settings, batches: Batches, config: M
     }
 
 
-def _view(data: dict[str, Any], folder: Path) -> list[Table | Chart]:
+def _view(data: dict[str, Any], folder: Path) -> list[Block]:
     rows = [
         ("steps", data["steps"]),
         ("tokens", human_count(data["tokens"])),

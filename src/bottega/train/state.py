@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from bottega.core.atomic import sync_folder
 from bottega.core.errors import BottegaError
+from bottega.model.decoder import Decoder
 from bottega.train.guard import Guard
 
 PREFIX = "state-"
@@ -43,7 +43,7 @@ class Progress:
     evaluations: list[tuple[int, float]] = field(default_factory=list)
 
 
-def save_state(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
+def save_state(folder: Path, model: Decoder, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
     """Write the state of a finished step below `folder`, then remove older states."""
     final = folder / f"{PREFIX}{progress.step:08d}"
     building = folder / f"{final.name}.building"
@@ -62,7 +62,7 @@ def save_state(folder: Path, model: nn.Module, optimizers: list[torch.optim.Opti
         shutil.rmtree(old)
 
 
-def restore_state(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Progress | None:
+def restore_state(folder: Path, model: Decoder, optimizers: list[torch.optim.Optimizer]) -> Progress | None:
     """Load the newest state below `folder` into model and optimisers; None if there is none."""
     states = _states(folder)
     if not states:
@@ -88,7 +88,7 @@ def remove_states(folder: Path) -> None:
     (folder / BEST_FILE).unlink(missing_ok=True)
 
 
-def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
+def weights_of(model: Decoder) -> dict[str, torch.Tensor]:
     """Name → tensor as stored: a tied head is the embedding and has no entry of its own."""
     weights = model.state_dict()
     if model.config.tie_word_embeddings:

@@ -13,10 +13,11 @@ import asyncio
 import contextlib
 import json
 import secrets
+import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,7 +52,6 @@ class Supervisor:
         self.key = secrets.token_urlsafe(32)
         self.state = State("loading")
         self.base_url = ""
-        self.pid: int | None = None
         self.refused = ""
         self._settings = self._child_settings(config)
         self._errors: deque[str] = deque(maxlen=20)
@@ -89,7 +89,7 @@ class Supervisor:
                 self._errors.append(f"it could not be started: {error}")
                 status, ready_for = 1, None
             was_ready = was_ready or ready_for is not None
-            detail = self._errors[-1] if self._errors else f"it ended with status {status}"
+            detail = _reason(status, self._errors)
             if status == 2 and not was_ready:
                 self.refused = "\n".join(self._errors) or detail
                 self.state = State("failed", restarts, detail=detail)
@@ -110,7 +110,6 @@ class Supervisor:
             sys.executable, "-m", "bottega.serve", stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
         )
         assert child.stdin and child.stdout and child.stderr
-        self.pid = child.pid
         self._errors.clear()
         listening = asyncio.create_task(self._read_errors(child.stderr))
         ready_since: float | None = None
@@ -122,11 +121,11 @@ class Supervisor:
             if announced:
                 self.base_url = f"http://127.0.0.1:{json.loads(announced)['port']}"
                 ready_since = time.monotonic()
+                self._errors.clear()  # what it said while it loaded is not why it may die later
                 self.state = State("ready", restarts)
             status = await child.wait()
             await listening
         finally:
-            self.pid = None
             listening.cancel()
             await _end(child)
         return status, None if ready_since is None else time.monotonic() - ready_since
@@ -138,6 +137,15 @@ class Supervisor:
             if text:
                 self._errors.append(text[:500])
                 print(f"[serve] {text}", file=sys.stderr, flush=True)
+
+
+def _reason(status: int, errors: Sequence[str]) -> str:
+    """Why the child ended, in one line."""
+    if status == -signal.SIGKILL:
+        return "it was killed, perhaps for lack of memory"
+    if status < 0:
+        return f"it was ended by {signal.Signals(-status).name}"
+    return errors[-1] if errors else f"it ended with status {status}"
 
 
 async def _read_line(stream: asyncio.StreamReader) -> bytes:

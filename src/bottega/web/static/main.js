@@ -172,7 +172,7 @@ async function answer() {
   if (running === controller) running = null;
   conversations.save();
   if (conversation === conversations.current) drawConversation();
-  if (message.trouble) watch.look();
+  if (message.trouble) setTimeout(() => watch.look(), 300); // by then the web app knows why
   updateComposer();
   refreshPrompt();
 }

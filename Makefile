@@ -1,0 +1,58 @@
+# `make run` and `make test` are all that a bare machine needs (Python 3.11 or newer, make, gcc).
+#
+#   make run                        build the quickstart assistant and serve it on 127.0.0.1:8000
+#   make run SIZE=tiny SERVE=0      a smaller one, without serving
+#   make run TEXT=~/notes           from your own documents
+#   make test                       the default test tier, on a finished installation
+#
+# TORCH_INDEX: package index to take torch from. Where the plain package brings CUDA libraries that you
+# do not want, name the CPU index that pytorch.org lists for your system.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+SIZE ?= small
+TEXT ?= python
+PORT ?= 8000
+SERVE ?= 1
+WORKSPACE ?= workspace
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+RECIPE := $(WORKSPACE)/quickstart
+
+.PHONY: run build test slow lint clean
+.DEFAULT_GOAL := run
+
+run: build
+ifneq ($(SERVE),0)
+	$(BIN)/bottega web $(RECIPE)/model --port $(PORT) --report $(RECIPE)/report.html
+endif
+
+build: $(VENV)/.installed
+	$(BIN)/bottega run quickstart --size $(SIZE) --text $(TEXT) --workspace $(WORKSPACE)
+
+test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+slow: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bottega needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(PIP) --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
