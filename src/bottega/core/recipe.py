@@ -1,5 +1,8 @@
 """Recipes: YAML files of one step, or a chain in which a step names earlier ones.
 
+One step is a verb's own file with the verb named in it (`verb: train`, then its settings).
+A chain:
+
 ```yaml
 name: example
 parameters: {size: small}
@@ -8,8 +11,8 @@ steps:
   tokenizer: {verb: tokenizer train, data: "${corpus}", size: "${size}"}
 ```
 
-`${name}` is a parameter, or the folder that an earlier step writes. Every step's folder is
-`WORKSPACE/RECIPE/STEP`. A chain is planned as a whole before anything runs; a step that is
+`${name}` is a parameter, or the folder that an earlier step writes. A step's folder is
+`WORKSPACE/RECIPE/STEP` unless its `out` says otherwise. A chain is planned as a whole before anything runs; a step that is
 done already (same verb, settings and content of inputs) is skipped.
 """
 
@@ -22,13 +25,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from bottega.core.atomic import clear_leftovers
 from bottega.core.errors import UserError, did_you_mean
 from bottega.core.plan import Plan, Specs
 from bottega.core.progress import Reporter
-from bottega.core.schema import Config, parse_override
-from bottega.core.verb import Result, Verb, execute, find_verb, is_done, step_hash
+from bottega.core.schema import Config, parse_override, parse_yaml, read_yaml
+from bottega.core.verb import Result, Verb, execute, find_verb, is_done
 from bottega.core.workspace import open_workspace, writing
 
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -74,10 +76,7 @@ def load_recipe(name: str) -> Recipe:
     """A recipe by path or by the name of a shipped one; raises UserError."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
-        try:
-            return parse_recipe(path.read_text("utf-8"), str(path))
-        except OSError as error:
-            raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
+        return recipe_from(read_yaml(path), str(path))
     shipped = shipped_recipes()
     if name not in shipped:
         raise UserError(f"no recipe {name!r}", hint=did_you_mean(name, shipped))
@@ -86,35 +85,52 @@ def load_recipe(name: str) -> Recipe:
 
 def parse_recipe(text: str, where: str) -> Recipe:
     """A recipe from YAML text; raises UserError naming what is wrong in `where`."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is not valid YAML: {error}") from None
+    return recipe_from(parse_yaml(text, where), where)
+
+
+def recipe_from(data: Any, where: str) -> Recipe:
+    """A recipe from plain data; a mapping with `verb` and without `steps` is a recipe of that one step."""
+    if isinstance(data, dict) and isinstance(data.get("verb"), str) and "steps" not in data:
+        data = {"steps": {data["verb"].replace(" ", "-"): data}}
     if not isinstance(data, dict) or not isinstance(data.get("steps"), dict) or not data["steps"]:
-        raise UserError(f"{where} is not a recipe", hint="A recipe has `steps`, a mapping of step names to settings.")
+        hint = "A recipe has `steps`, a mapping of step names to settings; or it is one step, with its `verb`."
+        raise UserError(f"{where} is not a recipe", hint=hint)
     for key in data:
         if key not in KEYS:
             raise UserError(f"{where}: unknown key {key!r}", hint=did_you_mean(str(key), KEYS))
+    parameters = _mapping(data, "parameters", where)
     for step, settings in data["steps"].items():
+        _check_name(step, f"step {step!r}", where)
         if not isinstance(settings, dict) or not isinstance(settings.get("verb"), str):
             raise UserError(f"{where}: step {step!r} names no verb")
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(step)):
-            raise UserError(f"{where}: step {step!r} is not a plain name", hint="Use letters, digits, - and _.")
-    parameters = data.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise UserError(f"{where}: `parameters` is not a mapping of names to values")
+        if step in parameters:
+            raise UserError(f"{where}: {step!r} is a step and a parameter", hint="Rename one of them.")
     name = str(data.get("name") or Path(where).stem)
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise UserError(f"{where}: the name {name!r} is not a plain name", hint="Use letters, digits, - and _.")
+    _check_name(name, f"the name {name!r}", where)
+    patience = data.get("patience_seconds")
+    if patience is not None and (isinstance(patience, bool) or not isinstance(patience, (int, float))):
+        raise UserError(f"{where}: `patience_seconds` is not a number (got {patience!r})")
     return Recipe(
         name,
         data["steps"],
-        str(data.get("description", "")).strip(),
+        str(data.get("description") or "").strip(),
         parameters,
-        data.get("patience_seconds"),
-        str(data.get("smaller", "")),
-        data.get("report") or {},
+        patience,
+        str(data.get("smaller") or ""),
+        _mapping(data, "report", where),
     )
+
+
+def _mapping(data: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    value = data.get(key) or {}
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{where}: `{key}` is not a mapping of names to values")
+    return value
+
+
+def _check_name(name: Any, what: str, where: str) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise UserError(f"{where}: {what} is not a plain name", hint="Use letters, digits, - and _.")
 
 
 def with_parameters(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -140,6 +156,8 @@ def with_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
         if not chosen or len(keys) != 2:
             known = [*steps, *(settings["verb"].replace(" ", "_") for settings in steps.values())]
             raise UserError(f"no step for the override {text!r}", hint=did_you_mean(keys[0], known))
+        if keys[1] == "verb":
+            raise UserError(f"{text!r}: the verb of a step cannot be overridden", hint="Copy the recipe and change it.")
         for name in chosen:
             steps[name][keys[1]] = value
     return replace(recipe, steps=steps)
@@ -151,14 +169,19 @@ class Chain:
     def __init__(self, recipe: Recipe, workspace: Path, registry: Mapping[str, Verb]) -> None:
         self.recipe, self.workspace, self.registry = recipe, workspace, registry
         self.folder = workspace / recipe.name
+        self._outs: dict[str, Path | None] = {}
 
     def plan(self) -> list[Step]:
         """The plan of every step, made from what is on disk and what earlier steps will make."""
         specs, steps, changed = Specs(), [], set[Path]()
         for name in self.recipe.steps:
             step = self._plan_step(name, specs)
-            inputs_ready = not any(path.resolve() in changed for path in step.plan.inputs.values())
-            step.done = inputs_ready and is_done(step.plan, step_hash(step.verb, step.plan))
+            out = step.plan.out.resolve() if step.plan.out else None
+            if out is not None and any(other.plan.out and other.plan.out.resolve() == out for other in steps):
+                raise UserError(f"step {name} writes {out}, as an earlier step does")
+            inputs = [path.resolve() for path in step.plan.inputs.values()]
+            inputs_ready = not any(changed & {path, *path.parents} for path in inputs)
+            step.done = inputs_ready and is_done(step.verb, step.plan)
             if not step.done and step.plan.out is not None:
                 changed.add(step.plan.out.resolve())
                 if step.plan.produces is not None:
@@ -167,21 +190,27 @@ class Chain:
         return steps
 
     def run(self, reporter: Reporter, on_step: Callable[[Step, int, int], None] | None = None) -> list[Step]:
-        """Run what is not done yet; every check of every step has passed before the first one runs."""
+        """Run what is not done yet; every check of each such step has passed before the first one runs."""
         open_workspace(self.workspace)
         with writing(self.workspace):
-            for step in self.plan():
-                step.plan.require()
+            require_all(self.plan())
             finished, count = [], len(self.recipe.steps)
             for number, name in enumerate(self.recipe.steps, start=1):
                 step = self._plan_step(name, Specs())
-                step.done = is_done(step.plan, step_hash(step.verb, step.plan))
+                step.done = is_done(step.verb, step.plan)
                 if on_step:
                     on_step(step, number, count)
                 if not step.done:
-                    step.result = execute(step.verb, step.plan, reporter, overwrite=True)
+                    step.result = execute(step.verb, step.plan, reporter, overwrite=self._may_replace(step.plan))
+                elif step.plan.out is not None:
+                    clear_leftovers(step.plan.out)
                 finished.append(step)
         return finished
+
+    def _may_replace(self, plan: Plan) -> bool:
+        """A recipe owns the folders below its own; elsewhere the step must say `overwrite`."""
+        own = plan.out is not None and self.folder.resolve() in plan.out.resolve().parents
+        return own or bool(getattr(plan.config, "overwrite", False))
 
     def _plan_step(self, name: str, specs: Specs) -> Step:
         settings = dict(self.recipe.steps[name])
@@ -194,7 +223,9 @@ class Chain:
         config_type: type[Config] = verb.config_type()
         if "out" in config_type.model_fields:
             values.setdefault("out", self.folder / name)
-        return Step(name, verb, verb.make_plan(config_type.parse(values, where=where), specs))
+        plan = verb.make_plan(config_type.parse(values, where=where), specs)
+        self._outs[name] = plan.out
+        return Step(name, verb, plan)
 
     def _resolve(self, value: Any, step: str) -> Any:
         """Replace `${name}` in a setting; a setting that is only a reference keeps the parameter's type."""
@@ -210,10 +241,20 @@ class Chain:
     def _look_up(self, name: str, step: str) -> Any:
         earlier = list(self.recipe.steps)[: list(self.recipe.steps).index(step)]
         if name in earlier:
-            return str(self.folder / name)
+            out = self._outs[name]
+            if out is None:
+                raise UserError(f"step {step} refers to ${{{name}}}, but that step writes nothing")
+            return str(out)
         if name in self.recipe.parameters:
             return self.recipe.parameters[name]
         raise UserError(
             f"step {step} refers to ${{{name}}}, which is no parameter and no earlier step",
             hint=did_you_mean(name, [*earlier, *self.recipe.parameters]),
         )
+
+
+def require_all(steps: Iterable[Step]) -> None:
+    """Raise UserError for the first step to be done whose checks fail."""
+    for step in steps:
+        if not step.done:
+            step.plan.require()

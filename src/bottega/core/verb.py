@@ -9,20 +9,22 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottega.core import atomic
 from bottega.core.errors import UserError, did_you_mean
-from bottega.core.hashing import digest_data
-from bottega.core.plan import Plan, Specs
-from bottega.core.progress import Reporter
-from bottega.core.record import Record, environment, input_entry, now, read_record
-from bottega.core.schema import Config
-from bottega.core.view import Block
+from bottega.core.hashing import NOT_CONTENT, digest_data, digest_path
+from bottega.core.record import Record, current_hash, environment, input_entry, now, read_record
 from bottega.core.workspace import writing_in
+
+if TYPE_CHECKING:  # the registry imports this module, and `bottega --help` the registry
+    from bottega.core.plan import Plan, Specs
+    from bottega.core.progress import Reporter
+    from bottega.core.schema import Config
+    from bottega.core.view import Block
 
 # Settings that say where or how to run, and cannot change what comes out.
 NOT_IN_HASH = frozenset({"out", "overwrite", "threads", "device"})
@@ -73,6 +75,8 @@ class Verb:
     plan: str
     run: str
     version: int = 1
+    restartable: bool = False
+    """Whether `run` goes on from what an interrupted run left in its folder; else it is given an empty one."""
     report: str = ""
     """'module:name' of a function from the written folder to the blocks that a report shows of it."""
     arguments: tuple[str, ...] = ()
@@ -108,16 +112,17 @@ def step_hash(verb: Verb, plan: Plan) -> str:
     # An input counts by its content, not by where it lies: its own setting is left out.
     left_out = NOT_IN_HASH | {name.partition(".")[0] for name in inputs}
     settings = {key: value for key, value in plan.config.as_data().items() if key not in left_out}
-    resolved = {key: plan.details[key] for key in ("dtype", "environment") if key in plan.details}
-    return digest_data([verb.name, verb.version, settings, inputs, resolved])
+    return digest_data([verb.name, verb.version, settings, inputs, _resolved(plan)])
 
 
-def is_done(plan: Plan, hash_: str) -> bool:
-    """Whether `plan.out` already holds the finished result of this very step."""
+def is_done(verb: Verb, plan: Plan) -> bool:
+    """Whether `plan.out` already holds the finished, untouched result of this very step."""
     if plan.out is None or not plan.out.is_dir():
         return False
     record = read_record(plan.out)
-    return record is not None and record.step_hash == hash_
+    if record is None or record.verb != verb.name or not all(path.exists() for path in plan.inputs.values()):
+        return False
+    return record.step_hash == step_hash(verb, plan) and record.content_hash == current_hash(plan.out, record)
 
 
 def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | None = None) -> Result:
@@ -129,16 +134,40 @@ def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | Non
     allowed = overwrite if overwrite is not None else bool(getattr(plan.config, "overwrite", False))
     atomic.require_free(plan.out, allowed)
     plan.out.parent.mkdir(parents=True, exist_ok=True)
-    lock: AbstractContextManager[None] = writing_in(plan.out) or nullcontext()
-    with lock:
+    with writing_in(plan.out) or nullcontext(), atomic.building(plan.out) as folder:
+        atomic.require_free(plan.out, allowed)  # another process may have made it since
         hash_ = step_hash(verb, plan)
-        folder, resumed = atomic.begin_folder(plan.out, hash_)
-        with atomic.locked(folder, "the unfinished folder"):
-            record_of = _recorder(verb, plan, hash_)
-            result = run(plan, Context(reporter, folder, resumed, record_of))
-            record_of(result.data).write(folder)
+        found = _finished_before(folder, hash_)
+        if found is not None:
             atomic.finish_folder(folder, plan.out)
+            return Result(found.metrics)
+        resumed = atomic.begin_folder(folder, hash_, restartable=verb.restartable)
+        record_of = _recorder(verb, plan, hash_)
+        try:
+            result = run(plan, Context(reporter, folder, resumed, record_of))
+        except BaseException:
+            if not verb.restartable:
+                atomic.clear_leftovers(plan.out)
+            raise
+        record_of(result.data).write(folder)
+        atomic.finish_folder(folder, plan.out)
     return result
+
+
+def _finished_before(folder: Path, hash_: str) -> Record | None:
+    """The record of an unfinished folder that lacks nothing but its last rename."""
+    try:
+        record = read_record(folder)
+    except UserError:
+        return None
+    if record is None or record.step_hash != hash_ or record.content_hash != digest_path(folder, NOT_CONTENT):
+        return None
+    return record
+
+
+def _resolved(plan: Plan) -> dict[str, Any]:
+    """What the plan found out about settings left open, as far as it decides the outcome."""
+    return {key: plan.details[key] for key in ("dtype", "environment") if key in plan.details}
 
 
 def _recorder(verb: Verb, plan: Plan, hash_: str) -> Callable[[dict[str, Any]], Record]:
@@ -154,7 +183,7 @@ def _recorder(verb: Verb, plan: Plan, hash_: str) -> Callable[[dict[str, Any]], 
             config=plan.config.as_data(),
             inputs=inputs,
             metrics=metrics,
-            environment=environment(),
+            environment=environment() | _resolved(plan),
             started=started,
             seconds=round(time.monotonic() - clock, 3),
         )

@@ -46,6 +46,7 @@ _ALL = (
         plan="bottega.train.plan:plan_train",
         run="bottega.train.run:run_train",
         report="bottega.verbs.reports:training",
+        restartable=True,
     ),
     Verb(
         "show",
