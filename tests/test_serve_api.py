@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from bottega.generate.sampling import Sampling
 from bottega.serve.app import create_app
 from bottega.serve.config import Serve
 from bottega.serve.engine import Engine
+from bottega.serve.guard import HostRule
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.tokenizer.training import train, write_folder
 
@@ -86,8 +86,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(model: Path) -> Iterator[str]:
-    with running_server(model, max_queue=1) as (port, _):
-        yield f"http://127.0.0.1:{port}"
+    with running_server(model, max_queue=1) as (port, child):
+        address = f"http://127.0.0.1:{port}"
+        yield address
+        # SIGTERM is a normal end, even in the middle of an answer.
+        connection = hang_in(address, "/v1/chat/completions", stream=True)
+        assert connection.getresponse().status == 200
+        child.terminate()
+        assert child.wait(10) == 0
+        connection.close()
+        assert child.stderr and b"Traceback" not in child.stderr.read()
 
 
 @pytest.fixture(scope="module")
@@ -403,41 +411,41 @@ def test_a_failure_of_one_answer_is_said_and_the_server_goes_on(model: Path) -> 
 
 
 def test_key_host_and_origin(model: Path) -> None:
-    with running_server(model, api_key="s3cret", name="own-name") as (port, child):
-        base = f"http://127.0.0.1:{port}"
-        keyed = {"Authorization": "Bearer s3cret"}
+    config = Serve.parse({"model": str(model), "api_key": "s3cret", "trusted_hosts": ["workshop.example"]})
+    app = create_app(Engine(Generator.load(model, threads=1), max_queue=0), config, "own-name")
+    keyed = {"Authorization": "Bearer s3cret"}
+    with TestClient(app, base_url="http://127.0.0.1:8000") as inside:
 
         def status(headers: dict[str, str], path: str = "/v1/models") -> int:
-            return httpx.get(base + path, headers=headers).status_code
+            return inside.get(path, headers=headers).status_code
 
         assert status({}) == 401 == status({"Authorization": "Bearer s3creT"}) == status({"Authorization": "s3cret"})
-        assert status(keyed) == 200 == status({**keyed, "Host": f"localhost:{port}"})
-        assert status({}, "/health") == 200
-        assert status({**keyed, "Host": "evil.example"}) == 403 == status({**keyed, "Host": ""})
-        assert status({**keyed, "Origin": "https://evil.example"}) == 403 == status({**keyed, "Origin": "null"})
-        assert status({**keyed, "Origin": base}) == 200
-        answer = httpx.get(f"{base}/v1/models", headers=keyed)
+        assert status(keyed) == 200 == status({}, "/health")
+        for host in ("localhost:8000", "[::1]:8000", "LOCALHOST", "workshop.example"):
+            assert status({**keyed, "Host": host}) == 200
+        for host in ("evil.example", "", "localhost.evil.example", "10.0.0.1", "[::1", "127.0.0.1@evil.example"):
+            assert status({**keyed, "Host": host}) == 403, host
+        for origin in (
+            "https://evil.example",
+            "null",
+            "http://[::1",
+            "http://127.0.0.1:9999",
+            "http://127.0.0.1:8000.evil.example",
+        ):
+            assert status({**keyed, "Origin": origin}) == 403, origin
+        assert status({**keyed, "Origin": "http://127.0.0.1:8000"}) == 200
+        answer = inside.get("/v1/models", headers=keyed)
+        assert answer.json()["data"][0]["id"] == "own-name"
         assert not any(name.startswith("access-control") for name in answer.headers)
-        good = openai.OpenAI(base_url=f"{base}/v1", api_key="s3cret")
-        assert good.models.list().data[0].id == "own-name"
-        with pytest.raises(openai.AuthenticationError):
-            openai.OpenAI(base_url=f"{base}/v1", api_key="wrong").models.list()
-        # SIGTERM is a normal end, even in the middle of an answer.
-        connection = hang_in_keyed(base, keyed)
-        child.send_signal(signal.SIGTERM)
-        assert child.wait(10) == 0
-        connection.close()
-        assert child.stderr and b"Traceback" not in child.stderr.read()
 
 
-def hang_in_keyed(base: str, headers: dict[str, str]) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=30)
-    body = {"model": "own-name", "messages": HELLO, "temperature": 0, "stream": True}
-    connection.request(
-        "POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json", **headers}
+def test_a_wildcard_address_takes_any_number_and_no_strange_name() -> None:
+    rule = HostRule("0.0.0.0")
+    assert (
+        rule.allows("192.168.1.7:8000") and rule.allows(f"{socket.gethostname()}:8000") and rule.allows("[fe80::1]:80")
     )
-    assert connection.getresponse().status == 200
-    return connection
+    assert not rule.allows("evil.example:8000") and not HostRule("127.0.0.1").allows("192.168.1.7:8000")
+    assert HostRule("192.168.1.7").allows("192.168.1.7:8000")
 
 
 def start_and_fail(settings: dict[str, Any]) -> tuple[int, str]:

@@ -24,6 +24,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect  # noqa: E
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SETTINGS = {"temperature": 0, "max_tokens": 60}
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +100,12 @@ def test_an_answer_streams_and_survives_a_reload(page: Page) -> None:
           new MutationObserver(look).observe(document.querySelector("#messages"), {childList: true, subtree: true});
         }"""
     )
+    page.locator("#open-settings").click()
+    page.locator("#max_tokens").fill("600")
     ask(page, "How is the panel primed?")
     said = answer(page)
     assert said and page.evaluate("() => window.lengths.size") > 5  # it grew in several steps
-    expect(page.locator(".stats").last).to_contain_text("60 tokens")
+    expect(page.locator(".stats").last).to_contain_text("600 tokens")
     expect(page.locator("#live")).not_to_be_empty()  # screen readers heard it too
     page.reload()
     assert answer(page) == said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import sys
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,10 +44,10 @@ def add_verb(app: typer.Typer, name: str, verb: Verb, *, full: bool) -> None:
 
     if full:
         parameters = _parameters(verb)
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature(parameters)
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     else:
-        command.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature()
         command.__annotations__ = {}
     app.command(name, help=verb.summary)(command)
 
@@ -71,17 +70,25 @@ def handled(debug: bool) -> Iterator[Console]:
     except KeyboardInterrupt:
         console.print("\nstopped; what was finished is kept, the same command goes on from there", highlight=False)
         raise typer.Exit(130) from None
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise typer.Exit(1) from None
-    except (typer.Exit, typer.Abort):
+    except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
+    except OSError as error:
+        if debug:
+            raise
+        show_error(_of_the_system(error), console)
+        raise typer.Exit(1) from None
     except Exception as error:
         if debug:
             raise
         message = f"unexpected failure: {type(error).__name__}: {error}"
         show_error(BottegaError(message, hint="This is a fault of ours. Run again with --debug to see where."), console)
         raise typer.Exit(1) from None
+
+
+def _of_the_system(error: OSError) -> BottegaError:
+    """What the system refused: a full disk, a missing permission. Neither the user's nor our fault."""
+    what = f"{error.filename}: " if error.filename else ""
+    return BottegaError(f"{what}{error.strerror or error}", hint="Run again with --debug to see where.")
 
 
 def reporter_for(console: Console, quiet: bool) -> Reporter:
@@ -98,11 +105,12 @@ def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_js
 
     from bottega.cli.render import show, show_json
     from bottega.core.plan import Specs
-    from bottega.core.verb import execute
+    from bottega.core.verb import execute, out_checks
 
     output = Console(highlight=False)
     plan = verb.make_plan(config, Specs())
     if plan_only:
+        plan.checks += out_checks(plan)
         if as_json:
             show_json(plan.as_data())
         else:
@@ -126,24 +134,16 @@ def _config(verb: Verb, given: dict[str, Any], files: list[str]) -> Config:
     for text in files:
         if "=" in text:
             keys, value = parse_override(text)
-            target = values
-            for key in keys[:-1]:
-                target = target.setdefault(key, {})
-            target[keys[-1]] = value
+            values[".".join(keys[1:] if keys[0] == verb.name.replace(" ", "_") and keys[1:] else keys)] = value
         else:
             values.update(_file_settings(verb, Path(text)))
     return verb.config_type().parse({**values, **given}, where=verb.name)
 
 
 def _file_settings(verb: Verb, path: Path) -> dict[str, Any]:
-    import yaml
+    from bottega.core.schema import read_yaml
 
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path} is not a mapping of settings")
     if "steps" in data:

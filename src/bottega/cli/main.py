@@ -6,6 +6,7 @@ for shell completion all of them do.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated
@@ -36,7 +37,7 @@ def build_app(words: list[str], *, complete: bool = False) -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback(invoke_without_command=False)(_version)
+    app.callback(help=HELP)(_main)
     groups = {
         name: typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None) for name, text in GROUPS.items()
     }
@@ -53,17 +54,41 @@ def build_app(words: list[str], *, complete: bool = False) -> typer.Typer:
 def main() -> None:
     """Entry point of `bottega` and `python -m bottega`."""
     complete = any(name.endswith("_COMPLETE") for name in os.environ)
-    build_app([word for word in sys.argv[1:] if not word.startswith("-")], complete=complete)()
+    try:
+        build_app([word for word in sys.argv[1:] if not word.startswith("-")], complete=complete)()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        _forget_output()
+        sys.exit(1)
+    except SystemExit:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _forget_output()
+        raise
 
 
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    if version:
+def _forget_output() -> None:
+    """Whoever read our output has gone (`bottega … | head`): let Python's own flush at the end go nowhere."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
         from importlib.metadata import version as installed
 
         print(installed("bottega"))
         raise typer.Exit
+
+
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Options of `bottega` itself; `--version` is done by its own callback."""
 
 
 if __name__ == "__main__":

@@ -44,16 +44,20 @@ def run(
     A recipe's parameters are options (--size tiny); single settings are STEP.NAME=VALUE.
     """
     with handled(debug) as console:
+        from bottega.core.errors import UserError
         from bottega.core.recipe import Chain, load_recipe
         from bottega.core.workspace import workspace_path
         from bottega.verbs.registry import VERBS
 
+        if recipe.startswith("-"):
+            raise UserError("no recipe is named", hint="Name it first: bottega run RECIPE " + recipe + " …")
         chosen = _with_arguments(load_recipe(recipe), context.args)
         chain = Chain(chosen, workspace_path(workspace), VERBS)
         if plan:
             _show_plan(chain.plan(), chosen, as_json=json)
             return
-        _warn_if_long(chain.plan(), chosen, console)
+        if not quiet:
+            _warn_if_long(chain.plan(), chosen, console)
         steps = chain.run(reporter_for(console, quiet), None if quiet else _announcer(console))
         _finish(chain, steps, console, as_json=json)
 
@@ -69,7 +73,7 @@ def list_recipes() -> None:
 
         parsed = [parse_recipe(text, name) for name, text in shipped_recipes().items()]
         rows = [
-            (r.name, r.description.splitlines()[0], " ".join(f"--{k} {v}" for k, v in r.parameters.items()))
+            (r.name, r.description.partition("\n")[0], " ".join(f"--{k} {v}" for k, v in r.parameters.items()))
             for r in parsed
         ]
         show([Table("Recipes", ("name", "what it does", "parameters"), rows)], Console())
@@ -132,6 +136,7 @@ def _show_plan(steps: list[Step], recipe: Recipe, *, as_json: bool) -> None:
     from rich.console import Console
 
     from bottega.cli.render import show, show_json
+    from bottega.core.recipe import require_all
     from bottega.core.view import Table, Text, human_bytes, human_seconds
 
     if as_json:
@@ -146,12 +151,11 @@ def _show_plan(steps: list[Step], recipe: Recipe, *, as_json: bool) -> None:
             blocks += [
                 Text(f"{step.name}: {check.name} FAILS: {check.detail}")
                 for check in step.plan.checks
-                if not check.passed
+                if not check.passed and not step.done
             ]
         table = Table(f"Plan of {recipe.name}", ("step", "verb", "work", "time", "memory"), rows)
         show([table, *blocks, Text(_total(steps))], Console())
-    for step in steps:
-        step.plan.require()
+    require_all(steps)
 
 
 def _total(steps: list[Step]) -> str:
@@ -166,11 +170,10 @@ def _warn_if_long(steps: list[Step], recipe: Recipe, console: Console) -> None:
     from bottega.core.view import human_seconds
 
     seconds = sum(step.plan.cost.seconds or 0.0 for step in steps if not step.done)
-    console.print(_total(steps), highlight=False)
+    console.print(_total(steps), markup=False, highlight=False)
     if recipe.patience_seconds and seconds > recipe.patience_seconds and recipe.smaller:
-        console.print(
-            f"that is more than {human_seconds(recipe.patience_seconds)}; smaller: {recipe.smaller}", highlight=False
-        )
+        message = f"that is more than {human_seconds(recipe.patience_seconds)}; smaller: {recipe.smaller}"
+        console.print(message, markup=False, highlight=False)
 
 
 def _announcer(console: Console) -> Any:
@@ -183,13 +186,20 @@ def _announcer(console: Console) -> Any:
 
 
 def _finish(chain: Any, steps: list[Step], console: Console, *, as_json: bool) -> None:
-    from bottega.cli.render import show_json
+    from rich.console import Console as Output
+
+    from bottega.cli.render import show, show_json
     from bottega.core.record import read_record
     from bottega.verbs.reports import write_recipe_report
 
     path = write_recipe_report(chain.recipe, chain.folder, steps)
     if as_json:
+        data = {step.name: step.result.data for step in steps if step.result}
         records = {step.name: read_record(step.plan.out) for step in steps if step.plan.out}
-        show_json({"report": str(path), "steps": {name: record.metrics for name, record in records.items() if record}})
-    else:
-        console.print(f"report: {path}", markup=False, highlight=False)
+        data |= {name: record.metrics for name, record in records.items() if record}
+        show_json({"report": str(path), "steps": {step.name: data.get(step.name) for step in steps}})
+        return
+    for step in steps:  # what a step shows without writing it would be lost
+        if step.result and step.plan.out is None:
+            show(step.result.view, Output(highlight=False))
+    console.print(f"report: {path}", markup=False, highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
+from bottega.core.atomic import json_text
 from bottega.core.errors import BottegaError
 from bottega.core.report import cell_text
 from bottega.core.view import Bars, Block, Chart, Spans, Table, Text
@@ -47,9 +47,8 @@ def show(blocks: Sequence[Block], console: Console) -> None:
 
 
 def show_json(data: Any) -> None:
-    """The same as data, on standard output; what is not finite becomes null, as JSON has no word for it."""
-    json.dump(_finite(data), sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    """The same as data, on standard output."""
+    sys.stdout.write(json_text(data))
 
 
 def show_error(error: BottegaError, console: Console) -> None:
@@ -109,12 +108,3 @@ def _sparkline(values: Sequence[float]) -> str:
 def _range(low: float | None, high: float | None) -> str:
     return f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

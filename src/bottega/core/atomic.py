@@ -121,6 +121,11 @@ def clear_leftovers(out: Path) -> None:
     _remove(_replaced_path(out))
 
 
+def discard(folder: Path) -> None:
+    """Remove a locked `.partial` folder that nothing can go on from."""
+    _remove(folder)
+
+
 def empty_folder(folder: Path) -> None:
     """Remove everything in `folder`, but not the folder (it may be locked)."""
     for path in folder.iterdir():

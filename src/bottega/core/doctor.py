@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bottega.core.machine import (
-    BFLOAT16_GAIN,
+    NATIVE_BFLOAT16,
     Machine,
     Rates,
     cache_path,
@@ -51,7 +51,7 @@ def run_doctor(plan: Plan, context: Context) -> Result:  # noqa: ARG001 (a verb'
     found: dict[str, Any] = {
         "machine": asdict(machine),
         "rates": asdict(rates) if rates else None,
-        "dtype": preferred_dtype(rates) if rates else None,
+        "dtype": preferred_dtype(),
         "accelerators": _accelerators() if plan.config.measure and machine.torch else None,
         "browser": find_browser(),
         "packages": {name: importlib.util.find_spec(name) is not None for name in OPTIONAL},
@@ -77,12 +77,8 @@ def advice(machine: Machine, rates: Rates | None) -> list[str]:
         lines.append("torch is not installed: nothing can be computed. Install it with: pip install torch")
     if rates is not None:
         gigaflops = f"{rates.bfloat16 / 1e9:.0f} vs {rates.float32 / 1e9:.0f} GFLOP/s"
-        if rates.bfloat16 < rates.float32:
+        if not NATIVE_BFLOAT16 & set(machine.flags):
             lines.append(f"bfloat16 is emulated here: {gigaflops} in float32, so float32 is used.")
-        elif preferred_dtype(rates) == "float32":
-            lines.append(
-                f"bfloat16 gains less than {BFLOAT16_GAIN} times ({gigaflops} in float32), so float32 is used."
-            )
         else:
             lines.append(f"bfloat16 is {rates.bfloat16 / rates.float32:.1f} times as fast as float32 ({gigaflops}).")
     if machine.memory_available is not None and machine.memory_available < _LOW_MEMORY:

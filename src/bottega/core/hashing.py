@@ -33,7 +33,10 @@ def digest_data(value: Any) -> str:
 
 def digest_file(path: Path) -> str:
     """SHA-256 of a file; read once per (path, size, time of change) in a process."""
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
     return _digest_file(str(path.resolve()), status.st_size, status.st_mtime_ns)
 
 

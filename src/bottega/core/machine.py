@@ -1,8 +1,9 @@
 """What this machine is and how fast it is: facts from the system, rates from a short measurement.
 
-Facts need no torch. Rates (GEMM FLOP/s by precision, memory bandwidth) are what plans divide
-their FLOPs and bytes by, and what decides the precision: bfloat16 only where the machine is
-faster with it. They are measured once, in under half a second, and kept in
+Facts need no torch; they decide the precision (bfloat16 only where the processor computes in it,
+as emulation is slower than float32). Rates (GEMM FLOP/s by precision, memory bandwidth) are what
+plans divide their FLOPs and bytes by. Other work on the machine only ever makes a rate look lower,
+so each is measured on several occasions, under half a second each, and the best is kept in
 `$XDG_CACHE_HOME/bottega/machine.json`.
 """
 
@@ -15,7 +16,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
 
 # Instruction sets that change what is fast (names of /proc/cpuinfo).
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")
-BFLOAT16_GAIN = 1.3  # less than that is not worth the lost digits
+NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+OCCASIONS = 5  # on which rates are measured before they are taken as known
 _PRODUCT = (2048, 512, 2048)  # rows, inner, columns: the shape of a small model's feed-forward
 _SMALL_PRODUCT = (256, 256, 256)
 _SECONDS_PER_RATE = 0.08
+_measured_here: set[tuple[Path, str]] = set()
 _BANDWIDTH_BYTES = 128 * 2**20  # larger than the caches of most machines
 
 
@@ -60,6 +63,12 @@ class Rates:
     float32: float
     bfloat16: float
     memory: float
+    occasions: int = 1
+
+    def best_with(self, other: Rates) -> Rates:
+        """The higher of each rate."""
+        best = {name: max(getattr(self, name), getattr(other, name)) for name in ("float32", "bfloat16", "memory")}
+        return replace(self, **best, occasions=self.occasions + other.occasions)
 
 
 def facts(folder: Path = Path()) -> Machine:
@@ -98,24 +107,23 @@ def peak_memory_bytes() -> int:
 
 
 def measure(*, refresh: bool = False, cache: Path | None = None) -> Rates:
-    """The rates at torch's present number of threads; from `cache` if they stand there, else measured."""
+    """The rates at torch's present number of threads: those in `cache`, and until they have been measured on
+    OCCASIONS occasions, or on `refresh`, one more measurement. A process measures once."""
     import torch
 
     cache = cache or cache_path()
     (cpu, flags), threads = _cpu(), torch.get_num_threads()
     key = f"{cpu} {' '.join(flags)} | torch {torch.__version__} | {threads} threads"
-    known = _read_cache(cache)
-    if not refresh and key in known:
-        with contextlib.suppress(TypeError):
-            return Rates(**known[key])
+    known, before = _read_cache(cache), None
+    with contextlib.suppress(TypeError):
+        before = Rates(**known[key]) if key in known else None
+    if before and not refresh and (before.occasions >= OCCASIONS or (cache, key) in _measured_here):
+        return before
     rates = Rates(
-        cpu,
-        str(torch.__version__),
-        threads,
-        _product_rate(torch.float32),
-        _product_rate(torch.bfloat16),
-        _bandwidth(),
+        cpu, str(torch.__version__), threads, _product_rate(torch.float32), _product_rate(torch.bfloat16), _bandwidth()
     )
+    rates = rates.best_with(before) if before else rates
+    _measured_here.add((cache, key))
     with contextlib.suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_json(cache, {**known, key: asdict(rates)})
@@ -128,9 +136,9 @@ def cache_path() -> Path:
     return (Path(base) if base else Path(os.path.expanduser("~/.cache"))) / "bottega" / "machine.json"  # noqa: PTH111
 
 
-def preferred_dtype(rates: Rates) -> Literal["bfloat16", "float32"]:
-    """bfloat16 only where its products are clearly faster than those in float32."""
-    return "bfloat16" if rates.bfloat16 >= BFLOAT16_GAIN * rates.float32 else "float32"
+def preferred_dtype() -> Literal["bfloat16", "float32"]:
+    """bfloat16 where this CPU has instructions for it. It must not hang on a measurement: it decides results."""
+    return "bfloat16" if NATIVE_BFLOAT16 & set(_cpu()[1]) else "float32"
 
 
 def resolve_device(name: str) -> str:
@@ -156,7 +164,7 @@ def resolve_dtype(name: str, device: str = "cpu") -> str:
     if name != "auto":
         return name
     if device == "cpu":
-        return preferred_dtype(measure())
+        return preferred_dtype()
     import torch
 
     return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"

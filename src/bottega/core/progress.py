@@ -124,7 +124,7 @@ class Rich:
             TextColumn("{task.fields[note]}", style="dim"),
         )
         with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(name, total=total, completed=done, note="", rate="")
+            task = progress.add_task(name, total=total, completed=int(done), note="", rate="")
             started, count = time.monotonic(), 0.0
 
             class _RichBar:
@@ -132,7 +132,8 @@ class Rich:
                     nonlocal count
                     count += amount
                     rate = f"{human_count(count / max(time.monotonic() - started, 1e-9))} {unit}/s".replace(" /s", "/s")
-                    fields = {"note": note} if note else {}
-                    progress.update(task, advance=amount, rate=rate, **fields)
+                    progress.update(task, advance=amount, rate=rate)
+                    if note:
+                        progress.update(task, note=note)
 
             yield _RichBar()

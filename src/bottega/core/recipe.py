@@ -12,8 +12,8 @@ steps:
 ```
 
 `${name}` is a parameter, or the folder that an earlier step writes. A step's folder is
-`WORKSPACE/RECIPE/STEP` unless its `out` says otherwise. A chain is planned as a whole before anything runs; a step that is
-done already (same verb, settings and content of inputs) is skipped.
+`WORKSPACE/RECIPE/STEP` unless its `out` says otherwise. A chain is planned as a whole before
+anything runs; a step that is done already (same verb, settings and content of inputs) is skipped.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bottega.core import atomic
 from bottega.core.errors import UserError, did_you_mean
 from bottega.core.hashing import NOT_CONTENT, digest_data, digest_path
+from bottega.core.plan import Check
 from bottega.core.record import Record, current_hash, environment, input_entry, now, read_record
 from bottega.core.workspace import writing_in
 
@@ -125,6 +126,17 @@ def is_done(verb: Verb, plan: Plan) -> bool:
     return record.step_hash == step_hash(verb, plan) and record.content_hash == current_hash(plan.out, record)
 
 
+def out_checks(plan: Plan) -> list[Check]:
+    """Whether what a single verb writes has its place free."""
+    if plan.out is None:
+        return []
+    try:
+        atomic.require_free(plan.out, bool(getattr(plan.config, "overwrite", False)))
+    except UserError as error:
+        return [Check("out", False, f"{error.message}. {error.hint}")]
+    return [Check("out", True, f"{plan.out} is free")]
+
+
 def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | None = None) -> Result:
     """Run a plan whose checks pass, and record it; what it writes appears only when complete."""
     plan.require()
@@ -147,7 +159,7 @@ def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | Non
             result = run(plan, Context(reporter, folder, resumed, record_of))
         except BaseException:
             if not verb.restartable:
-                atomic.clear_leftovers(plan.out)
+                atomic.discard(folder)
             raise
         record_of(result.data).write(folder)
         atomic.finish_folder(folder, plan.out)

@@ -18,7 +18,7 @@ from torch import Tensor
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
 from bottega.core.errors import UserError
-from bottega.core.machine import measure, preferred_dtype, resolve_device, resolve_threads
+from bottega.core.machine import preferred_dtype, resolve_device, resolve_threads
 from bottega.generate.sampling import Sampling, choose, random_stream
 from bottega.generate.stopping import StopStrings
 from bottega.model.cache import KVCache
@@ -175,7 +175,7 @@ def inference_dtype(stored: str, device: str) -> str:
     float32 and float16 weights are never narrowed to bfloat16 unless the user asks.
     """
     if device == "cpu":
-        return "bfloat16" if stored == "bfloat16" and preferred_dtype(measure()) == "bfloat16" else "float32"
+        return "bfloat16" if stored == "bfloat16" and preferred_dtype() == "bfloat16" else "float32"
     return stored
 
 

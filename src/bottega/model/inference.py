@@ -12,12 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bottega.core.machine import facts
+from bottega.core.machine import preferred_dtype
 from bottega.model.attention import Attention
 from bottega.model.decoder import Decoder
 from bottega.model.feed_forward import FeedForward
-
-NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 class PackedLinear(nn.Module):
@@ -81,7 +79,7 @@ class FusedFeedForward(FeedForward):
 def prepare_for_inference(decoder: Decoder) -> Decoder:
     """Replace the decoder's projections; returns the same object, in eval mode."""
     weight = decoder.model.embed_tokens.weight
-    native = weight.dtype == torch.bfloat16 and bool(NATIVE_BFLOAT16 & set(facts().flags))
+    native = weight.dtype == torch.bfloat16 and preferred_dtype() == "bfloat16"
     kind = PackedLinear if weight.device.type == "cpu" and native else Linear
     for block in decoder.model.layers:
         block.self_attn = FusedAttention(block.self_attn, kind)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from bottega.checkpoint.hub import locate
+from bottega.checkpoint.spec import ModelSpec
 from bottega.core.plan import Check, Plan, Specs
 from bottega.core.progress import Lines, Reporter
 from bottega.core.verb import Context, Result
@@ -28,9 +30,6 @@ def plan_serve(config: Serve, specs: Specs) -> Plan:
 
 def check_model(config: Serve, specs: Specs) -> tuple[Path, list[Check]]:
     """The model's folder, and whether it can be served as far as its headers tell."""
-    from bottega.checkpoint.hub import locate
-    from bottega.checkpoint.spec import ModelSpec
-
     folder = locate(config.model)
     has_tokenizer = specs.of(folder, ModelSpec).has_tokenizer
     detail = "tokenizer.json is there" if has_tokenizer else f"{folder} has no tokenizer.json"
@@ -57,13 +56,12 @@ def serve(
     port is taken (BusyError) or the model cannot be loaded; the port is taken first.
     """
     say = (reporter or Lines()).say
+    folder = folder or locate(config.model)
     with open_socket(config.host, config.port) as listener:
-        from bottega.checkpoint.hub import locate
         from bottega.generate.generator import Generator
         from bottega.serve.app import create_app
         from bottega.serve.engine import Engine
 
-        folder = folder or locate(config.model)
         generator = Generator.load(folder, device=config.device, dtype=config.dtype, threads=config.threads)
         engine = Engine(generator, max_queue=config.max_queue)
         app = create_app(engine, config, config.name or model_name(config))

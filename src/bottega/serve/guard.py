@@ -127,7 +127,7 @@ class Guard:
 
     def _check_origin(self, host: str, headers: Headers) -> None:
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
         if foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             raise ApiError(
                 403,

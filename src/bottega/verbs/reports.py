@@ -17,6 +17,9 @@ from bottega.core.report import Fact, Section, write_report
 from bottega.core.verb import report_of
 from bottega.core.view import Block, Table, Text, human_count, human_seconds
 
+SIDES = (("training", "train"), ("held-out", "heldout"))
+MOST_UNITS = 40
+
 
 def write_recipe_report(recipe: Recipe, folder: Path, steps: Sequence[Step]) -> Path:
     """Write `report.html` into the recipe's folder, a section per step that has something to show."""
@@ -29,9 +32,10 @@ def write_recipe_report(recipe: Recipe, folder: Path, steps: Sequence[Step]) -> 
     if limits := recipe.report.get("limits"):
         sections.append(Section("What it cannot do", [Text(str(line)) for line in limits]))
     sections.append(Section("How it was made", [_steps_table(records), _environment_table(records)]))
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     title = str(recipe.report.get("title", recipe.name))
-    write_report(path, title, sections, subtitle=recipe.description.splitlines()[0], facts=_facts(records))
+    write_report(path, title, sections, subtitle=recipe.description.partition("\n")[0], facts=_facts(records))
     return path
 
 
@@ -41,8 +45,8 @@ def _facts(records: dict[str, Record | None]) -> list[Fact]:
     for record in records.values():
         if record is None or record.verb != "eval":
             continue
-        metrics = record.metrics
-        facts.append(Fact("Held-out text", f"{metrics['bits_per_byte']:.3f} bits per byte"))
+        if (bits := record.metrics.get("bits_per_byte")) is not None:
+            facts.append(Fact("Held-out text", f"{bits:.3f} bits per byte"))
     seconds = sum(record.seconds for record in records.values() if record)
     facts.append(Fact("Made in", human_seconds(seconds), "all steps together, on this machine"))
     return facts
@@ -66,19 +70,32 @@ def _environment_table(records: dict[str, Record | None]) -> Table:
 
 
 def corpus(folder: Path) -> list[Block]:
-    """What the documents are and how they were split."""
+    """What the documents are, how they were split, and what was derived from each side."""
     manifest = json.loads((folder / "corpus.json").read_text("utf-8"))
-    rows = [(side, manifest[side]["documents"], manifest[side]["bytes"]) for side in ("train", "heldout")]
-    blocks: list[Block] = [Table("Documents", ("side", "documents", "bytes"), rows)]
-    return blocks
+    split, dropped = manifest["split"], manifest["dropped"]
+    rows = [(side, manifest[name]["documents"], manifest[name]["bytes"]) for side, name in SIDES]
+    units = ", ".join(split["heldout_units"][:MOST_UNITS]) + (" …" if len(split["heldout_units"]) > MOST_UNITS else "")
+    note = (
+        f"Split by {split['unit']}, before anything was derived. Dropped from training because held-out text resembles "
+        f"it: {dropped['near_duplicate_blocks']} blocks ({dropped['near_duplicate_bytes']:,} bytes); "
+        f"exact duplicates: {dropped['exact_duplicate_documents']}. Source: {manifest['source']}."
+    )
+    derived = [(kind, count) for kind, count in manifest["conversations"]["kinds"].items()]
+    return [
+        Table("Documents", ("side", "documents", "bytes"), rows, note),
+        Table("Held out", ("", ""), [("units", units)]),
+        Table("Conversations for fine-tuning", ("kind", "count"), derived, f"{manifest['fine_tuning']}."),
+    ]
 
 
 def tokenizer(folder: Path) -> list[Block]:
-    """Size of the vocabulary and bytes per token."""
+    """Size of the vocabulary, and how it compresses both sides."""
     record = read_record(folder)
     metrics = record.metrics if record else {}
-    rows = [(name, value) for name, value in metrics.items() if isinstance(value, (int, float))]
-    return [Table("Tokenizer", ("", ""), rows)] if rows else []
+    parts = [(side, metrics[name]) for side, name in SIDES if isinstance(metrics.get(name), dict)]
+    rows = [(side, part["bytes_per_token"], part["tokens_per_word"]) for side, part in parts]
+    note = f"Byte-level BPE, {metrics.get('vocab_size')} tokens."
+    return [Table("Compression", ("text", "bytes per token", "tokens per word"), rows, note)] if rows else []
 
 
 def training(folder: Path) -> list[Block]:
