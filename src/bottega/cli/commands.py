@@ -27,7 +27,7 @@ DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 FROM_FILE = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[FILE] [NAME=VALUE]...", help="Settings from a YAML file, and single ones."),
+    typer.Argument(metavar="FILE|NAME=VALUE", help="Settings from a YAML file, and single ones."),
 ]
 _COMMON = {"plan": PLAN, "json": JSON, "debug": DEBUG, "quiet": QUIET}
 
@@ -160,7 +160,7 @@ def _parameters(verb: Verb) -> list[inspect.Parameter]:
         field = fields[name]
         text = (field.description or "").strip()
         if name in verb.arguments:
-            declared = typer.Argument(help=text, show_default=False)
+            declared = typer.Argument(help=text, show_default=False, metavar=name.upper())
         else:
             declared = typer.Option(
                 *_option_names(name, field.annotation), help=_with_default(text, field), show_default=False

@@ -45,7 +45,7 @@ def run(
     """
     with handled(debug) as console:
         from bottega.core.errors import UserError
-        from bottega.core.recipe import Chain, load_recipe
+        from bottega.core.recipe import Chain, load_recipe, require_all
         from bottega.core.workspace import workspace_path
         from bottega.verbs.registry import VERBS
 
@@ -56,8 +56,10 @@ def run(
         if plan:
             _show_plan(chain.plan(), chosen, as_json=json)
             return
+        planned = chain.plan()
+        require_all(planned)  # before there is a workspace
         if not quiet:
-            _warn_if_long(chain.plan(), chosen, console)
+            _warn_if_long(planned, chosen, console)
         steps = chain.run(reporter_for(console, quiet), None if quiet else _announcer(console))
         _finish(chain, steps, console, as_json=json)
 

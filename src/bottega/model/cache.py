@@ -41,10 +41,12 @@ class KVCache:
         Returns views of everything valid, (B, kv_heads, length + T, head_dim). `length` itself
         advances once per forward pass, in `advance`, not per layer.
         """
-        end = self.length + keys.shape[1]
-        self.keys[layer][:, :, self.length : end] = keys.transpose(1, 2)
-        self.values[layer][:, :, self.length : end] = values.transpose(1, 2)
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+        new = keys.shape[1]
+        all_keys = self.keys[layer].narrow(2, 0, self.length + new)
+        all_values = self.values[layer].narrow(2, 0, self.length + new)
+        all_keys.narrow(2, self.length, new).copy_(keys.transpose(1, 2))
+        all_values.narrow(2, self.length, new).copy_(values.transpose(1, 2))
+        return all_keys, all_values
 
     def advance(self, tokens: int) -> None:
         """Count `tokens` as valid, after every layer has stored them."""

@@ -16,6 +16,7 @@ from bottega.core.machine import preferred_dtype
 from bottega.model.attention import Attention
 from bottega.model.decoder import Decoder
 from bottega.model.feed_forward import FeedForward
+from bottega.model.rope import rotate
 
 
 class PackedLinear(nn.Module):
@@ -53,10 +54,11 @@ class FusedAttention(Attention):
         self.qkv = _joined(kind, attention.q_proj, attention.k_proj, attention.v_proj)
         self.o_proj = _joined(kind, attention.o_proj)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, hidden) → query, key, value, (B, T, their heads, head_dim) each."""
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, hidden) → query and key, rotated, and value, (B, T, their heads, head_dim) each."""
         joined = self.qkv(x).unflatten(-1, (-1, self.head_dim))
-        q, k, v = joined.split((self.heads, self.kv_heads, self.kv_heads), dim=-2)
+        turned, v = joined.split((self.heads + self.kv_heads, self.kv_heads), dim=-2)
+        q, k = rotate(turned, cos, sin).split((self.heads, self.kv_heads), dim=-2)
         return q, k, v
 
 

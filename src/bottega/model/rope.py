@@ -44,10 +44,10 @@ def _llama3(plain: Tensor, scaling: dict[str, float]) -> Tensor:
 
 
 def rotation_table(config: ModelConfig, positions: int) -> tuple[Tensor, Tensor]:
-    """cos and sin of every angle, float32, each (positions, head_dim)."""
+    """cos and sin of every angle, float32, each (positions, head_dim); the first half of sin is negative (`rotate`)."""
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), inverse_frequencies(config))
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -55,10 +55,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         x: (..., T, heads, head_dim).
-        cos: (T, head_dim).
+        cos: (T, head_dim), of `rotation_table`.
         sin: like `cos`.
     """
-    half = x.shape[-1] // 2
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos.unsqueeze(-2) + turned * sin.unsqueeze(-2)
+    cos, sin = cos.to(x.dtype).unsqueeze(-2), sin.to(x.dtype).unsqueeze(-2)
+    # Rolling by half swaps the halves: (a, b) → (a cos - b sin, b cos + a sin), in three operations.
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)

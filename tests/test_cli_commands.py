@@ -1,0 +1,278 @@
+"""The command line: every verb's help, settings from everywhere, errors as messages, JSON as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bottega import verbs
+from bottega.cli.main import main
+from bottega.cli.render import show_json
+from bottega.core.errors import UserError
+from bottega.core.record import read_record
+from bottega.verbs.registry import VERBS
+from conftest import Workshop
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def bottega(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Run a command line in this process, in an empty folder; exit status, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("BOTTEGA_WORKSPACE", raising=False)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["bottega", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    return call
+
+
+def strict_json(text: str) -> Any:
+    return json.loads(text, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_help_names_every_setting_with_its_doc(bottega: Call, name: str) -> None:
+    status, out, err = bottega(*name.split(), "--help")
+    assert (status, err) == (0, "")
+    words = " ".join(out.split())
+    verb = VERBS[name]
+    for setting, field in verb.config_type().model_fields.items():
+        assert (setting.upper() if setting in verb.arguments else "--" + setting.replace("_", "-")) in out, setting
+        assert (field.description or "?").split(". ")[0].split()[0] in words, setting
+    assert all(flag in out for flag in ("--plan", "--json", "--debug", "--quiet"))
+
+
+def test_help_lists_every_verb(bottega: Call) -> None:
+    status, out, _ = bottega("--help")
+    assert status == 0
+    for name in VERBS:
+        assert re.search(rf"^\s+{name.split()[0]}\s", out, re.MULTILINE), name
+    assert "run" in out and "recipes" in out
+    status, out, _ = bottega("data", "--help")
+    assert "collect" in out and "prepare" in out
+    status, out, _ = bottega("--version")
+    assert (status, out) == (0, "0.1.0\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("tokenizer train data=x out=y vocab_sise=300", ["unknown setting 'vocab_sise'", "Did you mean 'vocab_size'?"]),
+        ("tokenizer train --vocab-sise 300", ["--vocab-sise", "--vocab-size"]),
+        ("tokenizer train data=x", ["'out' is required"]),
+        ("tokenizer train data=none out=y vocab_size=300", ["none"]),
+        ("tokenizer train data=x out=y vocab_size=3", ["vocab_size", "greater than or equal to 264", "(got 3)"]),
+        ("tokenizer train missing.yaml", ["cannot read missing.yaml"]),
+        ("show nowhere", ["nowhere"]),
+        ("generate nowhere --prompt x --dtype float8", ["float8"]),
+        ("tokenzier train", ["tokenzier"]),
+        ("run quickstrat", ["no recipe 'quickstrat'", "Did you mean 'quickstart'?"]),
+        ("run missing.yaml", ["cannot read missing.yaml"]),
+        ("run quickstart --sise tiny", ["no parameter 'sise'", "Did you mean 'size'?"]),
+        ("run quickstart --size", ["--size needs a value"]),
+        ("run quickstart --size huge", ["size", "got 'huge'"]),
+        ("run quickstart tiny", ["'tiny' is neither an option nor NAME=VALUE"]),
+        ("run quickstart --size tiny bass.seed=1", ["no step for the override", "Did you mean 'base'?"]),
+        ("run quickstart --size tiny base.sede=1", ["step base: unknown setting 'sede'", "Did you mean 'seed'?"]),
+        ("run --size tiny quickstart", ["no recipe is named"]),
+        ("run quickstart --text nowhere", ["there is no such file or folder"]),
+        ("recipes copy quickstrat", ["Did you mean 'quickstart'?"]),
+    ],
+)
+def test_the_users_mistakes_end_with_a_message_and_status_2(bottega: Call, words: str, parts: list[str]) -> None:
+    status, out, err = bottega(*words.split())
+    assert status == 2, err
+    assert out == "" and "Traceback" not in err and "unexpected" not in err
+    assert all(part in err for part in parts), err
+    assert list(Path().iterdir()) == []
+
+
+def test_debug_shows_the_traceback(bottega: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["bottega", "show", "nowhere", "--debug"])
+    with pytest.raises(UserError):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ZeroDivisionError("by zero"), 1, "unexpected failure: ZeroDivisionError: by zero"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
+        (KeyboardInterrupt(), 130, "the same command goes on from there"),
+    ],
+)
+def test_other_failures(
+    bottega: Call, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bottega.core.doctor.run_doctor", fail)
+    found, out, err = bottega("doctor")
+    assert (found, out) == (status, "") and said in err and "Traceback" not in err
+
+
+def test_plan_writes_nothing_and_tells_what_would_be(bottega: Call, workshop: Workshop) -> None:
+    words = ["tokenizer", "train", f"data={workshop.corpus}", "out=tok", "vocab_size=300"]
+    status, out, err = bottega(*words, "--plan", "--json")
+    plan = strict_json(out)
+    assert status == 0 and err == ""
+    assert plan["verb"] == "tokenizer train" and plan["out"] == "tok" and plan["config"]["vocab_size"] == 300
+    assert {check["name"]: check["passed"] for check in plan["checks"]} == {"text": True, "out": True}
+    status, out, _ = bottega(*words, "--plan")
+    assert status == 0 and "300 tokens" in out and "writes" in out
+    assert list(Path().iterdir()) == []
+
+
+def test_a_plan_that_fails_says_so_and_ends_with_2(bottega: Call, workshop: Workshop) -> None:
+    Path("tok").mkdir()
+    status, out, err = bottega(
+        "tokenizer", "train", f"data={workshop.corpus}", "out=tok", "vocab_size=300", "--plan", "--json"
+    )
+    assert status == 2 and "tok exists already" in err
+    assert [check["passed"] for check in strict_json(out)["checks"] if check["name"] == "out"] == [False]
+
+
+def test_json_is_alone_on_standard_output(bottega: Call, workshop: Workshop) -> None:
+    words = ["tokenizer", "train", f"data={workshop.corpus}", "out=tok", "vocab_size=300", "--json"]
+    status, out, err = bottega(*words)
+    assert status == 0, err
+    assert strict_json(out)["vocab_size"] == 300
+    assert "reading text" in err
+    record = read_record(Path("tok"))
+    assert record is not None and record.metrics == strict_json(out)
+    status, _, err = bottega(*words)
+    assert status == 2 and "tok exists already" in err and "--overwrite" in err
+    status, out, err = bottega(*words, "--overwrite", "--quiet")
+    assert (status, err) == (0, "") and strict_json(out)["vocab_size"] == 300
+
+
+def test_nan_becomes_null(capsys: pytest.CaptureFixture[str]) -> None:
+    show_json({"loss": float("nan"), "best": float("inf"), "path": Path("x"), "rows": [(1, 2.5)]})
+    assert strict_json(capsys.readouterr().out) == {"loss": None, "best": None, "path": "x", "rows": [[1, 2.5]]}
+
+
+def test_settings_from_file_then_single_ones_then_options(bottega: Call, workshop: Workshop) -> None:
+    Path("tok.yaml").write_text(f"verb: tokenizer train\ndata: {workshop.corpus}\nout: tok\nvocab_size: 3e2\n")
+    plans = [
+        strict_json(bottega("tokenizer", "train", "tok.yaml", *more, "--plan", "--json")[1])["config"]
+        for more in (
+            [],
+            ["vocab_size=310", "min_frequency=3"],
+            ["vocab_size=310", "--vocab-size", 320],
+            ["tokenizer_train.vocab_size=330"],
+        )
+    ]
+    assert [(plan["vocab_size"], plan["min_frequency"]) for plan in plans] == [(300, 2), (310, 3), (320, 2), (330, 2)]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("verb: train\nout: x\n", "holds the settings of another verb, not of tokenizer train"),
+        ("steps: {a: {verb: train}}\n", "Run it with: bottega run mine.yaml"),
+        ("- 1\n", "mine.yaml is not a mapping of settings"),
+        ("out: [\n", "mine.yaml is not valid YAML"),
+        ("out: x\nout: y\n", "the key 'out' is given twice"),
+    ],
+)
+def test_files_that_do_not_fit(bottega: Call, content: str, said: str) -> None:
+    Path("mine.yaml").write_text(content)
+    status, _, err = bottega("tokenizer", "train", "mine.yaml")
+    assert status == 2 and said in err
+
+
+def test_a_verbs_own_file_is_one_step_of_run(bottega: Call, workshop: Workshop) -> None:
+    for out in ("by_verb", "by_run"):
+        Path(f"{out}.yaml").write_text(
+            f"verb: tokenizer train\ndata: {workshop.corpus}\nout: {out}\nvocab_size: 300\n"
+        )
+    assert bottega("tokenizer", "train", "by_verb.yaml")[0] == 0
+    status, out, err = bottega("run", "by_run.yaml", "--json")
+    assert status == 0, err
+    by_verb, by_run = read_record(Path("by_verb")), read_record(Path("by_run"))
+    assert by_verb is not None and by_run is not None
+    assert (by_verb.step_hash, by_verb.content_hash) == (by_run.step_hash, by_run.content_hash)
+    assert strict_json(out)["steps"] == {"tokenizer-train": by_run.metrics}
+    status, _, err = bottega("run", "by_run.yaml", "vocab_size=300")
+    assert status == 2 and "has no parameter" in err
+
+
+def test_run_plans_runs_skips_and_reports(bottega: Call, workshop: Workshop) -> None:
+    recipe = (
+        "parameters: {tokens: 300}\n"
+        "steps:\n"
+        f"  tok: {{verb: tokenizer train, data: {workshop.corpus}, vocab_size: '${{tokens}}'}}\n"
+        f"  text: {{verb: data prepare, data: {workshop.corpus}, tokenizer: '${{tok}}'}}\n"
+        "  seen: {verb: tokenizer inspect, tokenizer: '${tok}', text: hello}\n"
+    )
+    Path("mine.yaml").write_text(recipe)
+    status, out, err = bottega("run", "mine.yaml", "--plan", "--json")
+    assert status == 0, err
+    assert [(step["step"], step["done"]) for step in strict_json(out)] == [
+        ("tok", False), ("text", False), ("seen", False),
+    ]  # fmt: skip
+    assert "3 of 3 steps to do" in bottega("run", "mine.yaml", "--plan")[1]
+    assert not Path("workspace").exists()
+    status, out, err = bottega("run", "mine.yaml", "--json", "--tokens", 310)
+    found = strict_json(out)
+    assert status == 0 and found["steps"]["tok"]["vocab_size"] == 310 and found["steps"]["seen"], err
+    assert "310" in Path(found["report"]).read_text()
+    status, out, err = bottega("run", "mine.yaml", "--tokens=310")
+    assert status == 0 and err.count("done already") == 2 and "hello" in out.replace(" ", "").replace("·", "")
+    status, out, err = bottega("run", "mine.yaml", "tokenizer_train.min_frequency=3", "--quiet", "--workspace", "other")
+    assert (status, Path("other/mine/report.html").is_file()) == (0, True)
+    assert "done already" not in err
+
+
+def test_recipes_are_listed_copied_and_described(bottega: Call) -> None:
+    status, out, _ = bottega("recipes", "list")
+    assert status == 0 and "quickstart" in out and "--size small" in out
+    status, _, err = bottega("recipes", "copy", "quickstart", "mine.yaml")
+    assert status == 0 and "bottega run mine.yaml" in err
+    status, out, err = bottega("run", "mine.yaml", "--size", "tiny", "--plan")
+    assert status == 0 and "Plan of quickstart" in out
+    status, _, err = bottega("recipes", "copy", "quickstart", "mine.yaml")
+    assert status == 2 and "exists already" in err
+    status, out, _ = bottega("recipes", "schema")
+    assert status == 0 and strict_json(out)["title"] == "Bottega recipe"
+
+
+def test_a_busy_workspace_is_said_clearly(bottega: Call, workshop: Workshop) -> None:
+    from test_core_atomic import hold
+
+    Path("mine.yaml").write_text(f"verb: tokenizer train\ndata: {workshop.corpus}\nvocab_size: 300\n")
+    Path("workspace").mkdir()
+    holder = hold("workspace", Path("workspace"))
+    status, out, err = bottega("run", "mine.yaml")
+    assert status == 2 and "the workspace workspace is in use by another process" in err and "Wait until" in err
+    holder.communicate("\n")
+    assert bottega("run", "mine.yaml")[0] == 0
+
+
+def test_the_python_api_is_one_function_per_verb(workshop: Workshop, tmp_path: Path) -> None:
+    from bottega.verbs import tokenizer_inspect
+
+    assert tokenizer_inspect.__name__ == "tokenizer_inspect" and "tokens" in (tokenizer_inspect.__doc__ or "")
+    assert set(dir(verbs)) >= {name.replace(" ", "_") for name in VERBS}
+    assert tokenizer_inspect(tokenizer=workshop.tokenizer, text="hello")
+    with pytest.raises(UserError, match="tokenizer inspect: unknown setting 'txet'"):
+        tokenizer_inspect(tokenizer=workshop.tokenizer, txet="hello")
+    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+        _ = verbs.trian
+    with pytest.raises(ImportError):
+        exec("from bottega.verbs import trian")
