@@ -8,6 +8,7 @@ memory is each process's own.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import statistics
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bottega.core.machine import Rates, facts, measure, peak_memory_bytes
+from bottega.core.machine import Rates, facts, measure, peak_memory_bytes, resolve_threads
 
 Answer = dict[str, Any]
 
@@ -126,7 +127,8 @@ class OtherWork:
         busy, total = (now - then for now, then in zip(self._read(), self._before, strict=True))
         ours = sum(_process_ticks(side._process.pid) for side in sides)
         share = max(0.0, (busy - ours) / max(total, 1))
-        print(f"other processes used {share:.0%} of the cores meanwhile{': run again when it is quiet' * (share > 0.1)}")
+        advice = ": run again when it is quiet" if share > 0.1 else ""
+        print(f"other processes used {share:.0%} of the cores meanwhile{advice}")
 
     @staticmethod
     def _read() -> tuple[int, int]:
@@ -153,8 +155,22 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print()
 
 
-def clock(work: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of `work` and the seconds that it took."""
-    started = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - started
+def now(settings: dict[str, Any]) -> float:
+    """Seconds: of the wall's clock, or those that this process was computing (`--processor-time`)."""
+    return time.process_time() if settings["processor_time"] else time.perf_counter()
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every comparison has."""
+    parser.add_argument("--threads", type=int, default=None, help="default: one per core")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="one thread, and the seconds it computed: for a busy machine"
+    )
+    parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("--settings", type=json.loads, help=argparse.SUPPRESS)
+
+
+def machine_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the workers need to know of those options."""
+    threads = 1 if arguments.processor_time else resolve_threads(arguments.threads)
+    return {"threads": threads, "processor_time": arguments.processor_time}

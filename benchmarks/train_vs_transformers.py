@@ -13,9 +13,7 @@ users write: `model(**batch).loss.backward()`, eight rows at a time, accumulated
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +36,14 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, action="append", help="default: the first two")
     parser.add_argument("--data", choices=GOALS, action="append", help="default: all three")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None)
-    parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    parser.add_argument("--settings", type=json.loads, help=argparse.SUPPRESS)
+    alternate.add_machine_options(parser)
     arguments = parser.parse_args()
     if arguments.side:
         (ours if arguments.side == "ours" else peer)(arguments.settings)
         return
-    from bottega.core.machine import resolve_threads
-
-    threads = resolve_threads(arguments.threads)
-    rates = alternate.say_machine(threads)
+    machine = alternate.machine_settings(arguments)
+    rates = alternate.say_machine(machine["threads"])
     names = ["ours", "peer"] if alternate.peer_installed() else ["ours"]
     steps = arguments.steps or (3 if arguments.quick else 6)
     rows = []
@@ -57,7 +51,7 @@ def main() -> None:
         for model in arguments.model or list(MODELS)[: 1 if arguments.quick else 2]:
             for data in arguments.data or GOALS:
                 settings = prepare(Path(scratch) / f"{model}-{data}", model, data)
-                settings |= {"dtype": arguments.dtype, "threads": threads, "data": data}
+                settings |= {"dtype": arguments.dtype, "data": data, **machine}
                 peak = rates.bfloat16 if arguments.dtype == "bfloat16" else rates.float32
                 rows.append(compare(model, settings, names, steps, peak))
     alternate.print_table(
@@ -139,16 +133,17 @@ def prepare(folder: Path, model: str, data: str) -> dict[str, Any]:
 class Asked(Quiet):
     """The loop's reporter: it tells the parent about each step, and waits until the next is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
         alternate.reply({})
         self.wait()
 
     def wait(self) -> None:
         alternate.next_request()
-        self.started = time.perf_counter()
+        self.started = alternate.now(self.settings)
 
     def advance(self, amount: float = 1, note: str = "") -> None:
-        seconds = time.perf_counter() - self.started
+        seconds = alternate.now(self.settings) - self.started
         alternate.reply({"seconds": seconds, "tokens": amount, "loss": float(note.split()[1])})  # "loss 3.141 · …"
         self.wait()
 
@@ -175,7 +170,7 @@ def ours(settings: dict[str, Any]) -> None:
     plan = Settings(steps, ROWS_PER_STEP, ROW_LENGTH, steps * ROWS_PER_STEP * ROW_LENGTH, LEARNING_RATE, config)
     batches = Batches(folder / "tokens", row_length=ROW_LENGTH, seed=0)
     machine = Machine(torch.device("cpu"), DTYPES[settings["dtype"]], peak_flops=1e12)
-    fit(load_decoder(folder / "model"), batches, plan, machine, out, Asked(), Between())
+    fit(load_decoder(folder / "model"), batches, plan, machine, out, Asked(settings), Between())
 
 
 def peer(settings: dict[str, Any]) -> None:
@@ -197,7 +192,9 @@ def peer(settings: dict[str, Any]) -> None:
 
     def step(number: int) -> dict[str, Any]:
         rows = batches.rows(number * ROWS_PER_STEP, ROWS_PER_STEP)
-        documents = [torch.from_numpy(part) for row in rows for part in np.split(row.tokens, np.cumsum(row.lengths)[:-1])]
+        documents = [
+            torch.from_numpy(part) for row in rows for part in np.split(row.tokens, np.cumsum(row.lengths)[:-1])
+        ]
         order = np.random.default_rng(number).permutation(len(documents))
         if settings["data"] == "sorted":
             order = np.argsort([-len(document) for document in documents])
@@ -223,7 +220,9 @@ def peer(settings: dict[str, Any]) -> None:
             optimizer.zero_grad(set_to_none=True)
             return loss, padded
 
-        (loss, padded), seconds = alternate.clock(work)
+        started = alternate.now(settings)
+        loss, padded = work()
+        seconds = alternate.now(settings) - started
         return {"seconds": seconds, "tokens": sum(map(len, documents)), "loss": loss, "padded": padded}
 
     alternate.serve(step)

@@ -124,6 +124,7 @@ def test_kv_cache_bytes():
         ({"rms_norm_eps": "x"}, "rms_norm_eps"),
         ({"rope_theta": float("nan")}, "rope_theta"),
         ({"rope_theta": 0}, "rope_theta"),
+        ({"rope_theta": 10**400}, "rope_theta"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
         ({"hidden_act": "mish"}, "hidden_act 'mish'"),
         ({"torch_dtype": "int8"}, "dtype 'int8'"),
@@ -134,6 +135,7 @@ def test_kv_cache_bytes():
         ({"rope_scaling": {"rope_type": "spiral", "factor": 2.0}}, "not supported; rope_type is one of"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "needs a positive number low_freq_factor"),
         ({"rope_scaling": [1]}, "rope_scaling must be an object"),
+        ({"rope_scaling": {"rope_type": [1]}}, "not supported; rope_type is one of"),
         ({"rope_scaling": None, "rope_theta": None, "rope_parameters": 3}, "must be an object"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised (gptq)"),
@@ -144,6 +146,12 @@ def test_refused(values: dict[str, Any], said: str):
         changed(**values)
     assert said in error.value.message
     assert error.value.message.startswith("config.json")
+
+
+def test_the_base_of_rope_is_found_where_writers_put_it():
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    assert changed(rope_theta=None, rope_scaling=scaling, rope_parameters={"rope_theta": 7.0}).rope_theta == 7
+    assert changed(rope_theta=None, rope_scaling=scaling, rope_parameters=[1]).rope_theta == 10_000
 
 
 def test_several_problems_are_named_at_once():

@@ -76,6 +76,9 @@ def test_tokenizer_template_licence_and_parents(folder: Path):
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     spec = ModelSpec.read(folder)
     assert spec.template == "{{ messages }}" and spec.stop_ids == (2, 7)
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="not UTF-8"):
+        ModelSpec.read(folder)
     assert any(isinstance(block, Spans) for block in view)
 
 

@@ -258,7 +258,7 @@ def test_a_busy_workspace_is_said_clearly(bottega: Call, workshop: Workshop) -> 
     Path("mine.yaml").write_text(f"verb: tokenizer train\ndata: {workshop.corpus}\nvocab_size: 300\n")
     Path("workspace").mkdir()
     holder = hold("workspace", Path("workspace"))
-    status, out, err = bottega("run", "mine.yaml")
+    status, _, err = bottega("run", "mine.yaml")
     assert status == 2 and "the workspace workspace is in use by another process" in err and "Wait until" in err
     holder.communicate("\n")
     assert bottega("run", "mine.yaml")[0] == 0

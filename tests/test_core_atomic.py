@@ -127,7 +127,7 @@ def test_a_workspace_has_one_writer_and_its_own_process_may_nest(tmp_path: Path)
     inside = writing_in(workspace / "recipe" / "step")
     assert inside is not None and writing_in(tmp_path / "elsewhere") is None
     holder = hold("workspace", workspace)
-    with pytest.raises(BusyError, match="the workspace .* is in use by another process"), inside:
+    with pytest.raises(BusyError, match=r"the workspace .* is in use by another process"), inside:
         pytest.fail("it was not locked")
     holder.communicate("\n")
     with writing(workspace):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,6 +66,10 @@ def test_bad_files_are_counted_and_do_not_stop_the_rest(tmp_path: Path, monkeypa
         '{"text": "first"}\nnot json\n{"other": 1}\n{"text": "' + "y" * 3000 + '"}\n{"text": "\\ud800 last"}\n'
     )
     (tmp_path / "broken.parquet").write_bytes(b"PAR1nothing")
+    damaged = bytearray(gzip.compress(b"some text, and more of it" * 50))
+    damaged[12:16] = b"\xff" * 4
+    (tmp_path / "damaged.txt.gz").write_bytes(damaged)
+    (tmp_path / "record.json").write_text('{"text": "how it was made"}')
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(b"some text" * 50)[:30])
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     (tmp_path / "loop").symlink_to(tmp_path)
@@ -79,6 +84,16 @@ def test_bad_files_are_counted_and_do_not_stop_the_rest(tmp_path: Path, monkeypa
         assert part in reasons
     with pytest.raises(UserError, match="does not exist"):
         read(tmp_path / "missing")
+
+
+def test_a_name_that_is_no_utf8_can_be_written_down(tmp_path: Path) -> None:
+    Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.txt")).write_text("text")
+    Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.png")).write_text("picture")
+    skipped = Skipped()
+    (document,) = read_documents(tmp_path, skipped)
+    with (tmp_path / "rows.jsonl").open("w", encoding="utf-8") as file:
+        sources.write_row(file, {"id": document.id, "skipped": skipped.as_data()})
+    assert document.id == "caf\\udce9.txt"
 
 
 def test_a_text_larger_than_memory_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +111,7 @@ def test_broken_html_is_read_as_browsers_do() -> None:
     head = "<html><head><style>p{}</style><title>no</title>"
     body = "<body><h1>Title<p>One\n two<ul><li>a<li>b</ul><pre>x\n  y</pre><nav>menu</nav>"
     assert html_to_text(head + body) == "# Title\n\nOne two\n\n- a\n- b\n\nx\n  y"
+    assert html_to_text("<p>a<![if !supportLists]>b<![foo[bar]]>c<p>d <![ e").startswith("abc\n\nd")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from bottega.core.atomic import WORK_FOLDER
 from bottega.core.hashing import NOT_CONTENT, digest_path
 from bottega.core.record import read_record
 
@@ -100,7 +101,8 @@ class Runner:
 
     def __init__(self, root: Path) -> None:
         self.root, self.number = root, 0
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "XDG_CACHE_HOME": str(root / "c")}
+        alone = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "XDG_CACHE_HOME": str(root / "cache")}
+        environment = {**os.environ, **alone}
         self.process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -138,7 +140,7 @@ class Runner:
 def write_documents(folder: Path) -> None:
     """Documents with headings, each followed by prose."""
     draw = random.Random(1)
-    words = "stone river lamp garden winter letter cloud bread silver window road song paper field glass".split()
+    words = ("stone", "river", "lamp", "garden", "winter", "letter", "cloud", "bread", "silver", "window", "road")
     folder.mkdir()
     for number in range(30):
         parts = [f"# Chapter {number}\n"]
@@ -217,10 +219,10 @@ def kill_after(runner: Runner, workspace: Path, seconds: float) -> None:
 def kill_while_building(runner: Runner, workspace: Path, step: str, number: int) -> bool:
     """Kill as soon as the state number `number` of a training run is being written; whether it was seen."""
     pid, seen, ended = runner.start(workspace), set[str](), time.monotonic() + 60
-    partial = workspace / "tiny" / f"{step}.partial"
+    work = workspace / "tiny" / f"{step}.partial" / WORK_FOLDER
     while len(seen) < number and time.monotonic() < ended and not (workspace / "tiny" / step).exists():
         try:
-            seen |= {name for name in os.listdir(partial) if name.endswith(".building")}
+            seen |= {path.name for path in work.iterdir() if path.name.endswith(".building")}
         except FileNotFoundError:
             time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -26,6 +27,7 @@ from bottega.generate.sampling import Sampling
 from bottega.serve.app import create_app
 from bottega.serve.config import Serve
 from bottega.serve.engine import Engine
+from bottega.serve.failures import ApiError
 from bottega.serve.guard import HostRule
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.tokenizer.training import train, write_folder
@@ -253,6 +255,7 @@ def test_render_shows_the_prompt_the_model_reads(url: str, client: openai.OpenAI
         ({"seed": -1}, "seed"),
         ({"stop": [""]}, "stop"),
         ({"messages": []}, "messages"),
+        ({"messages": HELLO * 1001}, "messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": []}]}, "messages[0].tool_calls"),
@@ -382,6 +385,18 @@ def test_a_full_queue_refuses_and_a_hang_up_frees_its_place(url: str, client: op
     assert client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=1).usage  # type: ignore[arg-type]
 
 
+def test_an_engine_that_goes_down_takes_no_more_work(model: Path) -> None:
+    engine = Engine(Generator.load(model, threads=1), max_queue=8)
+    engine.start()
+    engine.stop()
+
+    async def ask() -> None:
+        engine.submit([1], Sampling())
+
+    with pytest.raises(ApiError, match="going down"):
+        asyncio.run(ask())
+
+
 class Failing(Generator):
     """The real generator, which breaks at the second token of a seeded answer."""
 
@@ -423,7 +438,8 @@ def test_key_host_and_origin(model: Path) -> None:
         assert status(keyed) == 200 == status({}, "/health")
         for host in ("localhost:8000", "[::1]:8000", "LOCALHOST", "workshop.example"):
             assert status({**keyed, "Host": host}) == 200
-        for host in ("evil.example", "", "localhost.evil.example", "10.0.0.1", "[::1", "127.0.0.1@evil.example"):
+        for host in ("evil.example", "", "localhost.evil.example", "10.0.0.1", "[::1", "127.0.0.1@evil.example",
+                     "evil@localhost", "localhost/v1", "localhost?", "localhost#"):  # fmt: skip
             assert status({**keyed, "Host": host}) == 403, host
         for origin in (
             "https://evil.example",

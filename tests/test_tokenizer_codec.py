@@ -161,6 +161,24 @@ def test_a_vocabulary_that_spells_a_special_token_cannot_make_one(tmp_path: Path
     assert tokenizer.encode_batch(["a</s>b"]) == [ids]
 
 
+def test_a_token_that_only_looks_like_a_byte_is_text(tmp_path: Path) -> None:
+    folder = sentencepiece_like(tmp_path)
+    data = json.loads((folder / "tokenizer.json").read_text())
+    data["model"]["vocab"]["<0xZZ>"] = highest = max(data["model"]["vocab"].values()) + 1
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    assert Tokenizer.load(folder).token_bytes(highest) == b"<0xZZ>"
+
+
+def test_a_damaged_list_of_templates_is_no_template(tmp_path: Path) -> None:
+    folder = byte_level(tmp_path)
+    config = folder / "tokenizer_config.json"
+    data = json.loads(config.read_text()) if config.is_file() else {}
+    data["chat_template"] = [{"name": ["default"], "template": "x"}, 3]
+    config.write_text(json.dumps(data))
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    assert Tokenizer.load(folder).chat_template is None
+
+
 def test_what_the_configs_name_special_is_special(tmp_path: Path) -> None:
     byte_level(tmp_path)
     data = json.loads((tmp_path / "tokenizer.json").read_text())

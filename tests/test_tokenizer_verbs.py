@@ -134,6 +134,8 @@ def test_files_of_a_folder_are_read_in_order(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"one \xff\n")
     (tmp_path / "c.jsonl").write_text('{"text": "three"}\n\n{"messages": [{"role": "user", "content": "four"}]}\n')
     (tmp_path / "d.bin").write_bytes(b"no")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "description.txt").write_text("what no hash covers")
     assert list(texts.read_texts(texts.find_files(tmp_path), max_bytes=10**9)) == [
         "one \ufffd\n",
         "# two\n",

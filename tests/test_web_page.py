@@ -136,6 +136,49 @@ def test_stop_answer_again_edit_and_new(page: Page) -> None:
     expect(page.locator(".message")).to_have_count(2)
 
 
+def test_deleting_a_conversation_ends_its_answer(page: Page) -> None:
+    page.locator("#open-settings").click()
+    page.locator("#max_tokens").fill("5000")
+    ask(page, "Tell me everything.")
+    expect(page.locator("#stop")).to_be_visible()
+    page.locator("#open-conversations").click()
+    page.get_by_role("button", name="Delete “Tell me everything.”").click()
+    page.keyboard.press("Escape")
+    expect(page.locator("#welcome")).to_be_visible()
+    expect(page.locator(".message")).to_have_count(0)
+    expect(page.locator("#send")).to_be_visible()
+
+
+def test_two_tabs_keep_each_others_conversations(page: Page, context: BrowserContext) -> None:
+    ask(page, "From the first tab")
+    answer(page)
+    other = context.new_page()
+    other.goto(page.url)
+    expect(other.locator("#model-facts")).to_contain_text("parameters")
+    other.locator("#new").click()
+    ask(other, "From the second tab")
+    answer(other)
+    ask(page, "Again from the first")
+    answer(page)
+    page.reload()
+    page.locator("#open-conversations").click()
+    expect(page.locator("#conversation-list")).to_contain_text("From the second tab")
+    expect(page.locator("#conversation-list")).to_contain_text("From the first tab")
+
+
+def test_where_nothing_can_be_stored_conversations_last_as_long_as_the_page(page: Page) -> None:
+    page.evaluate("() => { Storage.prototype.setItem = () => { throw new DOMException('no', 'SecurityError'); }; }")
+    for text in ("The first", "The second"):
+        ask(page, text)
+        answer(page)
+        page.locator("#new").click()
+    page.locator("#open-conversations").click()
+    expect(page.locator("#conversation-list")).to_contain_text("The first")
+    page.keyboard.press("Escape")
+    page.locator("#theme").click()
+    expect(page.locator("#theme-label")).to_have_text("Use light colours")
+
+
 def test_focus_and_hover_show_the_probabilities(page: Page) -> None:
     ask(page, "How is the panel primed?")
     answer(page)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -233,11 +234,10 @@ def _rope(data: Mapping[str, Any]) -> tuple[Any, dict[str, Any] | None]:
     if not isinstance(rope, Mapping):
         raise UserError(f"rope_scaling must be an object, not {rope!r}")
     rope = dict(rope)
-    theta = rope.pop("rope_theta", None)
-    if theta is None:
-        theta = data.get("rope_theta")
-    if theta is None:
-        theta = (data.get("rope_parameters") or {}).get("rope_theta", 10000.0)
+    others = data.get("rope_parameters")
+    places = (rope, data, others if isinstance(others, Mapping) else {})
+    theta = next((place["rope_theta"] for place in places if place.get("rope_theta") is not None), 10000.0)
+    rope.pop("rope_theta", None)
     old_type = rope.pop("type", None)
     rope["rope_type"] = rope.get("rope_type") or old_type or "default"
     for place in (rope, data):
@@ -262,7 +262,8 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # A comparison, for JSON can write whole numbers that no float holds.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _problems(config: ModelConfig) -> Iterator[str]:
@@ -312,7 +313,7 @@ def _token_problems(config: ModelConfig) -> Iterator[str]:
 def _rope_problems(rope: Any) -> Iterator[str]:
     if rope is None:
         return
-    if not isinstance(rope, dict) or rope.get("rope_type") not in ROPE_TYPES:
+    if not isinstance(rope, dict) or rope.get("rope_type") not in tuple(ROPE_TYPES):
         yield f"rope_scaling {rope!r} is not supported; rope_type is one of {', '.join(ROPE_TYPES)}"
         return
     for key in ROPE_TYPES[rope["rope_type"]]:

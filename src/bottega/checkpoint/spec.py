@@ -97,12 +97,16 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 def _template(folder: Path, tokenizer: dict[str, Any]) -> str | None:
     """The chat template: a file of its own, or (older) a string or a list of named ones in the tokenizer's config."""
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text("utf-8")
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 text: {error}") from None
     given = tokenizer.get("chat_template")
     if isinstance(given, list):
-        named = {entry.get("name"): entry.get("template") for entry in given if isinstance(entry, dict)}
-        given = named.get("default")
+        named = [entry for entry in given if isinstance(entry, dict) and entry.get("name") == "default"]
+        given = named[-1].get("template") if named else None
     return given if isinstance(given, str) else None
 
 

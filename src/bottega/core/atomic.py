@@ -21,6 +21,7 @@ from bottega.core.errors import BusyError, UserError
 from bottega.core.hashing import RECORD_FILE
 
 STEP_FILE = "step.json"
+WORK_FOLDER = ".work"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -45,7 +46,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def json_text(value: Any) -> str:
     """Indented JSON, keys in the order given; what is not finite becomes null, as JSON has no word for it."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
 def sync_folder(folder: Path) -> None:
@@ -103,7 +104,11 @@ def begin_folder(folder: Path, step_hash: str, *, restartable: bool) -> bool:
 
 
 def finish_folder(folder: Path, out: Path) -> None:
-    """Rename the complete `folder` to `out`, replacing an earlier artefact."""
+    """Remove what only an interrupted run would need, and rename the complete `folder` to `out`.
+
+    An earlier artefact at `out` is replaced.
+    """
+    _remove(folder / WORK_FOLDER)
     (folder / STEP_FILE).unlink(missing_ok=True)
     sync_folder(folder)
     replaced = _replaced_path(out)
@@ -176,11 +181,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it: NaN and infinities as None, NumPy and torch scalars as numbers, keys as text."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if not isinstance(value, (str, int, float)) and callable(getattr(value, "item", None)):
         value = value.item()  # a NumPy or torch scalar
     if isinstance(value, float) and not math.isfinite(value):

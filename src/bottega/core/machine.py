@@ -106,12 +106,23 @@ def peak_memory_bytes() -> int:
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
-def measure(*, refresh: bool = False, cache: Path | None = None) -> Rates:
-    """The rates at torch's present number of threads: those in `cache`, and until they have been measured on
-    OCCASIONS occasions, or on `refresh`, one more measurement. A process measures once."""
+def measure(*, threads: int | None = None, refresh: bool = False, cache: Path | None = None) -> Rates:
+    """The rates at `threads` (default: torch's present number): those in `cache`, and until they have been
+    measured on OCCASIONS occasions, or on `refresh`, one more measurement. A process measures once.
+    """
     import torch
 
-    cache = cache or cache_path()
+    present = torch.get_num_threads()
+    torch.set_num_threads(threads or present)
+    try:
+        return _measure(cache or cache_path(), refresh)
+    finally:
+        torch.set_num_threads(present)
+
+
+def _measure(cache: Path, refresh: bool) -> Rates:
+    import torch
+
     (cpu, flags), threads = _cpu(), torch.get_num_threads()
     key = f"{cpu} {' '.join(flags)} | torch {torch.__version__} | {threads} threads"
     known, before = _read_cache(cache), None

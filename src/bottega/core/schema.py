@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import pydantic
 import yaml
@@ -28,6 +28,9 @@ class Config(BaseModel):
     """Base of every verb's settings: frozen, no unknown keys, no silent coercion of types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Settings that cannot change what comes out (how often to save, say); a finished step stays finished."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "") -> Self:

@@ -59,6 +59,13 @@ class Context:
             raise AssertionError("this verb writes nothing")
         return self.folder
 
+    @property
+    def work(self) -> Path:
+        """Where a restartable verb keeps what it goes on from; it is no part of the result."""
+        folder = self.out / atomic.WORK_FOLDER
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def record(self, metrics: dict[str, Any]) -> Record:
         """The record as it will be written with these metrics (a model card is a view of it)."""
         if self.record_of is None:
@@ -111,7 +118,7 @@ def step_hash(verb: Verb, plan: Plan) -> str:
     """Hash of what determines the outcome: verb, its version, settings, and the inputs' contents."""
     inputs = {name: input_entry(path)["sha256"] for name, path in plan.inputs.items()}
     # An input counts by its content, not by where it lies: its own setting is left out.
-    left_out = NOT_IN_HASH | {name.partition(".")[0] for name in inputs}
+    left_out = NOT_IN_HASH | plan.config.without_effect | {name.partition(".")[0] for name in inputs}
     settings = {key: value for key, value in plan.config.as_data().items() if key not in left_out}
     return digest_data([verb.name, verb.version, settings, inputs, _resolved(plan)])
 

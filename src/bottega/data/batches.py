@@ -74,10 +74,6 @@ class Batches:
         """Mean share of `row_length` that rows fill, 0 to 1."""
         return self.epoch_tokens / (self.epoch_rows * self.row_length)
 
-    def rows_in_epoch(self, epoch: int) -> int:  # noqa: ARG002 (packing is the same in every epoch)
-        """Rows in epoch number `epoch`."""
-        return self.epoch_rows
-
     def rows(self, start: int, count: int) -> list[Row]:
         """Rows start … start + count - 1; the index goes on across epochs without end."""
         if start < 0 or count < 0:

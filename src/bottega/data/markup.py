@@ -55,13 +55,15 @@ class _Text(HTMLParser):
         if not self.silent:
             self.parts.append(data if self.verbatim else re.sub(r"\s+", " ", data))
 
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """`<![if …]>`, which word processors write: to a browser a comment, to the base class an error."""
+        return self.parse_bogus_comment(i, report)
+
 
 def html_to_text(html: str) -> str:
     """The readable text of an HTML page; broken markup is read as browsers do, never refused."""
     parser = _Text()
     parser.feed(html)
     parser.close()
-    text = "".join(parser.parts)
-    text = re.sub(r"[ \t]*\n[ \t]*(?=\n)", "\n", text)
-    text = re.sub(r"\n{3,}", "\n\n", text)
-    return "\n".join(line.rstrip() for line in text.split("\n")).strip()
+    text = "\n".join(line.rstrip() for line in "".join(parser.parts).split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", text).strip()

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from bottega.core.errors import UserError
+from bottega.core.hashing import RECORD_FILE
 from bottega.core.view import human_bytes
 from bottega.data.convert import Message, to_messages
 from bottega.data.markup import html_to_text
@@ -58,7 +60,7 @@ class Skipped:
         self.counts[reason] += 1
         names = self.examples.setdefault(reason, [])
         if len(names) < _EXAMPLES:
-            names.append(name)
+            names.append(_printable(name))
 
     def as_data(self) -> dict[str, dict[str, Any]]:
         """reason → {count, examples}, the most frequent first."""
@@ -73,16 +75,16 @@ def read_documents(path: Path, skipped: Skipped) -> Iterator[Document]:
     """
     if path.is_dir():
         for file in source_files(path, skipped):
-            yield from _read_file(file, file.relative_to(path).as_posix(), skipped)
+            yield from _read_file(file, _printable(file.relative_to(path).as_posix()), skipped)
     elif path.is_file():
         # A file that the user names is text, whatever its suffix.
-        yield from _read_file(path, path.name, skipped, READERS.get(_suffix(path), _read_text))
+        yield from _read_file(path, _printable(path.name), skipped, READERS.get(_suffix(path), _read_text))
     else:
         raise UserError(f"{path} does not exist or is not a regular file", hint="Give a file or a folder of documents.")
 
 
 def source_files(folder: Path, skipped: Skipped) -> Iterator[Path]:
-    """The files below `folder` of a kind that can be read; hidden ones and those named record.json are left out."""
+    """The files below `folder` of a kind that can be read; hidden ones and records are left out."""
     for root, folders, names in os.walk(folder, onerror=lambda error: skipped.add("cannot be opened", str(error))):
         for name in folders:
             if Path(root, name).is_symlink():
@@ -90,7 +92,7 @@ def source_files(folder: Path, skipped: Skipped) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             file = Path(root, name)
-            if name.startswith("."):
+            if name.startswith(".") or name == RECORD_FILE:
                 continue
             if not file.is_file():
                 skipped.add("not a regular file", name)
@@ -103,6 +105,11 @@ def source_files(folder: Path, skipped: Skipped) -> Iterator[Path]:
 def is_rows(name: str) -> bool:
     """Whether a file of this name holds documents of their own as rows."""
     return _suffix(Path(name)) in (".jsonl", ".ndjson", ".json", ".parquet")
+
+
+def _printable(name: str) -> str:
+    """A file's name may be bytes that are no UTF-8, which Python holds as halves of surrogate pairs."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _suffix(path: Path) -> str:
@@ -124,7 +131,7 @@ def _read_file(path: Path, name: str, skipped: Skipped, reader: Reader | None = 
             skipped.add("nothing in it", name)
     except UnicodeDecodeError:
         skipped.add("not UTF-8 text (from there on it was left out)", name)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         skipped.add(f"cannot be read: {getattr(error, 'strerror', None) or error}", name)
     except RecursionError:
         skipped.add("nested too deeply", name)

@@ -115,13 +115,13 @@ def module_name(id_: str) -> str | None:
 def family(id_: str) -> str:
     """What a document is split with: its top-level module or package, or the topic itself.
 
-    `_x`, `_pyx` and `x` are one family; so are a few that share code or text.
+    `_x`, `_pyx`, `_py_x` and `x` are one family; so are a few that share code or text.
     """
     name = module_name(id_)
     if name is None:
         return id_
     top = name.partition(".")[0]
-    top = top.removeprefix("_py") if top.startswith("_py") else top.lstrip("_") or top
+    top = top.removeprefix("_py").lstrip("_") or top
     return _FAMILIES.get(top, top)
 
 

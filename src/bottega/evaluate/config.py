@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from bottega.core.schema import Compute
 
+DEFAULT_CONTEXT = 2048
 Prompt = Literal["auto", "chat", "plain"]
 
 

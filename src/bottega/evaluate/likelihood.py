@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bottega.core.errors import BottegaError, UserError
+from bottega.evaluate.config import DEFAULT_CONTEXT
 from bottega.evaluate.statistics import Estimate, ratio_interval
 from bottega.evaluate.texts import Document
 from bottega.model.decoder import Decoder
 from bottega.tokenizer.tokenizer import Tokenizer
 
-DEFAULT_CONTEXT = 2048
 # Tokens that pass through the model at once.
 BATCH_TOKENS = 4096
 # Logits that stand in memory at once (float32: 16 MiB).

@@ -12,12 +12,11 @@ from bottega.core.hashing import digest_file
 from bottega.core.machine import cores, measure, resolve_device
 from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.view import human_bytes, human_count
-from bottega.data.spec import CorpusSpec
-from bottega.evaluate.config import EvaluateModel
+from bottega.data.spec import CORPUS_FILE, QUESTIONS_FILE, TRAIN_FILE, CorpusSpec
+from bottega.evaluate.config import DEFAULT_CONTEXT, EvaluateModel
 from bottega.evaluate.spec import PARTS, EvaluationSpec
-from bottega.evaluate.texts import QUESTIONS_FILE, TRAIN_FILE, text_file
+from bottega.evaluate.texts import text_file
 
-DEFAULT_CONTEXT = 2048
 NOT_COMPARABLE = (
     "The models have different tokenizers: kl_mean, kl_p99 and top1_agreement are not defined between them, and "
     "perplexities per token cannot be compared. Bits per byte can."
@@ -117,7 +116,7 @@ def _comparison_check(config: EvaluateModel, model: ModelSpec, reference: ModelS
 
 def _amount(path: Path, specs: Specs) -> Amount:
     """How much held-out text `path` holds or will hold."""
-    if specs.is_predicted(path) or (path / "corpus.json").is_file():
+    if specs.is_predicted(path) or (path / CORPUS_FILE).is_file():
         corpus = specs.of(path, CorpusSpec)
         share = corpus.heldout_bytes / max(1, corpus.bytes)
         return Amount(corpus.heldout_bytes, max(1, round(corpus.documents * share)))

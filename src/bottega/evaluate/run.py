@@ -17,6 +17,7 @@ from bottega.core.machine import resolve_device, resolve_threads
 from bottega.core.plan import Plan
 from bottega.core.progress import Reporter
 from bottega.core.verb import Context, Result
+from bottega.data.spec import QUESTIONS_FILE, TRAIN_FILE
 from bottega.evaluate.baselines import Baselines, measure_baselines
 from bottega.evaluate.choice import answer_questions, asks_by_chat, summarise
 from bottega.evaluate.compare import compare_models, difference
@@ -25,16 +26,7 @@ from bottega.evaluate.likelihood import Likelihood, Windowing, score_documents, 
 from bottega.evaluate.plan import NOT_COMPARABLE
 from bottega.evaluate.samples import sample_answers, sample_continuations
 from bottega.evaluate.spec import EVALUATION_FILE, PREDICTIONS_FILE
-from bottega.evaluate.texts import (
-    QUESTIONS_FILE,
-    TRAIN_FILE,
-    Document,
-    Documents,
-    read_documents,
-    read_questions,
-    read_texts,
-    text_file,
-)
+from bottega.evaluate.texts import Document, Documents, read_documents, read_questions, read_texts, text_file
 from bottega.evaluate.view import evaluation_blocks
 from bottega.generate.generator import Generator
 from bottega.model.decoder import Decoder

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.core.errors import UserError
+from bottega.data.spec import HELDOUT_FILE
 
 if TYPE_CHECKING:
     from bottega.tokenizer.tokenizer import Tokenizer
 
-HELDOUT_FILE, TRAIN_FILE, QUESTIONS_FILE = "heldout.jsonl", "train.jsonl", "questions.jsonl"
 # Documents are encoded in batches of about this many characters.
 BATCH_CHARACTERS = 1 << 20
 
@@ -64,7 +64,7 @@ def text_file(path: Path, part: str = HELDOUT_FILE) -> Path:
     file = path / part if path.is_dir() else path
     if not file.is_file():
         missing = f"{path} has no {part}" if path.is_dir() else f"there is no file {path}"
-        raise UserError(missing, hint="Give a text file, a .jsonl file, or a corpus folder (bottega data prepare).")
+        raise UserError(missing, hint="Give a text file, a .jsonl file, or a corpus folder (bottega data collect).")
     return file
 
 

@@ -123,7 +123,7 @@ class Generator:
         device = self.decoder.model.embed_tokens.weight.device
         answer = _Answer(self.tokenizer, sampling)
         for tokens, logits in decode(self.decoder, torch.tensor([list(prompt_ids)], device=device), sampling):
-            piece = answer.add(int(tokens[0]), logits[0])
+            piece = answer.add(int(tokens[0]), logits[0].float().log_softmax(-1))
             yield piece
             if piece.finish_reason:
                 return
@@ -149,7 +149,8 @@ class Generator:
         pieces: list[list[Piece]] = [[] for _ in prompts]
         rows = torch.tensor([list(prompt) for prompt in prompts], device=device)
         for tokens, logits in decode(self.decoder, rows, sampling):
-            for answer, row, token, scores in zip(answers, pieces, tokens.tolist(), logits, strict=True):
+            logprobs = logits.float().log_softmax(-1)
+            for answer, row, token, scores in zip(answers, pieces, tokens.tolist(), logprobs, strict=True):
                 if not answer.finished:
                     row.append(answer.add(token, scores))
             if all(answer.finished for answer in answers):
@@ -189,7 +190,8 @@ class _Answer:
         self.count = 0
         self.finished = False
 
-    def add(self, token: int, logits: Tensor) -> Piece:
+    def add(self, token: int, logprobs: Tensor) -> Piece:
+        """The next piece; `logprobs` (V,) are those that `token` was chosen from."""
         self.count += 1
         ended = token in self.tokenizer.stop_ids
         shown = "" if ended else self.stops.add(self.text.add(token))
@@ -202,7 +204,6 @@ class _Answer:
             shown += self.stops.add(self.text.flush())
             shown += self.stops.flush()
         self.finished = reason is not None
-        logprobs = logits.float().log_softmax(-1)
         top = []
         if self.sampling.top_logprobs:
             values, ids = logprobs.topk(min(self.sampling.top_logprobs, len(logprobs)))

@@ -70,7 +70,7 @@ def choose(logits: Tensor, history: Tensor, sampling: Sampling, streams: list[to
     if sampling.repetition_penalty != 1.0:
         scores = penalise(scores, history, sampling.repetition_penalty)
     if sampling.temperature == 0:
-        return scores.argmax(-1)
+        return greedy(scores)
     tokens, probabilities = candidates(scores / sampling.temperature, sampling)
     cumulative = probabilities.double().cumsum(-1)
     draws = torch.stack([torch.rand((), generator=stream, dtype=torch.float64) for stream in streams])
@@ -78,6 +78,13 @@ def choose(logits: Tensor, history: Tensor, sampling: Sampling, streams: list[to
     threshold = draws.to(cumulative.device).unsqueeze(1) * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=cumulative.shape[1] - 1)
     return tokens.gather(1, place).squeeze(1)
+
+
+def greedy(scores: Tensor) -> Tensor:
+    """The most probable token of each row, the first of equals. (B, V) → (B,) int64."""
+    if scores.device.type != "cpu":
+        return scores.argmax(-1)
+    return torch.from_numpy(scores.detach().numpy().argmax(-1))  # vectorised, unlike torch's
 
 
 def penalise(scores: Tensor, history: Tensor, penalty: float) -> Tensor:

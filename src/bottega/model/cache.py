@@ -26,8 +26,9 @@ class KVCache:
     ) -> None:
         shape = (batch_size, config.num_key_value_heads, capacity, config.head_dim)
         layers = range(config.num_hidden_layers)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        # Not zeroed: on the CPU, pages that are never written never take memory, however long the capacity.
+        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
+        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
         self.config, self.batch_size, self.capacity, self.length = config, batch_size, capacity, 0
 
     def require_room(self, tokens: int) -> None:

@@ -91,9 +91,11 @@ class Engine:
             self._thread.join(timeout)
 
     def submit(self, prompt_ids: list[int], sampling: Sampling) -> Job:
-        """Queue an answer; raises ApiError 429 when the queue is full. Call on the event loop."""
+        """Queue an answer; raises ApiError 429 when the queue is full, 503 after `stop`. Call on the event loop."""
         job = Job(prompt_ids, sampling)
         with self._changed:
+            if self._stopping:
+                raise _going_down()
             if self.running + len(self._waiting) > self.max_queue:
                 raise ApiError(
                     429,

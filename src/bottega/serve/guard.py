@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,15 +25,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bottega.serve.failures import ApiError
 
 MAX_BODY_BYTES = 4 * 2**20
+# RFC 9110, 7.2: a name or an address, and a port; in particular no path, which would become part of URLs.
+_HOST = re.compile(r"([\w.-]+|\[[\da-f:.]+\])(?::\d*)?")
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def host_name(netloc: str) -> str:
     """'Example.org:8000' → 'example.org', '[::1]:8000' → '::1'; '' if it is malformed."""
-    try:
-        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    match = _HOST.fullmatch(netloc.lower())
+    return match[1].strip("[]").rstrip(".") if match else ""
 
 
 class HostRule:

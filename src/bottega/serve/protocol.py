@@ -17,6 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 MAX_TOP_LOGPROBS = 20
 MAX_STOPS = 16
+# The template runs once for each turn over all before it, so the work grows with the square of their number.
+MAX_MESSAGES = 1000
 
 
 class Wire(BaseModel):
@@ -134,7 +136,7 @@ class ChatMessage(Wire):
 class ChatRequest(Decoding):
     """POST /v1/chat/completions."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     """The newer name of max_tokens; without either the answer may fill the context."""
     logprobs: bool | None = None
@@ -191,7 +193,7 @@ class RenderRequest(Wire):
     """POST /v1/render: what would the model read?"""
 
     model: str | None = None
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=MAX_MESSAGES)
     prompt: str | None = None
 
     @model_validator(mode="after")

@@ -137,8 +137,8 @@ def _template(folder: Path, config: dict[str, Any]) -> str | None:
             raise UserError(f"{path} is not UTF-8 text: {error}") from None
     template = config.get("chat_template")
     if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
+        named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
+        template = named[-1].get("template") if named else None
     return template if isinstance(template, str) else None
 
 

@@ -62,7 +62,8 @@ def read_conversations(path: Path) -> list[list[dict[str, Any]]]:
     content = read_bounded(path, MAX_TEXT_BYTES).decode("utf-8", "replace")
     try:
         if path.suffix == ".jsonl":
-            values = [json.loads(line) for line in content.splitlines() if line.strip()]
+            # Not splitlines: a text may hold U+2028 and its like.
+            values = [json.loads(line) for line in content.split("\n") if line.strip()]
         else:
             value = json.loads(content)
             values = value if isinstance(value, list) and not _is_conversation(value) else [value]

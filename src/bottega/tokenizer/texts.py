@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bottega.core.errors import UserError
+from bottega.core.hashing import content_files
 
 SUFFIXES = (".txt", ".md", ".jsonl")
 TRAIN_FILE, HELDOUT_FILE = "train.jsonl", "heldout.jsonl"
@@ -28,10 +29,8 @@ def find_files(data: Path) -> list[Path]:
         raise UserError(f"{data} does not exist", hint="Give a file or a folder of text.")
     if (data / TRAIN_FILE).is_file():
         return [data / TRAIN_FILE]
-    found = sorted(
-        path for path in data.rglob("*")
-        if path.suffix in SUFFIXES and path.is_file() and not any(part.startswith(".") for part in path.parts[-1:])
-    )  # fmt: skip
+    # What the step's hash covers, no more: hidden files and folders are left out.
+    found = [path for path in content_files(data).values() if path.suffix in SUFFIXES]
     if not found:
         raise UserError(f"{data} has no text files", hint=_hint())
     return found
@@ -99,4 +98,4 @@ def _row_text(line: bytes, path: Path, number: int) -> str:
 
 
 def _hint() -> str:
-    return f"Text is read from {', '.join(SUFFIXES)} files; `bottega data prepare` makes a corpus of other kinds."
+    return f"Text is read from {', '.join(SUFFIXES)} files; `bottega data collect` makes a corpus of other kinds."

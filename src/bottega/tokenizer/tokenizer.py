@@ -10,6 +10,7 @@ Files are untrusted: sizes are bounded and what cannot be read is a UserError.
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -155,8 +156,8 @@ class Tokenizer:
             if all(character in table for character in token):
                 return bytes(table[character] for character in token)
         if self.family == "byte_fallback":
-            if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-                return bytes([int(token[3:5], 16)])
+            if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", token):
+                return bytes.fromhex(byte[1])
             return token.replace("\u2581", " ").encode("utf-8")
         return token.encode("utf-8")
 

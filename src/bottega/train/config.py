@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ Stage = Literal["pretrain", "sft"]
 
 class Train(Writes, Compute):
     """Pre-train a new model, or fine-tune one, on a folder of prepared tokens."""
+
+    without_effect: ClassVar = frozenset({"save_every", "trackers", "prompts", "sample_every"})
 
     stage: Stage = "pretrain"
     """pretrain: every token of plain text; sft: the assistant's tokens of conversations."""

@@ -53,10 +53,13 @@ def fit(
     settings: Settings,
     machine: Machine,
     folder: Path,
+    work: Path,
     reporter: Reporter,
     between: Between,
 ) -> Progress:
-    """Train `model` in place; go on from the newest state in `folder` if there is one.
+    """Train `model` in place; go on from the newest state in `work` if there is one.
+
+    `metrics.jsonl` goes into `folder`.
 
     Returns where the run ended. Raises BottegaError when bad steps may not, or can no longer, be skipped.
     """
@@ -69,7 +72,7 @@ def fit(
         work_dtype=machine.dtype,
     )
     fresh = Progress(Guard(config.spike_sigma, stop=config.on_bad_step == "stop"))
-    progress = restore_state(folder, model, optimizers) or fresh
+    progress = restore_state(work, model, optimizers) or fresh
     if progress.step:
         reporter.say(f"going on after step {progress.step} of {settings.steps}")
     hidden = torch.compile(model.hidden) if config.compile else model.hidden
@@ -100,9 +103,9 @@ def fit(
                 tokens_per_second=tokens / seconds, mfu=mfu, skipped=not accepted,
             )  # fmt: skip
             bar.advance(tokens, f"loss {loss:.3f} · MFU {mfu:.0%}{_last_evaluation(progress)}")
-            _between_steps(model, optimizers, settings, folder, progress, between, log)
+            _between_steps(model, optimizers, settings, work, progress, between, log)
     log.close()
-    _restore_best(model, folder, progress)
+    _restore_best(model, work, progress)
     reporter.say(
         f"{config.stage}: {progress.step} steps, {human_count(progress.tokens)} tokens, "
         f"{human_count(progress.tokens / max(progress.seconds, 1e-9))} tok/s"
@@ -157,7 +160,7 @@ def _between_steps(
     model: Decoder,
     optimizers: list[torch.optim.Optimizer],
     settings: Settings,
-    folder: Path,
+    work: Path,
     progress: Progress,
     between: Between,
     log: MetricsLog,
@@ -171,30 +174,30 @@ def _between_steps(
         model.train()
         progress.evaluations.append((step, loss))
         log.write(step=step, heldout_loss=loss)
-        _judge(model, folder, progress, loss, config.patience)
+        _judge(model, work, progress, loss, config.patience)
     if between.sample and config.sample_every and step % config.sample_every == 0:
         model.eval()
         between.sample(step)
         model.train()
     if last or progress.stopped_early or step % config.save_every == 0:
         log.flush()
-        save_state(folder, model, optimizers, progress)
+        save_state(work, model, optimizers, progress)
 
 
-def _judge(model: Decoder, folder: Path, progress: Progress, loss: float, patience: int | None) -> None:
+def _judge(model: Decoder, work: Path, progress: Progress, loss: float, patience: int | None) -> None:
     """Early stopping: remember the best weights, and stop when they have not been beaten for long."""
     if patience is None:
         return
-    if loss < progress.best_loss:
+    if progress.best_loss is None or loss < progress.best_loss:
         progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
-        save_file(weights_of(model), folder / BEST_FILE)
+        save_file(weights_of(model), work / BEST_FILE)
         return
     progress.without_gain += 1
     progress.stopped_early = progress.without_gain >= patience
 
 
-def _restore_best(model: Decoder, folder: Path, progress: Progress) -> None:
-    path = folder / BEST_FILE
+def _restore_best(model: Decoder, work: Path, progress: Progress) -> None:
+    path = work / BEST_FILE
     if progress.best_step and path.exists():
         model.load_state_dict(load_file(path), strict=False)
 

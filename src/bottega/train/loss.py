@@ -33,7 +33,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     total = _zero(hidden)
     head = weight.to(hidden.dtype)
     for rows in _chunks(len(targets), len(weight)):
-        total += _chunk_loss(_wide(hidden[rows] @ head.T), targets[rows])[0]
+        logits = _wide(hidden[rows] @ head.T)
+        total += (logits.logsumexp(-1) - logits.gather(1, targets[rows].unsqueeze(1)).squeeze(1)).sum()
     return total
 
 
@@ -45,12 +46,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight)
         for rows in _chunks(len(targets), len(weight)):
+            chosen = targets[rows].unsqueeze(1)
             logits = _wide(hidden[rows] @ head.T)
-            loss, normaliser = _chunk_loss(logits, targets[rows])
-            total += loss
-            # d loss / d logits = softmax - one_hot(target)
-            gradient = logits.sub_(normaliser.unsqueeze(-1)).exp_()
-            gradient[torch.arange(len(gradient)), targets[rows]] -= 1
+            logits -= logits.amax(-1, keepdim=True)
+            scores = logits.gather(1, chosen)
+            # One exponential serves the loss and d loss / d logits = softmax - one_hot(target).
+            exponentials = logits.exp_()
+            normaliser = exponentials.sum(-1, keepdim=True)
+            total += (normaliser.log() - scores).sum()
+            gradient = exponentials.div_(normaliser)
+            gradient.scatter_add_(1, chosen, torch.full_like(scores, -1))
             gradient = gradient.to(hidden.dtype)
             torch.mm(gradient, head, out=grad_hidden[rows])
             if grad_weight.dtype == gradient.dtype:
@@ -65,13 +70,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
         return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale.to(grad_weight.dtype), None
-
-
-def _chunk_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed loss of a chunk, and the log of each row's normaliser."""
-    normaliser = logits.logsumexp(-1)
-    chosen = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
-    return (normaliser - chosen).sum(), normaliser
 
 
 def _chunks(rows: int, vocab_size: int) -> Iterator[slice]:

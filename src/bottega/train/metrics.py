@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bottega.core.atomic import write_text
+from bottega.core.atomic import plain, write_text
 from bottega.core.errors import UserError
 from bottega.core.view import Chart, Series
 
@@ -26,7 +26,7 @@ class MetricsLog:
 
     def write(self, **values: Any) -> None:
         """One line; it must hold `step`."""
-        self._file.write(json.dumps(values) + "\n")
+        self._file.write(json.dumps(plain(values)) + "\n")
         for tracker in self._trackers:
             tracker.log(values)
 
@@ -57,7 +57,7 @@ def loss_chart(path: Path, title: str) -> Chart:
     """Training and held-out loss by tokens seen, from a `metrics.jsonl`."""
     rows = read_metrics(path)
     tokens = {row["step"]: row["tokens"] for row in rows if "tokens" in row}
-    train = [(row["tokens"], row["loss"]) for row in rows if "loss" in row]
+    train = [(row["tokens"], row["loss"]) for row in rows if row.get("loss") is not None]
     heldout = [(tokens[row["step"]], row["heldout_loss"]) for row in rows if "heldout_loss" in row]
     series = [Series("training", train)] + ([Series("held-out", heldout)] if heldout else [])
     return Chart(title, "tokens", "loss, nats per token", series)

@@ -100,10 +100,10 @@ def build_optimizers(
     optimizers: list[torch.optim.Optimizer] = []
     if name == "muon":
         optimizers.append(Muon(matrices, learning_rate, weight_decay=weight_decay, work_dtype=work_dtype))
-        optimizers.append(torch.optim.AdamW([plain], lr=learning_rate, betas=betas, eps=1e-10))
+        optimizers.append(torch.optim.AdamW([plain], lr=learning_rate, betas=betas, eps=1e-10, fused=True))
     else:
         decayed = {"params": matrices, "weight_decay": weight_decay}
-        optimizers.append(torch.optim.AdamW([decayed, plain], lr=learning_rate, betas=betas))
+        optimizers.append(torch.optim.AdamW([decayed, plain], lr=learning_rate, betas=betas, fused=True))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.spec import ModelSpec
-from bottega.core.machine import facts, measure, resolve_device, resolve_dtype
+from bottega.core.machine import facts, measure, resolve_device, resolve_dtype, resolve_threads
 from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.view import human_bytes, human_count
 from bottega.data.spec import TokensSpec
@@ -87,7 +87,7 @@ def _work(config: Train, settings: Settings, architecture: ModelConfig, data: To
 def _cost(settings: Settings, architecture: ModelConfig, data: TokensSpec, dtype: str) -> Cost:
     parameters = architecture.parameter_count()
     flops = flops_per_token(architecture, settings.row_length) * settings.tokens
-    rates = measure()
+    rates = measure(threads=resolve_threads(settings.config.threads))
     rate = rates.bfloat16 if dtype == "bfloat16" else rates.float32
     memory = train_memory(architecture, settings.config.micro_batch_tokens, settings.config.optimizer, dtype)
     return Cost(

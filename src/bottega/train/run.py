@@ -28,7 +28,7 @@ from bottega.train.config import Train
 from bottega.train.loop import Between, Machine, fit, mean_loss
 from bottega.train.metrics import METRICS_FILE, loss_chart
 from bottega.train.settings import Settings
-from bottega.train.state import Progress, remove_states, weights_of
+from bottega.train.state import Progress, weights_of
 
 
 def run_train(plan: Plan, context: Context) -> Result:
@@ -48,11 +48,10 @@ def run_train(plan: Plan, context: Context) -> Result:
         evaluate=_evaluation(config, settings, model, machine),
         sample=_sampling(config, model, tokenizer, context.reporter),
     )
-    progress = fit(model, batches, settings, machine, context.out, context.reporter, between)
+    progress = fit(model, batches, settings, machine, context.out, context.work, context.reporter, between)
     data = _metrics(progress, settings, batches, model.config)
     _write_model(context.out, model, source, tokenizer)
     _write_card(config, context, model.config, data)
-    remove_states(context.out)
     if config.prompts and between.sample:
         between.sample(progress.step)
     return Result(data, _view(data, context.out))

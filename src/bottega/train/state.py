@@ -36,7 +36,7 @@ class Progress:
     tokens: int = 0
     trained_tokens: int = 0
     seconds: float = 0.0
-    best_loss: float = float("inf")
+    best_loss: float | None = None
     best_step: int = 0
     without_gain: int = 0
     stopped_early: bool = False
@@ -79,13 +79,6 @@ def restore_state(folder: Path, model: Decoder, optimizers: list[torch.optim.Opt
     values["guard"] = Guard(**values["guard"])
     values["evaluations"] = [tuple(pair) for pair in values["evaluations"]]
     return Progress(**values)
-
-
-def remove_states(folder: Path) -> None:
-    """Remove every state, finished or not, and the best weights kept for early stopping."""
-    for state in folder.glob(PREFIX + "*"):
-        shutil.rmtree(state)
-    (folder / BEST_FILE).unlink(missing_ok=True)
 
 
 def weights_of(model: Decoder) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 import httpx
 from starlette.requests import Request
@@ -45,7 +46,7 @@ class Proxy:
             raise _not_ready(state.phase)
         headers = {"authorization": f"Bearer {self.supervisor.key}"}
         headers |= {name: request.headers[name] for name in ("content-type", "accept") if name in request.headers}
-        url = self.supervisor.base_url + request.url.path
+        url = self.supervisor.base_url + quote(request.scope["path"])
         outgoing = self._client.build_request(request.method, url, headers=headers, content=await request.body())
         try:
             answer = await unless_hung_up(self._client.send(outgoing, stream=True), request)

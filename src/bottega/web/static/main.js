@@ -6,7 +6,7 @@ import { clearMessages, MessageView, Narrator } from "./messages.js";
 import { showPrompt } from "./prompt.js";
 import { Settings } from "./settings.js";
 import { Watch } from "./status.js";
-import { Conversations, keepApiKey, title } from "./store.js";
+import { CONVERSATIONS, Conversations, keepApiKey, saveTheme, title } from "./store.js";
 
 const $ = (id) => document.getElementById(id);
 const conversations = new Conversations();
@@ -241,10 +241,15 @@ $("prompt").addEventListener("toggle", refreshPrompt);
 
 // ---------------------------------------------------------------- conversations, dialogs, theme
 
-function begin() {
+// Ends the answer under way: its conversation leaves the page.
+function leave() {
   running?.abort();
-  conversations.begin();
   running = null;
+}
+
+function begin() {
+  leave();
+  conversations.begin();
   changed();
   $("message").focus();
 }
@@ -258,8 +263,7 @@ function listConversations() {
     open.textContent = title(one);
     if (one === conversations.current) open.setAttribute("aria-current", "true");
     open.addEventListener("click", () => {
-      running?.abort();
-      running = null;
+      leave();
       conversations.open(one.id);
       $("conversations").close();
       changed();
@@ -270,6 +274,7 @@ function listConversations() {
     remove.textContent = "Delete";
     remove.setAttribute("aria-label", `Delete “${title(one)}”`);
     remove.addEventListener("click", () => {
+      if (one === conversations.current) leave();
       conversations.remove(one.id);
       changed();
       listConversations();
@@ -279,6 +284,13 @@ function listConversations() {
   });
   $("conversation-list").replaceChildren(...rows);
 }
+
+window.addEventListener("storage", (event) => {
+  if (event.key !== CONVERSATIONS) return;
+  conversations.takeIn(Boolean(running));
+  drawConversation();
+  refreshPrompt();
+});
 
 const exported = () => [conversations.current, { model: modelName(), system: settings.values.system }];
 $("new").addEventListener("click", begin);
@@ -298,7 +310,7 @@ const nameTheme = () => ($("theme-label").textContent = isDark() ? "Use light co
 $("theme").addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";
   document.documentElement.dataset.theme = theme;
-  localStorage.setItem("bottega.theme", theme);
+  saveTheme(theme);
   nameTheme();
 });
 nameTheme();

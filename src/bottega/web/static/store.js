@@ -1,6 +1,6 @@
 // What the browser keeps: conversations, settings, theme (localStorage); the API key (this tab only).
 
-const CONVERSATIONS = "bottega.conversations";
+export const CONVERSATIONS = "bottega.conversations";
 const SETTINGS = "bottega.settings";
 
 export const DEFAULTS = Object.freeze({
@@ -23,12 +23,13 @@ function read(key, fallback) {
   }
 }
 
-function write(key, value) {
+// Whether the browser's store is too full to keep `text`. Where storage is forbidden nothing is kept, nor given up.
+function isTooFull(key, text) {
   try {
-    localStorage.setItem(key, JSON.stringify(value));
-    return true;
-  } catch {
-    return false; // full, or forbidden
+    localStorage.setItem(key, text);
+    return false;
+  } catch (error) {
+    return error.name === "QuotaExceededError";
   }
 }
 
@@ -37,7 +38,11 @@ export function loadSettings() {
 }
 
 export function saveSettings(settings) {
-  write(SETTINGS, settings);
+  isTooFull(SETTINGS, JSON.stringify(settings));
+}
+
+export function saveTheme(theme) {
+  isTooFull("bottega.theme", theme);
 }
 
 export function newConversation() {
@@ -75,26 +80,43 @@ export class Conversations {
     this.save();
   }
 
+  // Takes in what another tab has saved, so that saving here does not undo it; `busy` keeps the current one as it is.
+  takeIn(busy) {
+    const all = read(CONVERSATIONS, null)?.all ?? [];
+    if (!busy) this.current = all.find((one) => one.id === this.current.id) ?? this.current;
+    this.all = [this.current, ...all.filter((one) => one.id !== this.current.id)].sort((a, b) => b.created - a.created);
+  }
+
   // Saves; when the browser's store is full, gives up probabilities first, then the oldest conversations.
   save() {
-    const data = () => ({ current: this.current.id, all: this.all });
-    if (write(CONVERSATIONS, data())) return;
+    const data = () => JSON.stringify({ current: this.current.id, all: this.all });
+    if (!isTooFull(CONVERSATIONS, data())) return;
     for (const conversation of [...this.all].reverse()) {
       if (conversation === this.current) continue;
       for (const message of conversation.messages) delete message.tokens;
-      if (write(CONVERSATIONS, data())) return;
+      if (!isTooFull(CONVERSATIONS, data())) return;
     }
-    while (this.all.length > 1 && !write(CONVERSATIONS, data())) {
+    while (this.all.length > 1 && isTooFull(CONVERSATIONS, data())) {
       const oldest = this.all.findLastIndex((one) => one !== this.current);
       this.all.splice(oldest, 1);
     }
   }
 }
 
-export function apiKey() {
-  return sessionStorage.getItem("bottega.key") ?? "";
+let key = "";
+try {
+  key = sessionStorage.getItem("bottega.key") ?? "";
+} catch {
+  // Storage may be forbidden; the key lasts as long as the page.
 }
 
-export function keepApiKey(key) {
-  sessionStorage.setItem("bottega.key", key);
+export const apiKey = () => key;
+
+export function keepApiKey(given) {
+  key = given;
+  try {
+    sessionStorage.setItem("bottega.key", given);
+  } catch {
+    // As above.
+  }
 }
