@@ -1,7 +1,7 @@
-"""The one dial: from `--size` (a depth) follow width, heads, vocabulary, batch, learning rate and token budget.
+"""The one dial: from a size follow depth, width, heads, vocabulary, batch, learning rate and token budget.
 
-The rule is stated in `docs/dial.md` with the measurements behind it. It imports nothing, so that
-the tokenizer, the data and the training room read the same numbers.
+A size stands for a depth; the rest follows by the rules below, and `docs/dial.md` has the measurements
+behind them. This module imports nothing heavy, so that every room can read the same numbers.
 """
 
 from __future__ import annotations
@@ -10,36 +10,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 Size = Literal["tiny", "small", "base"]
+HEAD_SIZE = 64
 
 
 @dataclass(frozen=True)
 class Dial:
-    """What follows from the size."""
+    """What follows from a depth. Only the budgets are chosen freely: they decide how long a size takes."""
 
     layers: int
-    vocab_size: int
     pretrain_tokens: int
     finetune_tokens: int
 
     @property
     def hidden_size(self) -> int:
-        """48 channels per layer: width grows with depth (aspect ratio of the small models of Kaplan et al. 2020)."""
-        return 64 * self.layers
+        """32 channels per layer, in whole heads."""
+        return width(self.layers)
 
     @property
-    def num_attention_heads(self) -> int:
-        """Heads of 64 channels, at least two."""
-        return max(2, self.hidden_size // 64)
-
-    @property
-    def num_key_value_heads(self) -> int:
-        """Two query heads share a key head where they can."""
-        return self.num_attention_heads // 2 if self.num_attention_heads % 2 == 0 else self.num_attention_heads
-
-    @property
-    def intermediate_size(self) -> int:
-        """8/3 of the width (a gated layer as large as an ungated one of 4 times), in steps of 32."""
-        return -(-self.hidden_size * 8 // 3 // 32) * 32
+    def vocab_size(self) -> int:
+        """1024 tokens per layer: the embedding stays about a third of a small model."""
+        return 1024 * self.layers
 
     @property
     def context(self) -> int:
@@ -53,22 +43,37 @@ class Dial:
 
     @property
     def tokens_per_step(self) -> int:
-        """Batch, in tokens."""
-        return 8192
+        """Batch, in tokens: a short run needs many steps more than it needs quiet gradients."""
+        return 1024 * self.layers
 
     @property
     def learning_rate(self) -> float:
-        """Falls with the square root of the width."""
-        return 0.01 * (192 / self.hidden_size) ** 0.5
+        """Peak of pre-training; it falls with the square root of the width."""
+        return round(0.01 * (128 / self.hidden_size) ** 0.5, 5)
 
 
 SIZES: dict[str, Dial] = {
-    "tiny": Dial(layers=2, vocab_size=2048, pretrain_tokens=400_000, finetune_tokens=150_000),
-    "small": Dial(layers=4, vocab_size=4096, pretrain_tokens=1_600_000, finetune_tokens=500_000),
-    "base": Dial(layers=6, vocab_size=8192, pretrain_tokens=8_000_000, finetune_tokens=2_000_000),
+    "tiny": Dial(layers=2, pretrain_tokens=1_000_000, finetune_tokens=800_000),
+    "small": Dial(layers=4, pretrain_tokens=1_600_000, finetune_tokens=1_200_000),
+    "base": Dial(layers=8, pretrain_tokens=7_000_000, finetune_tokens=1_600_000),
 }
 
 
 def dial(size: str) -> Dial:
-    """The settings that follow from a size."""
+    """What follows from a size."""
     return SIZES[size]
+
+
+def width(layers: int) -> int:
+    """Channels of a model of so many layers."""
+    return max(1, round(32 * layers / HEAD_SIZE)) * HEAD_SIZE
+
+
+def key_value_heads(heads: int) -> int:
+    """Two query heads share a key head wherever they come in pairs."""
+    return heads // 2 if heads % 2 == 0 else heads
+
+
+def intermediate_size(hidden_size: int) -> int:
+    """8/3 of the width (a gated layer with the parameters of an ungated one of four times), in steps of 32."""
+    return -(-hidden_size * 8 // 3 // 32) * 32

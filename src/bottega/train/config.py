@@ -35,7 +35,7 @@ class Train(Writes, Compute):
     layers: int | None = Field(default=None, ge=1)
     """Layers of a new model (default: from the dial)."""
     hidden_size: int | None = Field(default=None, ge=16)
-    """Width of a new model, a multiple of 64 (default: 64 per layer)."""
+    """Width of a new model, a multiple of 64 (default: 32 per layer)."""
     row_length: int | None = Field(default=None, ge=8)
     """Tokens per packed row (default: from the dial, at most the model's context)."""
     tokens_per_step: int | None = Field(default=None, ge=8)
@@ -49,7 +49,7 @@ class Train(Writes, Compute):
     optimizer: OptimizerName = "muon"
     """muon (matrices of the blocks; AdamW for the rest) or adamw."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate (default: from the dial; a quarter of it for sft)."""
+    """Peak learning rate (default: from the dial; for sft less, see docs/dial.md)."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decay of the blocks' matrices, per unit of learning rate."""
     schedule: Schedule = "wsd"

@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass
 
 from bottega.checkpoint.config import ModelConfig
+from bottega.core.dial import HEAD_SIZE, intermediate_size, key_value_heads, width
 from bottega.core.errors import UserError
 from bottega.data.spec import TokensSpec
 from bottega.train.config import Train
 
-# Fine-tuning moves a trained model; a quarter of the pre-training rate was best on the quickstart.
-FINETUNE_RATE = 0.25
+# Fine-tuning moves a trained model: a lower rate, and half the batch, as conversations are few (docs/dial.md).
+FINETUNE_RATE = 0.4
+FINETUNE_BATCH = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,12 @@ def resolve(config: Train, model: ModelConfig, data: TokensSpec) -> Settings:
     """Fill in what the user left to the dial."""
     dial = config.dial
     row_length = min(config.row_length or dial.row_length, model.max_position_embeddings)
-    wanted = config.tokens_per_step or dial.tokens_per_step
+    pretrains = config.stage == "pretrain"
+    wanted = config.tokens_per_step or round(dial.tokens_per_step * (1.0 if pretrains else FINETUNE_BATCH))
     rows_per_step = max(1, wanted // row_length)
-    budget = dial.pretrain_tokens if config.stage == "pretrain" else dial.finetune_tokens
+    budget = dial.pretrain_tokens if pretrains else dial.finetune_tokens
     tokens = math.ceil(config.epochs * data.tokens) if config.epochs else config.tokens or budget
-    rate = config.learning_rate or dial.learning_rate * (1.0 if config.stage == "pretrain" else FINETUNE_RATE)
+    rate = config.learning_rate or dial.learning_rate * (1.0 if pretrains else FINETUNE_RATE)
     steps = max(1, math.ceil(tokens / (rows_per_step * row_length))) if data.documents else 0
     return Settings(steps, rows_per_step, row_length, steps * rows_per_step * row_length, rate, config)
 
@@ -43,19 +46,19 @@ def new_model_config(config: Train, vocab_size: int, special: dict[str, int | No
     """The architecture of a new model: exactly Llama's, sized by the dial."""
     dial = config.dial
     layers = config.layers or dial.layers
-    hidden = config.hidden_size or (64 * layers if config.layers else dial.hidden_size)
-    if hidden % 64:
-        raise UserError(f"hidden_size {hidden} is no multiple of 64", hint="Heads have 64 channels each.")
-    heads = hidden // 64
+    hidden = config.hidden_size or width(layers)
+    if hidden % HEAD_SIZE:
+        raise UserError(f"hidden_size {hidden} is no multiple of {HEAD_SIZE}", hint="A head has that many channels.")
+    heads = hidden // HEAD_SIZE
     eos = special.get("eos")
     return ModelConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,
-        intermediate_size=-(-hidden * 8 // 3 // 32) * 32,
+        intermediate_size=intermediate_size(hidden),
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        num_key_value_heads=heads // 2 if heads % 2 == 0 else 1 if heads == 3 else heads,
-        head_dim=64,
+        num_key_value_heads=key_value_heads(heads),
+        head_dim=HEAD_SIZE,
         rms_norm_eps=1e-5,
         rope_theta=10000.0,
         max_position_embeddings=max(dial.context, config.row_length or 0),
