@@ -66,13 +66,6 @@ def test_the_plan_of_the_standard_library_predicts_the_corpus(python_corpus: Pat
     assert predicted.has_conversations is found.has_conversations is True
 
 
-def test_implementations_of_one_module_are_one_family() -> None:
-    for name in ("c/_abc.py", "lib/_py_abc.py", "lib/abc.py"):
-        assert stdlib.family(name) == "abc"
-    assert stdlib.family("lib/_pydecimal.py") == stdlib.family("lib/decimal.py") == "decimal"
-    assert stdlib.family("lib/_pyrepl/__main__.py") == "repl"
-
-
 def test_families_stand_on_one_side_and_the_share_is_held(python_corpus: Path) -> None:
     train, heldout = rows(python_corpus / "train.jsonl"), rows(python_corpus / "heldout.jsonl")
     assert not {stdlib.family(row["id"]) for row in train} & {stdlib.family(row["id"]) for row in heldout}

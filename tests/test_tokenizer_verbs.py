@@ -225,7 +225,10 @@ def test_inspect_messages_shows_the_mask(trained: Path, tmp_path: Path) -> None:
     (shown,) = result.data["conversations"]
     assert sum(shown["mask"]) == result.data["trained"] and len(shown["ids"]) == result.data["count"]
     lines = tmp_path / "chat.jsonl"
-    lines.write_text((json.dumps({"messages": conversation}) + "\n") * 2)
+    conversation[0]["content"] = "tana\u2028?"  # a line's end to Python, but not to JSON lines
+    path.write_text(json.dumps(conversation))
+    (shown,) = inspect(tokenizer=trained, messages=path).data["conversations"]
+    lines.write_text((json.dumps({"messages": conversation}, ensure_ascii=False) + "\n") * 2)
     assert inspect(tokenizer=trained, messages=lines).data["conversations"] == [shown, shown]
 
 

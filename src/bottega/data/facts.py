@@ -20,6 +20,8 @@ Kind = Literal["what", "module", "parameters", "section"]
 MAX_ANSWER = 300
 _ENOUGH = 160
 """Characters after which no further sentence is added to an answer."""
+_CONSIDERED = 2_000
+"""Characters of a paragraph or a heading that are looked at: the patterns take the square of it in time."""
 _MIN_ANSWER = 20
 _MAX_PARAMETERS = 8
 _SIGNATURE = re.compile(r"^[\w.]+\s*\([^\n]*\)(\s*-+>.*)?$|^[\w.]+\(.*?\)\s*-+>|^[\w.]+\([^)]*\)\s*(--?|:)\s")
@@ -160,8 +162,8 @@ def _sentences(text: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Without the markup of reStructuredText and Markdown."""
-    text = _ROLE.sub(r"\1", text)
+    """Its beginning, without the markup of reStructuredText and Markdown."""
+    text = _ROLE.sub(r"\1", text[:_CONSIDERED])
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return re.sub(r"(`{1,2}|\*\*)(?=\S)(.+?)(?<=\S)\1", r"\2", text)
 
