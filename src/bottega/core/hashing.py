@@ -28,7 +28,8 @@ def digest_bytes(content: bytes) -> str:
 
 def digest_data(value: Any) -> str:
     """SHA-256 of a JSON-able value, independent of the order of its keys."""
-    return digest_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8"))
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return digest_bytes(text.encode("utf-8", "surrogateescape"))  # file names need not be UTF-8
 
 
 def digest_file(path: Path) -> str:

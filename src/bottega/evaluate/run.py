@@ -79,6 +79,8 @@ def _measure_text(plan: Plan, config: EvaluateModel, model: Loaded, reporter: Re
     windowing = windowing_for(decoder, tokenizer, plan.details["context"], plan.details["stride"])
     with ThreadPoolExecutor(max_workers=1) as pool:
         simple = _start_baselines(pool, config, documents)
+        if simple is not None:  # it keeps a core busy, and threads that wait for each other on too few cores crawl
+            torch.set_num_threads(max(1, resolve_threads(config.threads) - 1))
         if config.against is None:
             likelihood = _score(decoder, documents.each, windowing, "text", reporter)
             data = likelihood.as_data()
@@ -87,6 +89,7 @@ def _measure_text(plan: Plan, config: EvaluateModel, model: Loaded, reporter: Re
         data |= {"whole": documents.whole, "lossy_documents": documents.lossy}
         if simple is not None:
             data["baselines"] = simple.result().as_data()
+            torch.set_num_threads(resolve_threads(config.threads))
     return data
 
 

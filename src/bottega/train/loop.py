@@ -77,7 +77,7 @@ def fit(
         reporter.say(f"going on after step {progress.step} of {settings.steps}")
     hidden = torch.compile(model.hidden) if config.compile else model.hidden
     log = MetricsLog(folder, progress.step, config.trackers)
-    flops = flops_per_token(model.config, settings.row_length)
+    flops, peak = flops_per_token(model.config, settings.row_length), machine.peak_flops
     total, done = settings.steps * settings.rows_per_step * settings.row_length, progress.tokens
     model.train()
     with reporter.bar(config.stage, total, "tok", done) as bar:
@@ -97,7 +97,9 @@ def fit(
             progress.tokens += tokens
             progress.trained_tokens += trained
             progress.seconds += seconds
-            mfu = flops * tokens / seconds / machine.peak_flops
+            achieved = flops * tokens / seconds
+            peak = max(peak, achieved)  # a rate measured on a busy machine may be too low
+            mfu = achieved / peak
             log.write(
                 step=progress.step, tokens=progress.tokens, loss=loss, gradient_norm=norm, learning_rate=rate,
                 tokens_per_second=tokens / seconds, mfu=mfu, skipped=not accepted,

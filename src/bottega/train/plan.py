@@ -13,9 +13,10 @@ from bottega.train.config import Train
 from bottega.train.memory import train_memory
 from bottega.train.settings import Settings, flops_per_token, new_model_config, resolve
 
-# Share of the measured rate of matrix products that a training step reaches on this kind of work,
-# by width (docs/benchmarks.md); the rest goes to norms, softmax, rotation and memory traffic.
-EFFICIENCY = 0.5
+# Share of the measured rate of matrix products that a training step reaches: EFFICIENCY for a wide
+# model, half of it at HALF_WIDTH channels (docs/benchmarks.md). The rest goes to norms, softmax,
+# rotation, and products too small to fill the machine.
+EFFICIENCY, HALF_WIDTH = 0.75, 120
 STARTUP_SECONDS = 4.0
 
 
@@ -95,5 +96,10 @@ def _cost(settings: Settings, architecture: ModelConfig, data: TokensSpec, dtype
         bytes_written=4 * parameters * 4,
         peak_memory=memory.total,
         flops=flops,
-        seconds=STARTUP_SECONDS + flops / (EFFICIENCY * rate),
+        seconds=STARTUP_SECONDS + flops / (efficiency(architecture.hidden_size) * rate),
     )
+
+
+def efficiency(width: int) -> float:
+    """Share of the machine's rate of matrix products that training a model of this width reaches."""
+    return EFFICIENCY * width / (width + HALF_WIDTH)

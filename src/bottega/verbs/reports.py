@@ -40,13 +40,18 @@ def write_recipe_report(recipe: Recipe, folder: Path, steps: Sequence[Step]) -> 
 
 
 def _facts(records: dict[str, Record | None]) -> list[Fact]:
-    """The figures at the top: the evaluation's."""
+    """The figures at the top: each evaluation's, beside what they are to be held against."""
     facts = []
     for record in records.values():
         if record is None or record.verb != "eval":
             continue
-        if (bits := record.metrics.get("bits_per_byte")) is not None:
-            facts.append(Fact("Held-out text", f"{bits:.3f} bits per byte"))
+        metrics = record.metrics
+        if "baselines" in metrics:
+            rival = f"xz with the training text: {metrics['baselines']['xz_primed']:.2f}"
+            facts.append(Fact("Held-out text", f"{metrics['bits_per_byte']:.2f} bits per byte", rival))
+        for name, part in metrics.get("choice", {}).get("by_group", {}).items():
+            rival = f"answers alone {part['answers_alone']:.0%}, chance {part['chance']:.0%}"
+            facts.append(Fact(f"Questions, {name}", f"{part['accuracy']:.0%} right", rival))
     seconds = sum(record.seconds for record in records.values() if record)
     facts.append(Fact("Made in", human_seconds(seconds), "all steps together, on this machine"))
     return facts
