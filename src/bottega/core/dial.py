@@ -54,7 +54,7 @@ class Dial:
 
 SIZES: dict[str, Dial] = {
     "tiny": Dial(layers=2, pretrain_tokens=800_000, finetune_tokens=800_000),
-    "small": Dial(layers=4, pretrain_tokens=1_300_000, finetune_tokens=1_600_000),
+    "small": Dial(layers=4, pretrain_tokens=1_500_000, finetune_tokens=2_000_000),
     "base": Dial(layers=8, pretrain_tokens=7_000_000, finetune_tokens=2_000_000),
 }
 
