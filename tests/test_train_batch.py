@@ -57,7 +57,7 @@ def test_targets_are_the_masked_tokens_that_have_something_before_them(shapes: l
 def gradients(rows: list[Row], micro_batch_tokens: int) -> tuple[float, list[torch.Tensor]]:
     model = Decoder(CONFIG).initialise(torch.Generator().manual_seed(3)).double()
     machine = Machine(torch.device("cpu"), torch.float32, 1e9)
-    loss, _ = _accumulate(model.hidden, model, micro_batches(rows, micro_batch_tokens), machine)
+    loss, _ = _accumulate(model, micro_batches(rows, micro_batch_tokens), machine)
     return loss, [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
@@ -85,6 +85,6 @@ def test_packed_equals_unpacked() -> None:
 def test_a_batch_with_nothing_to_train_has_no_gradient() -> None:
     empty = Row(np.arange(5), np.zeros(5, bool), [5])
     model = Decoder(CONFIG)
-    loss, trained = _accumulate(model.hidden, model, micro_batches([empty], 100), MACHINE)
+    loss, trained = _accumulate(model, micro_batches([empty], 100), MACHINE)
     assert (loss, trained) == (0.0, 0)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -71,6 +71,13 @@ def test_golden_losses_of_fine_tuning_and_the_whole_folder(workshop: Workshop, t
     assert stops, "a chat model must know when to stop"
 
 
+@pytest.mark.slow
+def test_a_compiled_run_has_the_same_losses(workshop: Workshop, tmp_path: Path) -> None:
+    pretrain(workshop, tmp_path / "plain", tokens=8 * 256)
+    pretrain(workshop, tmp_path / "compiled", tokens=8 * 256, compile=True)
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), abs=1e-3)
+
+
 class Interrupt(Quiet):
     """A reporter whose bar raises after some steps, as a signal would between two of them."""
 
@@ -180,6 +187,6 @@ def test_the_memory_estimate_matches_what_autograd_keeps(workshop: Workshop) -> 
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
-        _accumulate(model.hidden, model, micro_batches(rows, 10**6), Machine(torch.device("cpu"), torch.float32, 1.0))
+        _accumulate(model, micro_batches(rows, 10**6), Machine(torch.device("cpu"), torch.float32, 1.0))
     tokens = sum(len(row.tokens) for row in rows)
     assert saved_values_per_token(config) * tokens * 4 == pytest.approx(sum(kept.values()), rel=0.15)

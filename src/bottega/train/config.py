@@ -79,7 +79,7 @@ class Train(Writes, Compute):
     save_every: int = Field(default=25, ge=1)
     """Steps between the states from which an interrupted run goes on."""
     compile: bool = False
-    """Use torch.compile (pays on long runs; needs a C++ compiler)."""
+    """Compile norms and feed-forward layers (a minute at the start; pays on long runs; needs a C++ compiler)."""
     when_empty: Literal["stop", "copy"] = "stop"
     """What to do when the data holds nothing to train on: stop, or copy --model unchanged."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()

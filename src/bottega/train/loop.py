@@ -19,7 +19,7 @@ from torch import nn
 from bottega.core.progress import Reporter
 from bottega.core.view import human_count
 from bottega.data.batches import Batches, Row
-from bottega.model.decoder import Decoder
+from bottega.model.decoder import Block, Decoder
 from bottega.train.batch import MicroBatch, micro_batches
 from bottega.train.guard import Guard
 from bottega.train.loss import linear_cross_entropy
@@ -75,7 +75,8 @@ def fit(
     progress = restore_state(work, model, optimizers) or fresh
     if progress.step:
         reporter.say(f"going on after step {progress.step} of {settings.steps}")
-    hidden = torch.compile(model.hidden) if config.compile else model.hidden
+    if config.compile:
+        _compile(model)
     log = MetricsLog(folder, progress.step, config.trackers)
     flops, peak = flops_per_token(model.config, settings.row_length), machine.peak_flops
     total, done = settings.steps * settings.rows_per_step * settings.row_length, progress.tokens
@@ -85,7 +86,7 @@ def fit(
             started = time.perf_counter()
             rate = _set_rate(optimizers, progress.step, settings)
             rows = batches.rows(progress.step * settings.rows_per_step, settings.rows_per_step)
-            loss, trained = _accumulate(hidden, model, micro_batches(rows, config.micro_batch_tokens), machine)
+            loss, trained = _accumulate(model, micro_batches(rows, config.micro_batch_tokens), machine)
             norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip))
             progress.step += 1
             accepted = progress.guard.accepts(progress.step, loss, norm)
@@ -115,19 +116,25 @@ def fit(
     return progress
 
 
-def _accumulate(
-    hidden: Callable[..., torch.Tensor], model: Decoder, parts: Sequence[MicroBatch], machine: Machine
-) -> tuple[float, int]:
+def _accumulate(model: Decoder, parts: Sequence[MicroBatch], machine: Machine) -> tuple[float, int]:
     """Gradients of the step's mean loss per trained token; returns that loss and the number of tokens."""
     trained = sum(len(part.targets) for part in parts)
     loss = 0.0
     for part in (part.to(machine.device) for part in parts if len(part.targets)):
         with torch.autocast(machine.device.type, machine.dtype, enabled=machine.dtype != torch.float32):
-            states = hidden(part.input_ids, segments=part.segments)[0, part.positions]
+            states = model.hidden(part.input_ids, segments=part.segments)[0, part.positions]
         summed = linear_cross_entropy(states.to(_product_type(states, machine)), model.lm_head.weight, part.targets)
         (summed / trained).backward()
         loss += float(summed.detach()) / trained
     return loss, trained
+
+
+def _compile(model: Decoder) -> None:
+    """Compile what does not depend on how a row is cut into documents; attention would be compiled anew for each cut."""
+    for block in model.model.layers:
+        assert isinstance(block, Block)
+        for part in (block.mlp, block.input_layernorm, block.post_attention_layernorm):
+            part.compile(dynamic=True)
 
 
 @torch.no_grad()
