@@ -130,7 +130,7 @@ def _accumulate(model: Decoder, parts: Sequence[MicroBatch], machine: Machine) -
 
 
 def _compile(model: Decoder) -> None:
-    """Compile what does not depend on how a row is cut into documents; attention would be compiled anew for each cut."""
+    """Compile what does not depend on how a row is cut into documents; attention would be compiled for each cut."""
     for block in model.model.layers:
         assert isinstance(block, Block)
         for part in (block.mlp, block.input_layernorm, block.post_attention_layernorm):
