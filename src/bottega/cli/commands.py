@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -212,5 +212,3 @@ def _cli_type(annotation: Any) -> Any:
         return _cli_type(typing.get_args(inner)[0])
     return str
 
-
-Command = Callable[..., None]

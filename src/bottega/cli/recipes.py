@@ -130,7 +130,9 @@ def _with_arguments(recipe: Recipe, words: list[str]) -> Recipe:
             value = next(rest, None)
             if value is None:
                 raise UserError(f"--{name} needs a value")
-        parameters[name.replace("-", "_")] = parse_scalar(value)
+        name = name.replace("-", "_")
+        # What is text by default stays text: a folder may be called `2024` or `notes #1`.
+        parameters[name] = value if isinstance(recipe.parameters.get(name), str) else parse_scalar(value)
     return with_overrides(with_parameters(recipe, parameters), overrides)
 
 

@@ -33,16 +33,16 @@ def digest_data(value: Any) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file; read once per (path, size, time of change) in a process."""
+    """SHA-256 of a file; read once per (path, size, times of change) in a process."""
     try:
         status = path.stat()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    return _digest_file(str(path.resolve()), status.st_size, status.st_mtime_ns)
+    return _digest_file(str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _digest_file(path: str, size: int, mtime_ns: int) -> str:  # noqa: ARG001 (size and time are the cache's key)
+def _digest_file(path: str, size: int, mtime_ns: int, ctime_ns: int) -> str:  # noqa: ARG001 (the cache's key)
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -59,8 +59,6 @@ def content_files(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[
             path = Path(root) / name
             # A broken link or a pipe has no content.
             if not name.startswith(".") and name not in left_out and path.is_file():
-                if not path.is_file():  # a broken link, a pipe, a socket: nothing to read
-                    continue
                 found[path.relative_to(folder).as_posix()] = path
     return dict(sorted(found.items()))
 

@@ -31,6 +31,7 @@ class Spec(Protocol):
 
 
 S = TypeVar("S", bound=Spec)
+PROCESS_BYTES = 400 * 2**20  # the interpreter with torch loaded, and the allocator's slack
 
 
 class Specs:
@@ -46,10 +47,6 @@ class Specs:
     def is_predicted(self, path: Path) -> bool:
         """Whether `path` is the output of a step that has been planned and not yet run."""
         return path.resolve() in self._predicted
-
-    def forget(self, path: Path) -> None:
-        """The artefact exists now: read it from disk from here on."""
-        self._predicted.pop(path.resolve(), None)
 
     def of(self, path: Path, kind: type[S]) -> S:
         """The spec of the artefact at `path`; raises UserError if it is missing or of another kind."""

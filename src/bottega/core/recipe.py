@@ -110,6 +110,10 @@ def recipe_from(data: Any, where: str) -> Recipe:
     patience = data.get("patience_seconds")
     if patience is not None and (isinstance(patience, bool) or not isinstance(patience, (int, float))):
         raise UserError(f"{where}: `patience_seconds` is not a number (got {patience!r})")
+    report = _mapping(data, "report", where)
+    _mapping(report, "headings", f"{where}, report")
+    if not isinstance(report.get("limits") or [], list):
+        raise UserError(f"{where}, report: `limits` is not a list of sentences")
     return Recipe(
         name,
         data["steps"],
@@ -117,7 +121,7 @@ def recipe_from(data: Any, where: str) -> Recipe:
         parameters,
         patience,
         str(data.get("smaller") or ""),
-        _mapping(data, "report", where),
+        report,
     )
 
 

@@ -78,11 +78,12 @@ def read_record(folder: Path) -> Record | None:
 def current_hash(folder: Path, record: Record) -> str:
     """Content hash of the artefact as it is now.
 
-    It is the record's own as long as every file has its size and none is younger than the record;
-    else the files are read again.
+    It is the record's own as long as every file has its size and none has changed since the record was
+    written; else the files are read again. The time is the inode's: a copy can keep an older time of its
+    content (`cp -p`), but not this one.
     """
-    written = (folder / RECORD_FILE).stat().st_mtime_ns
-    untouched = all(path.stat().st_mtime_ns <= written for path in content_files(folder, NOT_CONTENT).values())
+    written = (folder / RECORD_FILE).stat().st_ctime_ns
+    untouched = all(path.stat().st_ctime_ns <= written for path in content_files(folder, NOT_CONTENT).values())
     if untouched and record.files == _sizes(folder):
         return record.content_hash
     return digest_path(folder, NOT_CONTENT)

@@ -92,12 +92,6 @@ def render_report(title: str, sections: Sequence[Section], *, subtitle: str = ""
     return "\n".join(part for part in [*parts, "</main>", "</body>", "</html>"] if part) + "\n"
 
 
-def render_blocks(blocks: Sequence[Block]) -> str:
-    """Blocks as HTML for a page that has its own frame and uses STYLE."""
-    ids = _Ids()
-    return "\n".join(_block(block, ids) for block in blocks)
-
-
 def cell_text(value: Any) -> str:
     """A table cell for people: numbers to six digits, large integers grouped, nothing as a dash."""
     if value is None:

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 import yaml
@@ -22,6 +22,7 @@ from bottega.core.errors import UserError, did_you_mean
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what both NumPy and torch take
 
 
 class Config(BaseModel):

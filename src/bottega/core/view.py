@@ -94,7 +94,7 @@ def human_bytes(count: float) -> str:
 def human_count(count: float) -> str:
     """1234567 → '1.23 M'."""
     for unit in ("", " k", " M", " G", " T"):
-        if abs(count) < 1000:
+        if abs(count) < 999.5:  # what rounds to 1000 belongs to the next unit
             return f"{count:.3g}{unit}"
         count /= 1000
     return f"{count:.3g} P"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bottega.core.schema import Compute
+from bottega.core.schema import Compute, Seed
 
 
 class Sampled(Compute):
@@ -22,7 +22,7 @@ class Sampled(Compute):
     """Above 1 makes tokens that stand in the text already less probable."""
     stop: tuple[str, ...] = ()
     """End before this text (may be given several times)."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of the draws (default: another one each time)."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Longest answer, in tokens."""
@@ -39,6 +39,12 @@ class Generate(Sampled):
     """Put the prompt through the model's chat template."""
     system: str | None = None
     """System message of a chat."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Generate:
+        if self.system and not self.chat:
+            raise ValueError("a system message needs --chat; without it the prompt is continued as plain text")
+        return self
 
 
 class Chat(Sampled):

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottega.checkpoint.spec import ModelSpec
-from bottega.core.errors import UserError
-from bottega.core.plan import Check, Cost, Plan, Specs
+from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Specs
 from bottega.core.verb import Context, Result
 from bottega.core.view import Text
 from bottega.generate.config import Chat, Generate, Sampled
@@ -32,7 +31,7 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
     cache = spec.config.kv_cache_bytes(spec.config.max_position_embeddings, bytes_per_value=4)
     plan.cost = Cost(
         bytes_read=spec.nbytes,
-        peak_memory=spec.nbytes + cache,
+        peak_memory=PROCESS_BYTES + spec.nbytes + cache,
         seconds=LOAD_SECONDS + config.max_new_tokens * spec.nbytes / BYTES_PER_SECOND,
     )
     return plan
@@ -60,8 +59,6 @@ def run_generate(plan: Plan, context: Context) -> Result:
 
     config = plan.config
     assert isinstance(config, Generate)
-    if config.system and not config.chat:
-        raise UserError("a system message needs --chat", hint="Without it the prompt is continued as plain text.")
     generator = Generator.load(config.model, device=config.device, dtype=config.dtype, threads=config.threads)
     ids = generator.prompt_ids(config.prompt, chat=config.chat, system=config.system)
     with context.reporter.bar("generate", config.max_new_tokens, "tok") as bar:

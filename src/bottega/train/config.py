@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from bottega.core.dial import SIZES, Dial, Size
-from bottega.core.schema import Compute, Writes
+from bottega.core.schema import Compute, Seed, Writes
 from bottega.train.optimizer_names import OptimizerName
 from bottega.train.schedule import Schedule
 
@@ -65,7 +65,7 @@ class Train(Writes, Compute):
     on_bad_step: Literal["skip", "stop"] = "skip"
     """What to do when loss or gradient is not finite, or the loss spikes."""
     spike_sigma: float = Field(default=6.0, gt=0)
-    """A loss this many standard deviations above the last 128 is a spike."""
+    """A loss this many standard deviations (and half a nat) above the last 128 is a spike."""
     evaluate_every: int = Field(default=50, ge=1)
     """Steps between measurements on --heldout."""
     evaluate_tokens: int = Field(default=32768, ge=1)
@@ -84,7 +84,7 @@ class Train(Writes, Compute):
     """What to do when the data holds nothing to train on: stop, or copy --model unchanged."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where to log besides metrics.jsonl, if installed."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initial weights and of the order of the data."""
 
     @model_validator(mode="after")
@@ -97,6 +97,12 @@ class Train(Writes, Compute):
             raise ValueError("sft needs a model to start from")
         if self.when_empty == "copy" and self.model is None:
             raise ValueError("when_empty=copy needs a model to copy")
+        if self.model is not None and (self.tokenizer or self.layers or self.hidden_size):
+            raise ValueError("tokenizer, layers and hidden_size are for a new model; model brings its own")
+        if self.patience is not None and self.heldout is None:
+            raise ValueError("patience needs heldout to measure on")
+        if self.dtype == "float16":
+            raise ValueError("gradients would vanish in float16; train in float32 or bfloat16")
         return self
 
     @property

@@ -13,6 +13,7 @@ from bottega.core.errors import BottegaError
 WINDOW = 128
 WARM = 32
 MOST_IN_A_ROW = 10
+LEAST_RISE = 0.5  # nats; where the losses hardly differ, any wobble is many standard deviations
 
 
 @dataclass
@@ -49,6 +50,6 @@ class Guard:
         if len(self.recent) >= WARM:
             mean = sum(self.recent) / len(self.recent)
             deviation = math.sqrt(sum((value - mean) ** 2 for value in self.recent) / len(self.recent))
-            if loss > mean + self.sigma * deviation + 0.5:
+            if loss > mean + self.sigma * deviation + LEAST_RISE:
                 return f"the loss {loss:.3f} is a spike above {mean:.3f} ± {deviation:.3f}"
         return None

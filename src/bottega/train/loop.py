@@ -32,11 +32,11 @@ from bottega.train.state import BEST_FILE, Progress, restore_state, save_state, 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the loop computes. `peak_flops` is the measured rate of matrix products, for MFU."""
+    """Where the loop computes. `peak_flops` is the measured rate of matrix products, for MFU; None if unknown."""
 
     device: torch.device
     dtype: torch.dtype
-    peak_flops: float
+    peak_flops: float | None
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,11 @@ def fit(
 ) -> Progress:
     """Train `model` in place; go on from the newest state in `work` if there is one.
 
-    `metrics.jsonl` goes into `folder`.
-
-    Returns where the run ended. Raises BottegaError when bad steps may not, or can no longer, be skipped.
+    `metrics.jsonl` goes into `folder`. Returns where the run ended. Raises BottegaError when bad steps may not, or can no longer, be skipped.
     """
-    config = settings.config
+    config, rate = settings.config, settings.learning_rate
     optimizers = build_optimizers(
-        model,
-        config.optimizer,
-        learning_rate=settings.learning_rate,
-        weight_decay=config.weight_decay,
-        work_dtype=machine.dtype,
+        model, config.optimizer, learning_rate=rate, weight_decay=config.weight_decay, work_dtype=machine.dtype
     )
     fresh = Progress(Guard(config.spike_sigma, stop=config.on_bad_step == "stop"))
     progress = restore_state(work, model, optimizers) or fresh
@@ -99,13 +93,13 @@ def fit(
             progress.trained_tokens += trained
             progress.seconds += seconds
             achieved = flops * tokens / seconds
-            peak = max(peak, achieved)  # a rate measured on a busy machine may be too low
-            mfu = achieved / peak
+            peak = peak and max(peak, achieved)  # a rate measured on a busy machine may be too low
+            mfu = achieved / peak if peak else None
             log.write(
                 step=progress.step, tokens=progress.tokens, loss=loss, gradient_norm=norm, learning_rate=rate,
                 tokens_per_second=tokens / seconds, mfu=mfu, skipped=not accepted,
             )  # fmt: skip
-            bar.advance(tokens, f"loss {loss:.3f} · MFU {mfu:.0%}{_last_evaluation(progress)}")
+            bar.advance(tokens, _note(loss, mfu, progress))
             _between_steps(model, optimizers, settings, work, progress, between, log)
     log.close()
     _restore_best(model, work, progress)
@@ -211,5 +205,6 @@ def _restore_best(model: Decoder, work: Path, progress: Progress) -> None:
         model.load_state_dict(load_file(path), strict=False)
 
 
-def _last_evaluation(progress: Progress) -> str:
-    return f" · held-out {progress.evaluations[-1][1]:.3f}" if progress.evaluations else ""
+def _note(loss: float, mfu: float | None, progress: Progress) -> str:
+    parts = [f"loss {loss:.3f}"] + ([] if mfu is None else [f"MFU {mfu:.0%}"])
+    return " · ".join(parts + [f"held-out {value:.3f}" for _, value in progress.evaluations[-1:]])

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bottega.checkpoint.config import ModelConfig
+from bottega.core.plan import PROCESS_BYTES
 from bottega.train.sizes import CHUNK_VALUES
 
-PROCESS_BYTES = 400 * 2**20  # the interpreter with torch loaded, and the allocator's slack
 
 
 @dataclass(frozen=True)

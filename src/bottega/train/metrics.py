@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bottega.core.atomic import plain, write_text
-from bottega.core.errors import UserError
 from bottega.core.view import Chart, Series
 
 METRICS_FILE = "metrics.jsonl"
@@ -65,10 +64,8 @@ def loss_chart(path: Path, title: str) -> Chart:
 
 class _TensorBoard:
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError("tensorboard is not installed", hint="pip install 'bottega[track]'") from None
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def log(self, values: dict[str, Any]) -> None:
@@ -82,10 +79,8 @@ class _TensorBoard:
 
 class _WandB:
     def __init__(self, folder: Path) -> None:
-        try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise UserError("wandb is not installed", hint="pip install 'bottega[track]'") from None
+        import wandb  # pyright: ignore[reportMissingImports]
+
         self._run = wandb.init(project="bottega", dir=str(folder))
 
     def log(self, values: dict[str, Any]) -> None:

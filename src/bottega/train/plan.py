@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import replace
+
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.machine import facts, measure, resolve_device, resolve_dtype, resolve_threads
@@ -29,7 +32,8 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     if config.model:
         inputs["model"] = config.model
         model = specs.of(config.model, ModelSpec)
-        architecture, tokenizer_hash = model.config, model.tokenizer_hash
+        # What is trained is kept in float32, whatever it was stored in before.
+        architecture, tokenizer_hash = replace(model.config, dtype="float32"), model.tokenizer_hash
     else:
         assert config.tokenizer is not None  # the config's own validation
         inputs["tokenizer"] = config.tokenizer
@@ -38,13 +42,19 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         architecture = new_model_config(config, tokenizer.vocab_size, special, "float32")
         tokenizer_hash = tokenizer.hash
     settings = resolve(config, architecture, data)
-    dtype = resolve_dtype(config.dtype, resolve_device(config.device))
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
     plan = Plan("train", config, config.out, inputs)
     plan.checks = _checks(config, data, architecture, tokenizer_hash)
+    if config.heldout:
+        plan.checks += _heldout_checks(data, specs.of(config.heldout, TokensSpec))
+    for name in config.trackers:
+        found = importlib.util.find_spec(name) is not None
+        plan.checks.append(Check("trackers", found, f"{name} is {'' if found else 'not '}installed (bottega[track])"))
     plan.details = {"settings": settings, "architecture": architecture, "dtype": dtype}
     plan.work = _work(config, settings, architecture, data, dtype)
     plan.produces = ModelSpec.predict(architecture, tokenizer_hash=tokenizer_hash)
-    plan.cost = _cost(settings, architecture, data, dtype)
+    plan.cost = _cost(settings, architecture, data, dtype, device)
     memory, available = plan.cost.peak_memory or 0, facts().memory_available
     if available:
         detail = f"needs about {human_bytes(memory)}, {human_bytes(available)} are free"
@@ -71,6 +81,17 @@ def _checks(config: Train, data: TokensSpec, architecture: ModelConfig, tokenize
     return checks
 
 
+def _heldout_checks(data: TokensSpec, heldout: TokensSpec) -> list[Check]:
+    """A loss on other tokens, or on another kind of text, would be no measure of this training."""
+    same = data.tokenizer_hash == heldout.tokenizer_hash and data.vocab_size == heldout.vocab_size
+    alike = data.chat == heldout.chat or not heldout.documents
+    kind = "conversations" if heldout.chat else "plain text"
+    return [
+        Check("held-out tokenizer", same, "shared with the data" if same else "heldout was prepared with another one"),
+        Check("held-out data", alike, kind if heldout.documents else "no documents: nothing is measured on it"),
+    ]
+
+
 def _work(config: Train, settings: Settings, architecture: ModelConfig, data: TokensSpec, dtype: str) -> list[str]:
     if not settings.steps:
         return ["copy the model: there is nothing to train on"]
@@ -85,18 +106,21 @@ def _work(config: Train, settings: Settings, architecture: ModelConfig, data: To
     ]
 
 
-def _cost(settings: Settings, architecture: ModelConfig, data: TokensSpec, dtype: str) -> Cost:
+def _cost(settings: Settings, architecture: ModelConfig, data: TokensSpec, dtype: str, device: str) -> Cost:
     parameters = architecture.parameter_count()
     flops = flops_per_token(architecture, settings.row_length) * settings.tokens
     rates = measure(threads=resolve_threads(settings.config.threads))
     rate = rates.bfloat16 if dtype == "bfloat16" else rates.float32
-    memory = train_memory(architecture, settings.config.micro_batch_tokens, settings.config.optimizer, dtype)
+    step_tokens = settings.rows_per_step * settings.row_length
+    at_once = max(settings.row_length, min(settings.config.micro_batch_tokens, step_tokens))
+    memory = train_memory(architecture, at_once, settings.config.optimizer, dtype)
+    seconds = STARTUP_SECONDS + flops / (efficiency(architecture.hidden_size) * rate)
     return Cost(
         bytes_read=data.tokens * 2 + (4 * parameters if settings.config.model else 0),
         bytes_written=4 * parameters * 4,
         peak_memory=memory.total,
         flops=flops,
-        seconds=STARTUP_SECONDS + flops / (efficiency(architecture.hidden_size) * rate),
+        seconds=seconds if device == "cpu" else None,  # only the CPU's rates are measured
     )
 
 

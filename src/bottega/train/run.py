@@ -50,8 +50,8 @@ def run_train(plan: Plan, context: Context) -> Result:
     )
     progress = fit(model, batches, settings, machine, context.out, context.work, context.reporter, between)
     data = _metrics(progress, settings, batches, model.config)
-    _write_model(context.out, model, source, tokenizer)
-    _write_card(config, context, model.config, data)
+    _write_model(context.out, model, plan.details["architecture"], source, tokenizer)
+    _write_card(config, context, plan.details["architecture"], data)
     if config.prompts and between.sample:
         between.sample(progress.step)
     return Result(data, _view(data, context.out))
@@ -59,6 +59,8 @@ def run_train(plan: Plan, context: Context) -> Result:
 
 def _machine(config: Train, dtype: str) -> Machine:
     device = torch.device(resolve_device(config.device))
+    if device.type != "cpu":
+        return Machine(device, DTYPES[dtype], None)
     rates = measure()
     return Machine(device, DTYPES[dtype], rates.bfloat16 if dtype == "bfloat16" else rates.float32)
 
@@ -75,6 +77,8 @@ def _evaluation(config: Train, settings: Settings, model: Decoder, machine: Mach
     if config.heldout is None:
         return None
     heldout = Batches(config.heldout, row_length=settings.row_length, seed=0)
+    if not heldout.epoch_rows:  # a small folder of documents may leave nothing to hold out
+        return None
     rows = heldout.rows(0, min(heldout.epoch_rows, max(1, config.evaluate_tokens // settings.row_length)))
     return lambda: mean_loss(model, rows, machine, config.micro_batch_tokens)
 
@@ -116,15 +120,15 @@ def _write_card(config: Train, context: Context, model: ModelConfig, data: dict[
     write_card(context.out, model, text, context.record(data))
 
 
-def _write_model(folder: Path, model: Decoder, source: Path, tokenizer: Tokenizer) -> None:
+def _write_model(folder: Path, model: Decoder, config: ModelConfig, source: Path, tokenizer: Tokenizer) -> None:
     write_tensors(folder, {name: tensor.cpu() for name, tensor in weights_of(model).items()})
-    stops = sorted(tokenizer.stop_ids) or list(model.config.eos_token_id)
+    stops = sorted(tokenizer.stop_ids) or list(config.eos_token_id)
     generation = {"eos_token_id": stops if len(stops) != 1 else stops[0]} if stops else {}
-    write_model_files(folder, model.config, generation=generation, tokenizer_folder=source)
+    write_model_files(folder, config, generation=generation, tokenizer_folder=source)
 
 
 def _metrics(progress: Progress, settings: Settings, batches: Batches, config: ModelConfig) -> dict[str, Any]:
-    heldout = [loss for _, loss in progress.evaluations]
+    last = progress.evaluations[-1][1] if progress.evaluations else None
     return {
         "steps": progress.step,
         "tokens": progress.tokens,
@@ -132,7 +136,7 @@ def _metrics(progress: Progress, settings: Settings, batches: Batches, config: M
         "parameters": config.parameter_count(),
         "passes": round(progress.tokens / batches.epoch_tokens, 3),
         "loss": progress.guard.recent[-1] if progress.guard.recent else math.nan,
-        "heldout_loss": heldout[-1] if heldout else None,
+        "heldout_loss": last if progress.best_loss is None else progress.best_loss,  # of the weights that are kept
         "skipped_steps": progress.guard.skipped,
         "stopped_early": progress.stopped_early,
         "seconds": round(progress.seconds, 1),

@@ -23,12 +23,12 @@ MOST_UNITS = 40
 
 def write_recipe_report(recipe: Recipe, folder: Path, steps: Sequence[Step]) -> Path:
     """Write `report.html` into the recipe's folder, a section per step that has something to show."""
-    sections = []
+    sections, headings = [], recipe.report.get("headings") or {}
     records = {step.name: read_record(step.plan.out) for step in steps if step.plan.out}
     for step in steps:
         blocks = report_of(step.verb, step.plan.out) if step.plan.out else []
         if blocks:
-            sections.append(Section(recipe.report.get("headings", {}).get(step.name, step.name), blocks))
+            sections.append(Section(str(headings.get(step.name, step.name)), blocks))
     if limits := recipe.report.get("limits"):
         sections.append(Section("What it cannot do", [Text(str(line)) for line in limits]))
     sections.append(Section("How it was made", [_steps_table(records), _environment_table(records)]))
