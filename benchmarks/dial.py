@@ -1,4 +1,4 @@
-"""One point of docs/dial.md: a model of given shape, trained for a given amount of computation on the quickstart's corpus.
+"""One point of docs/dial.md: a model of given shape, trained with given computation on the quickstart's corpus.
 
     python benchmarks/dial.py --corpus workspace/quickstart/corpus --layers 4 --hidden-size 128 --flops 1.4e13
     python benchmarks/dial.py --corpus workspace/quickstart/corpus --layers 4 --hidden-size 128 --flops 1.4e13 \\
@@ -66,8 +66,8 @@ def pretrain(options: argparse.Namespace, folder: Path) -> None:
     heldout = TokensSpec.read(folder / "heldout")
     bits = result["heldout_loss"] / math.log(2) * (heldout.tokens - heldout.documents) / heldout.text_bytes
     print(
-        f"{options.layers} × {options.hidden_size}, vocabulary {options.vocab_size}, {config.parameter_count():,} parameters: "
-        f"{tokens:,} tokens, {result['steps']} steps, {bits:.4f} bits per byte"
+        f"{options.layers} × {options.hidden_size}, vocabulary {options.vocab_size}, "
+        f"{config.parameter_count():,} parameters: {tokens:,} tokens, {result['steps']} steps, {bits:.4f} bits per byte"
     )
 
 
