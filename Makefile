@@ -20,17 +20,20 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RECIPE := $(WORKSPACE)/quickstart
+# Spaces in a folder's name, for the shell; not quotes, which would keep it from reading ~.
+space := $(subst ,, )
+escaped = $(subst $(space),\ ,$(1))
 
 .PHONY: run build test slow lint clean
 .DEFAULT_GOAL := run
 
 run: build
 ifneq ($(SERVE),0)
-	$(BIN)/bottega web $(RECIPE)/model --port $(PORT) --report $(RECIPE)/report.html
+	$(BIN)/bottega web $(call escaped,$(RECIPE)/model) --port $(PORT) --report $(call escaped,$(RECIPE)/report.html)
 endif
 
 build: $(VENV)/.installed
-	$(BIN)/bottega run quickstart --size $(SIZE) --text $(TEXT) --workspace $(WORKSPACE)
+	$(BIN)/bottega run quickstart --size $(SIZE) --text $(call escaped,$(TEXT)) --workspace $(call escaped,$(WORKSPACE))
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -90,6 +90,10 @@ def test_help_lists_every_verb(bottega: Call) -> None:
         ("run quickstart --size tiny base.sede=1", ["step base: unknown setting 'sede'", "Did you mean 'seed'?"]),
         ("run --size tiny quickstart", ["no recipe is named"]),
         ("run quickstart --text nowhere", ["there is no such file or folder"]),
+        ("run quickstart --text 2024", ["there is no such file or folder"]),
+        ("run quickstart --text [draft]#1", ["there is no such file or folder"]),
+        ("generate nowhere --prompt x --system y", ["needs --chat"]),
+        ("generate nowhere --prompt x --seed 99999999999999999999", ["seed", "less than"]),
         ("recipes copy quickstrat", ["Did you mean 'quickstart'?"]),
     ],
 )

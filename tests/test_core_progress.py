@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bottega.core import progress
 from bottega.core.progress import Lines, Quiet, Rich
+from bottega.core.view import human_count
 
 
 class Clock:
@@ -64,6 +65,11 @@ def test_a_terminal_shows_name_share_and_note_and_prints_lines_as_they_are() -> 
         reporter.say("a [red]line[/red]")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
     assert "a [red]line[/red]" in text and "100%" in text and "train" in text and "loss 1.25" in text
+
+
+def test_counts_have_three_digits_and_a_unit() -> None:
+    found = [human_count(count) for count in (0, 999, 999.4, 999.6, 1234, 999_499, 999_700, 2e15)]
+    assert found == ["0", "999", "999", "1 k", "1.23 k", "999 k", "1 M", "2 P"]
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

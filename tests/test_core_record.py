@@ -108,6 +108,17 @@ def test_a_touched_artefact_is_read_again(artefact: Path) -> None:
     assert input_entry(artefact)["sha256"] == current_hash(artefact, found)
 
 
+def test_a_file_put_in_its_place_with_an_older_time_is_read_again(artefact: Path) -> None:
+    found = read_record(artefact)
+    assert found is not None
+    weights = artefact / "weights.bin"
+    before = weights.stat()
+    time.sleep(0.02)  # the clock of the file system has ticked
+    weights.write_bytes(b"54321")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` does
+    assert current_hash(artefact, found) != found.content_hash
+
+
 def test_a_missing_or_added_file_changes_the_hash(artefact: Path) -> None:
     found = read_record(artefact)
     assert found is not None

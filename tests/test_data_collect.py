@@ -178,6 +178,7 @@ def test_one_book_is_split_in_parts_and_the_manifest_says_why_there_is_no_fine_t
     book = tmp_path / "book.txt"
     book.write_text("\n\n".join(f"Sentence {i} of a story about {i * i}." for i in range(3000)))
     manifest = collect(source=str(book), out=tmp_path / "out")
+    assert manifest["dropped"]["near_duplicate_bytes"] == 0
     assert 0.05 < manifest["split"]["share"] <= 0.085
     assert manifest["conversations"]["count"] == manifest["questions"]["count"] == 0
     assert "no fine-tuning" in manifest["fine_tuning"]

@@ -28,6 +28,8 @@ from bottega.verbs.registry import VERBS
         ("stesp: {}\nsteps: {a: {verb: x}}", "unknown key 'stesp'"),
         ("parameters: 3\nsteps: {a: {verb: x}}", "`parameters` is not a mapping"),
         ("report: text\nsteps: {a: {verb: x}}", "`report` is not a mapping"),
+        ("report: {headings: text}\nsteps: {a: {verb: x}}", "report: `headings` is not a mapping"),
+        ("report: {limits: text}\nsteps: {a: {verb: x}}", "`limits` is not a list"),
         ("patience_seconds: long\nsteps: {a: {verb: x}}", "is not a number"),
         ("parameters: {a: 1}\nsteps: {a: {verb: x}}", "'a' is a step and a parameter"),
         ("steps: {a: {verb: x}, a: {verb: y}}", "the key 'a' is given twice"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,26 @@ from safetensors.torch import load_file
 
 from bottega import verbs
 from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.folder import ModelFolder
+from bottega.checkpoint.writer import write_model_files, write_tensors
 from bottega.core.atomic import partial_path
 from bottega.core.errors import BottegaError, UserError
+from bottega.core.plan import Specs
 from bottega.core.progress import Quiet
 from bottega.model.decoder import Decoder
 from bottega.train.batch import micro_batches
+from bottega.train.config import Train
 from bottega.train.loop import Machine, _accumulate
 from bottega.train.memory import saved_values_per_token
 from bottega.train.metrics import read_metrics
+from bottega.train.plan import plan_train
 from conftest import Workshop
 
 TINY: dict[str, Any] = {
     "layers": 1, "hidden_size": 64, "row_length": 64, "tokens_per_step": 256, "tokens": 20 * 256, "threads": 1,
     "dtype": "float32", "save_every": 4,
 }  # fmt: skip
+TUNED = {name: value for name, value in TINY.items() if name not in ("layers", "hidden_size")}  # the model has its own
 
 # Losses of the first, tenth and twentieth step. They change when the arithmetic of a stage changes, and then
 # the change must be meant.
@@ -57,7 +64,7 @@ def test_golden_losses_of_pretraining(workshop: Workshop, tmp_path: Path, optimi
 
 def test_golden_losses_of_fine_tuning_and_the_whole_folder(workshop: Workshop, tmp_path: Path) -> None:
     pretrain(workshop, tmp_path / "base", learning_rate=3e-3)
-    settings = {**TINY, "learning_rate": 1e-3}
+    settings = {**TUNED, "learning_rate": 1e-3}
     verbs.train(stage="sft", data=workshop.conversations, model=tmp_path / "base", out=tmp_path / "chat", **settings)
     got = losses(tmp_path / "chat")
     assert (got[0], got[9], got[19]) == pytest.approx(GOLDEN["sft", "muon"], abs=2e-3)
@@ -121,6 +128,7 @@ def test_early_stopping_keeps_the_best_weights(workshop: Workshop, tmp_path: Pat
     assert data["stopped_early"] and data["steps"] < 20
     rows = [row["heldout_loss"] for row in read_metrics(tmp_path / "model" / "metrics.jsonl") if "heldout_loss" in row]
     assert min(rows) == rows[-3]
+    assert data["heldout_loss"] == rows[-3], "the loss of the weights that are kept"
     found = verbs.eval(model=str(tmp_path / "model"), text=workshop.corpus, context=64, threads=1)
     worse = pretrain(
         workshop, tmp_path / "last", learning_rate=0.3, optimizer="adamw", schedule="constant", warmup=0.0,
@@ -148,6 +156,11 @@ def test_data_of_another_tokenizer_is_refused(workshop: Workshop, tmp_path: Path
         ({"stage": "sft"}, "model to start from"),
         ({"hidden_size": 100}, "multiple of 64"),
         ({"trackers": ["wandb"]}, "wandb is not installed"),
+        ({"patience": 2}, "patience needs heldout"),
+        ({"dtype": "float16"}, "float32 or bfloat16"),
+        ({"seed": -1}, "seed"),
+        ({"model": "base"}, "for a new model"),
+        ({"heldout": "nowhere"}, "nowhere"),
     ],
 )
 def test_wrong_settings_are_said(workshop: Workshop, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -157,10 +170,48 @@ def test_wrong_settings_are_said(workshop: Workshop, tmp_path: Path, settings: d
     assert not (tmp_path / "model").exists()
 
 
+def test_heldout_tokens_must_fit_the_data(workshop: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="held-out data: conversations"):
+        pretrain(workshop, tmp_path / "model", heldout=workshop.conversations)
+    verbs.tokenizer_train(data=workshop.corpus, vocab_size=300, out=tmp_path / "other")
+    verbs.data_prepare(data=workshop.corpus, tokenizer=tmp_path / "other", split="heldout", out=tmp_path / "heldout")
+    with pytest.raises(UserError, match="held-out tokenizer"):
+        pretrain(workshop, tmp_path / "model", heldout=tmp_path / "heldout")
+
+
+def test_held_out_tokens_that_measure_nothing_are_refused_by_the_plan(workshop: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_text("\n\n".join(f"A paragraph without a heading, number {n}." for n in range(99)))
+    verbs.data_collect(source=str(tmp_path / "plain.txt"), out=tmp_path / "corpus")
+    verbs.data_prepare(data=tmp_path / "corpus", tokenizer=workshop.tokenizer, kind="chat", out=tmp_path / "empty")
+    with pytest.raises(UserError, match="held-out data: nothing to measure on"):
+        pretrain(workshop, tmp_path / "model", heldout=tmp_path / "empty")
+
+
+def test_a_fine_tuned_model_says_the_precision_it_is_stored_in(workshop: Workshop, tmp_path: Path) -> None:
+    pretrain(workshop, tmp_path / "base", tokens=256)
+    base, half = ModelFolder.open(tmp_path / "base"), tmp_path / "half"
+    half.mkdir()
+    write_tensors(half, {name: tensor.load().bfloat16() for name, tensor in base.tensors.items()})
+    write_model_files(half, replace(base.config, dtype="bfloat16"), tokenizer_folder=tmp_path / "base")
+    verbs.train(stage="sft", data=workshop.conversations, model=half, out=tmp_path / "chat", **TUNED)
+    stored = {str(tensor.load().dtype) for tensor in ModelFolder.open(tmp_path / "chat").tensors.values()}
+    assert stored == {f"torch.{ModelFolder.open(tmp_path / 'chat').config.dtype}"}
+
+
+def test_the_plan_counts_the_memory_of_what_passes_at_once(workshop: Workshop, tmp_path: Path) -> None:
+    def memory(**settings: Any) -> int:
+        values = {"data": workshop.tokens, "tokenizer": workshop.tokenizer, "out": tmp_path / "m", **TINY, **settings}
+        return plan_train(Train.parse(values), Specs()).cost.peak_memory or 0
+
+    assert memory(micro_batch_tokens=8192) == memory(micro_batch_tokens=256)  # a step has 256
+    assert memory(micro_batch_tokens=128) < memory(micro_batch_tokens=256)
+    assert memory(micro_batch_tokens=8) == memory(micro_batch_tokens=64)  # a row has 64
+
+
 def test_plain_text_is_no_data_for_fine_tuning(workshop: Workshop, tmp_path: Path) -> None:
     pretrain(workshop, tmp_path / "base", tokens=256)
     with pytest.raises(UserError, match="sft on plain text"):
-        verbs.train(stage="sft", data=workshop.tokens, model=tmp_path / "base", out=tmp_path / "chat", **TINY)
+        verbs.train(stage="sft", data=workshop.tokens, model=tmp_path / "base", out=tmp_path / "chat", **TUNED)
 
 
 def test_a_diverging_run_stops_and_says_so(workshop: Workshop, tmp_path: Path) -> None:

@@ -211,4 +211,3 @@ def _cli_type(annotation: Any) -> Any:
     if origin is Annotated:
         return _cli_type(typing.get_args(inner)[0])
     return str
-

@@ -292,7 +292,12 @@ class _Collection:
                 # For people; the first of many are enough.
                 "heldout_units": sorted(self.heldout)[:100],
             },
-            "dropped": {"exact_duplicate_documents": self.exact, "near_duplicate_blocks": 0, **self.dropped},
+            "dropped": {
+                "exact_duplicate_documents": self.exact,
+                "near_duplicate_blocks": 0,
+                "near_duplicate_bytes": 0,
+                **self.dropped,
+            },
             "conversations": {"count": sum(kinds.values()), "kinds": dict(kinds), "beyond_limit": train.beyond},
             "questions": {
                 "count": len(asked),

@@ -57,25 +57,24 @@ def fit(
     reporter: Reporter,
     between: Between,
 ) -> Progress:
-    """Train `model` in place; go on from the newest state in `work` if there is one.
+    """Train `model` in place; going on from the newest state in `work`, if any; `metrics.jsonl` goes into `folder`.
 
-    `metrics.jsonl` goes into `folder`. Returns where the run ended. Raises BottegaError when bad steps may not, or can no longer, be skipped.
+    Returns where the run ended. Raises BottegaError when bad steps may not, or can no longer, be skipped.
     """
     config, rate = settings.config, settings.learning_rate
     optimizers = build_optimizers(
         model, config.optimizer, learning_rate=rate, weight_decay=config.weight_decay, work_dtype=machine.dtype
     )
-    fresh = Progress(Guard(config.spike_sigma, stop=config.on_bad_step == "stop"))
-    progress = restore_state(work, model, optimizers) or fresh
+    guard = Guard(config.spike_sigma, stop=config.on_bad_step == "stop")
+    progress = restore_state(work, model, optimizers) or Progress(guard)
     if progress.step:
         reporter.say(f"going on after step {progress.step} of {settings.steps}")
     if config.compile:
         _compile(model)
     log = MetricsLog(folder, progress.step, config.trackers)
     flops, peak = flops_per_token(model.config, settings.row_length), machine.peak_flops
-    total, done = settings.steps * settings.rows_per_step * settings.row_length, progress.tokens
     model.train()
-    with reporter.bar(config.stage, total, "tok", done) as bar:
+    with reporter.bar(config.stage, settings.tokens, "tok", progress.tokens) as bar:
         while progress.step < settings.steps and not progress.stopped_early:
             started = time.perf_counter()
             rate = _set_rate(optimizers, progress.step, settings)
@@ -92,9 +91,8 @@ def fit(
             progress.tokens += tokens
             progress.trained_tokens += trained
             progress.seconds += seconds
-            achieved = flops * tokens / seconds
-            peak = peak and max(peak, achieved)  # a rate measured on a busy machine may be too low
-            mfu = achieved / peak if peak else None
+            peak = peak and max(peak, flops * tokens / seconds)  # a rate measured on a busy machine may be too low
+            mfu = flops * tokens / seconds / peak if peak else None
             log.write(
                 step=progress.step, tokens=progress.tokens, loss=loss, gradient_norm=norm, learning_rate=rate,
                 tokens_per_second=tokens / seconds, mfu=mfu, skipped=not accepted,

@@ -13,7 +13,6 @@ from bottega.core.plan import PROCESS_BYTES
 from bottega.train.sizes import CHUNK_VALUES
 
 
-
 @dataclass(frozen=True)
 class TrainMemory:
     """Bytes by purpose."""

@@ -83,12 +83,13 @@ def _checks(config: Train, data: TokensSpec, architecture: ModelConfig, tokenize
 
 def _heldout_checks(data: TokensSpec, heldout: TokensSpec) -> list[Check]:
     """A loss on other tokens, or on another kind of text, would be no measure of this training."""
-    same = data.tokenizer_hash == heldout.tokenizer_hash and data.vocab_size == heldout.vocab_size
-    alike = data.chat == heldout.chat or not heldout.documents
-    kind = "conversations" if heldout.chat else "plain text"
+    hashes = data.tokenizer_hash, heldout.tokenizer_hash  # empty where it is not known before the run
+    same = not all(hashes) or hashes[0] == hashes[1]
+    empty = heldout.exact and not heldout.trained_tokens
+    kind = "nothing to measure on" if empty else "conversations" if heldout.chat else "plain text"
     return [
         Check("held-out tokenizer", same, "shared with the data" if same else "heldout was prepared with another one"),
-        Check("held-out data", alike, kind if heldout.documents else "no documents: nothing is measured on it"),
+        Check("held-out data", data.chat == heldout.chat and not empty, kind),
     ]
 
 

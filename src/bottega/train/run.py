@@ -77,8 +77,6 @@ def _evaluation(config: Train, settings: Settings, model: Decoder, machine: Mach
     if config.heldout is None:
         return None
     heldout = Batches(config.heldout, row_length=settings.row_length, seed=0)
-    if not heldout.epoch_rows:  # a small folder of documents may leave nothing to hold out
-        return None
     rows = heldout.rows(0, min(heldout.epoch_rows, max(1, config.evaluate_tokens // settings.row_length)))
     return lambda: mean_loss(model, rows, machine, config.micro_batch_tokens)
 

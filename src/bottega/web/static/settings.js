@@ -14,6 +14,7 @@ export class Settings {
     this.onChange = onChange;
     this.fill();
     form.addEventListener("input", () => this.take());
+    form.addEventListener("change", (event) => event.target.reportValidity());
     form.addEventListener("submit", (event) => event.preventDefault());
     document.getElementById("reset-settings").addEventListener("click", () => this.set({ ...DEFAULTS }));
     opener.addEventListener("click", () => this.toggle());
@@ -46,7 +47,8 @@ export class Settings {
     for (const name of Object.keys(DEFAULTS)) {
       const field = form.elements[name];
       if (field.type === "checkbox") values[name] = field.checked;
-      else if (field.type === "number") values[name] = field.checkValidity() && field.value !== "" ? Number(field.value) : null;
+      else if (field.type === "number" && !field.checkValidity()) continue; // the last good value stays; the browser says why
+      else if (field.type === "number") values[name] = field.value === "" ? null : Number(field.value);
       else values[name] = field.value;
     }
     this.values = values;
