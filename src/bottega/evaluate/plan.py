@@ -44,13 +44,13 @@ def plan_evaluate(config: EvaluateModel, specs: Specs) -> Plan:
     model = specs.of(Path(config.model), ModelSpec)
     plan.inputs["model"] = _folder(config.model, specs)
     plan.checks = _model_checks(config, model, specs)
-    longest = [model.config.max_position_embeddings]
+    longest = [model.config.context_length]
     configs = [model.config]
     if config.against is not None:
         reference = specs.of(Path(config.against), ModelSpec)
         plan.inputs["against"] = _folder(config.against, specs)
         plan.checks.append(_comparison_check(config, model, reference, specs))
-        longest.append(reference.config.max_position_embeddings)
+        longest.append(reference.config.context_length)
         configs.append(reference.config)
     context = config.context or min(*longest, DEFAULT_CONTEXT)
     stride = config.stride or max(1, context // 2)

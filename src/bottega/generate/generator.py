@@ -104,7 +104,7 @@ class Generator:
     @property
     def context_length(self) -> int:
         """Most tokens, prompt and answer together."""
-        return self.config.max_position_embeddings
+        return self.config.context_length
 
     def prompt_ids(self, prompt: str, *, chat: bool, system: str | None = None) -> list[int]:
         """Token ids of a text to continue, or of a question to answer."""

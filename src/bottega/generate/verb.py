@@ -28,7 +28,7 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
         Check("chat template", spec.template is not None or not needs_template, "needed for a chat"),
     ]
     plan.work = [f"load {config.model}, then up to {config.max_new_tokens} tokens"]
-    cache = spec.config.kv_cache_bytes(spec.config.max_position_embeddings, bytes_per_value=4)
+    cache = spec.config.kv_cache_bytes(spec.config.context_length, bytes_per_value=4)
     plan.cost = Cost(
         bytes_read=spec.nbytes,
         peak_memory=PROCESS_BYTES + spec.nbytes + cache,

@@ -22,7 +22,7 @@ from bottega.data.batches import Batches
 from bottega.generate.generator import Generator
 from bottega.generate.sampling import Sampling
 from bottega.model.decoder import Decoder
-from bottega.model.load import DTYPES, load_decoder
+from bottega.model.load import DTYPES, load_decoder, stored_tensors
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.config import Train
 from bottega.train.loop import Between, Machine, fit, mean_loss
@@ -119,7 +119,7 @@ def _write_card(config: Train, context: Context, model: ModelConfig, data: dict[
 
 
 def _write_model(folder: Path, model: Decoder, config: ModelConfig, source: Path, tokenizer: Tokenizer) -> None:
-    write_tensors(folder, {name: tensor.cpu() for name, tensor in weights_of(model).items()})
+    write_tensors(folder, stored_tensors(config, {name: tensor.cpu() for name, tensor in weights_of(model).items()}))
     stops = sorted(tokenizer.stop_ids) or list(config.eos_token_id)
     generation = {"eos_token_id": stops if len(stops) != 1 else stops[0]} if stops else {}
     write_model_files(folder, config, generation=generation, tokenizer_folder=source)
