@@ -245,7 +245,8 @@ def test_names_without_the_models_prefix_are_known(folders: Any, tmp_path: Path)
     """The first GPT-2 and BLOOM files have no `transformer.`, and buffers that nobody needs."""
     from safetensors.torch import save_file
 
-    tensors = {key.removeprefix("transformer."): value for key, value in load_file(folders("gpt2") / "model.safetensors").items()}
+    stored = load_file(folders("gpt2") / "model.safetensors")
+    tensors = {key.removeprefix("transformer."): value for key, value in stored.items()}
     tensors["h.0.attn.bias"] = torch.ones(1, 1, 4, 4)
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text((folders("gpt2") / "config.json").read_text())

@@ -324,7 +324,7 @@ def _values(cls: type[ModelConfig], family: Family, data: Mapping[str, Any]) -> 
     hidden, heads = values.get("hidden_size"), values.get("num_attention_heads")
     if values.get("num_key_value_heads") is None:
         values["num_key_value_heads"] = heads
-    if values.get("intermediate_size") is None and family.widening and _is_int(hidden):
+    if values.get("intermediate_size") is None and family.widening and isinstance(hidden, int):
         values["intermediate_size"] = family.widening * hidden
     if values.get("head_dim") is None and hidden is not None and heads is not None:
         values["head_dim"] = _head_dim(hidden, heads)
@@ -420,7 +420,9 @@ def _rotary_problems(config: ModelConfig) -> Iterator[str]:
         return
     turned = int(config.head_dim * share)
     if turned % 2 or not turned:
-        yield f"head_dim {config.head_dim} is odd; rotary positions turn pairs" if share == 1 else (
-            f"{turned} channels of a head are turned, which are no pairs"
+        yield (
+            f"head_dim {config.head_dim} is odd; rotary positions turn pairs"
+            if share == 1
+            else (f"{turned} channels of a head are turned, which are no pairs")
         )
     yield from rope_problems(config.rope_scaling, turned // 2)

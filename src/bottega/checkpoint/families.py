@@ -148,21 +148,17 @@ def _gemma2(config: ModelConfig, **changes: Any) -> Switches:
 
 def _gemma3(config: ModelConfig) -> Switches:
     pattern = _count(config, "sliding_window_pattern", 6) or 6
-    windows = _windows(config, lambda layer: (layer + 1) % pattern != 0)
+    slides = _slides(config, lambda layer: (layer + 1) % pattern != 0)
     local = _rope(config, theta=config.rope_local_theta, scaled=False)
     return _gemma2(
         config,
-        windows=windows,
+        windows=_windows(config, lambda layer: slides[layer]),
         query_key_norm="head",
         score_cap=_cap(config, "attn_logit_softcapping", None),
         logit_cap=_cap(config, "final_logit_softcapping", None),
         ropes={"global": _rope(config), "local": local},
-        layer_ropes=tuple("global" if sees_all else "local" for sees_all in _sees_all(config, pattern)),
+        layer_ropes=tuple("local" if slide else "global" for slide in slides),
     )
-
-
-def _sees_all(config: ModelConfig, pattern: int) -> list[bool]:
-    return [not slides for slides in _slides(config, lambda layer: (layer + 1) % pattern != 0)]
 
 
 def _olmo2(config: ModelConfig) -> Switches:
@@ -304,8 +300,8 @@ _INVERSE_FREQUENCIES = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", 
 _WINDOW = frozenset({"sliding_window", "layer_types"})
 _QWEN = _WINDOW | {"use_sliding_window", "max_window_layers"}
 _QWEN_EXPERTS = frozenset(
-    {"num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob", "decoder_sparse_step"}
-    | {"mlp_only_layers"}
+    {"num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob"}
+    | {"decoder_sparse_step", "mlp_only_layers"}
 )
 _GEMMA = _WINDOW | {
     "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention",

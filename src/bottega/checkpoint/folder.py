@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from bottega.checkpoint.adapter import open_adapters
 from bottega.checkpoint.config import ModelConfig, read_json, tensor_shapes
 from bottega.checkpoint.families import Family
 from bottega.checkpoint.header import (
@@ -23,6 +24,7 @@ from bottega.checkpoint.hub import locate
 from bottega.checkpoint.tensors import LazyTensor, load_legacy, map_tensors
 from bottega.checkpoint.writer import GENERATION_FILE
 from bottega.core.errors import UserError
+from bottega.core.plan import Check
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class ModelFolder:
     generation_config: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, model: Path | str) -> Self:
-        """Open a folder, or `org/name[@revision]` of the hub; raises UserError.
+    def open(cls, model: Path | str, adapters: Sequence[Path | str] = ()) -> Self:
+        """Open a folder, or `org/name[@revision]` of the hub, with PEFT adapters on it; raises UserError.
 
         Reads headers only (and, where a tied output layer is stored as well, compares it).
         """
@@ -46,7 +48,10 @@ class ModelFolder:
         places = place_tensors({name: tensor.info for name, tensor in tensors.items()}, config, path)
         if config.tie_word_embeddings:
             _require_equal_head(tensors, config.family, path)
-        return cls(path, config, {name: tensors[stored] for name, stored in places.items()}, read_generation(path))
+        found = {name: tensors[stored] for name, stored in places.items()}
+        for adapter in open_adapters(adapters):
+            found = adapter.applied(found, config)
+        return cls(path, config, found, read_generation(path))
 
 
 def place_tensors(infos: Mapping[str, TensorInfo], config: ModelConfig, path: Path) -> dict[str, str]:
@@ -67,6 +72,17 @@ def place_tensors(infos: Mapping[str, TensorInfo], config: ModelConfig, path: Pa
         hint = 'If the output layer is the embedding, "tie_word_embeddings" in config.json must be true.'
     check_tensors({name: infos[place] for name, place in stored.items()}, shapes, path, hint)
     return {name: stored[name] for name in shapes}
+
+
+def adapter_checks(model: Path | str, adapters: Sequence[str]) -> list[Check]:
+    """Whether each adapter fits the model, from headers."""
+    if not adapters:
+        return []
+    try:
+        ModelFolder.open(model, adapters)
+    except UserError as error:
+        return [Check("adapter", False, f"{error.message}. {error.hint}".rstrip(". ") + ".")]
+    return [Check("adapter", True, ", ".join(adapters))]
 
 
 def read_generation(path: Path) -> dict[str, Any]:

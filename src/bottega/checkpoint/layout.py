@@ -84,9 +84,9 @@ _LAYER = "model.layers.{layer}."
 _ATTENTION, _MLP = _LAYER + "self_attn.", _LAYER + "mlp."
 
 
-def _linear(stored: str, decoder: str, shape: tuple[str, str], part: Part, bias: str, when: str = "") -> list[TensorRow]:
+def _linear(stored: str, decoder: str, shape: tuple[str, str], part: Part, bias: str) -> list[TensorRow]:
     """A linear layer of another name: weight, and bias if the switch `bias` holds ("always": always)."""
-    rows = [TensorRow(f"{stored}.weight", shape, part, when, ((f"{decoder}.weight", shape[0]),))]
+    rows = [TensorRow(f"{stored}.weight", shape, part, "", ((f"{decoder}.weight", shape[0]),))]
     if bias:
         wanted = "" if bias == "always" else bias
         rows.append(TensorRow(f"{stored}.bias", shape[:1], part, wanted, ((f"{decoder}.bias", shape[0]),)))

@@ -66,7 +66,7 @@ class Switches:
     """How many tokens, itself included, a layer's token sees (Beltagy et al. 2020, arXiv:2004.05150); None: all."""
 
     query_key_norm: Literal["none", "head", "whole"] = "none"
-    """A norm on queries and keys (Dehghani et al. 2023, arXiv:2302.05442): over each head, or over all heads at once."""
+    """A norm on queries and keys (Dehghani et al. 2023, arXiv:2302.05442): over each head, or over all at once."""
     score_scale: float | None = None
     """Factor on the scores (None: head_dim^-½)."""
     score_cap: float | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.hashing import digest_file
@@ -44,6 +45,7 @@ def plan_evaluate(config: EvaluateModel, specs: Specs) -> Plan:
     model = specs.of(Path(config.model), ModelSpec)
     plan.inputs["model"] = _folder(config.model, specs)
     plan.checks = _model_checks(config, model, specs)
+    plan.inputs |= {f"adapter.{number}": locate(adapter) for number, adapter in enumerate(config.adapter)}
     longest = [model.config.context_length]
     configs = [model.config]
     if config.against is not None:
@@ -93,6 +95,7 @@ def _dtype(config: EvaluateModel, model: ModelConfig) -> str:
 def _model_checks(config: EvaluateModel, model: ModelSpec, specs: Specs) -> list[Check]:
     checks = []
     if not specs.is_predicted(Path(config.model)):
+        checks += adapter_checks(config.model, config.adapter)
         detail = "tokenizer.json is there" if model.has_tokenizer else f"{config.model} has no tokenizer.json"
         checks.append(Check("tokenizer", model.has_tokenizer, detail))
         if config.questions is not None and config.prompt == "chat":

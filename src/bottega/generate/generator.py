@@ -19,6 +19,7 @@ from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
 from bottega.core.errors import UserError
 from bottega.core.machine import preferred_dtype, resolve_device, resolve_threads
+from bottega.core.schema import OnModel
 from bottega.generate.sampling import Sampling, choose, random_stream
 from bottega.generate.stopping import StopStrings
 from bottega.model.cache import KVCache
@@ -87,10 +88,28 @@ class Generator:
         self.decoder, self.tokenizer = decoder, tokenizer
 
     @classmethod
-    def load(cls, model: Path | str, *, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> Self:
-        """Read a model folder; its weights are packed for the machine. Raises UserError if it is none."""
+    def of(cls, config: OnModel) -> Self:
+        """What a verb's settings ask for."""
+        return cls.load(
+            config.model, adapters=config.adapter, device=config.device, dtype=config.dtype, threads=config.threads
+        )
+
+    @classmethod
+    def load(
+        cls,
+        model: Path | str,
+        *,
+        adapters: Sequence[Path | str] = (),
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+    ) -> Self:
+        """Read a model folder, with PEFT adapters on it; its weights are packed for the machine.
+
+        Raises UserError if it is no model, or an adapter does not fit it.
+        """
         torch.set_num_threads(resolve_threads(threads))
-        folder = ModelFolder.open(model)
+        folder = ModelFolder.open(model, adapters)
         place = resolve_device(device)
         name = inference_dtype(folder.config.dtype, place) if dtype == "auto" else dtype
         decoder = load_decoder(folder, device=place, dtype=DTYPES[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Specs
 from bottega.core.verb import Context, Result
@@ -26,6 +27,7 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
     plan.checks = [
         Check("tokenizer", spec.has_tokenizer, "tokenizer.json" if spec.has_tokenizer else "the folder has none"),
         Check("chat template", spec.template is not None or not needs_template, "needed for a chat"),
+        *adapter_checks(config.model, config.adapter),
     ]
     plan.work = [f"load {config.model}, then up to {config.max_new_tokens} tokens"]
     cache = spec.config.kv_cache_bytes(spec.config.context_length, bytes_per_value=4)
@@ -59,7 +61,7 @@ def run_generate(plan: Plan, context: Context) -> Result:
 
     config = plan.config
     assert isinstance(config, Generate)
-    generator = Generator.load(config.model, device=config.device, dtype=config.dtype, threads=config.threads)
+    generator = Generator.of(config)
     ids = generator.prompt_ids(config.prompt, chat=config.chat, system=config.system)
     with context.reporter.bar("generate", config.max_new_tokens, "tok") as bar:
         pieces = []

@@ -105,8 +105,8 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, hidden) → query, key, value as the projections give them, (B, T, their heads, head_dim) each."""
-        heads = (-1, self.head_dim)
-        return self.q_proj(x).unflatten(-1, heads), self.k_proj(x).unflatten(-1, heads), self.v_proj(x).unflatten(-1, heads)
+        q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        return q, k, v
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, rule: Rule, padding: Tensor | None = None) -> Tensor:
@@ -140,9 +140,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rule: Rule, padding: Tensor | None =
     allowed = visible(length, seen, rule.window, padding, q.device)
     if length == seen and rule.cap is None:
         bias = allowed if rule.slopes is None else _biased(allowed, rule.slopes, padding, q)
-        out = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k, v, attn_mask=bias, scale=rule.scale, enable_gqa=True
-        )
+        out = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=bias, scale=rule.scale, enable_gqa=True)
         return out.transpose(1, 2)
     return _by_products(q, k, v, rule, allowed, padding)
 

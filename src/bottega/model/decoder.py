@@ -28,6 +28,11 @@ from bottega.model.rope import Rotation
 class Block(nn.Module):
     """One layer: attention, then feed-forward; each is normalised before it, after it, or both, and added back."""
 
+    input_layernorm: nn.Module
+    post_attention_layernorm: nn.Module
+    pre_feedforward_layernorm: nn.Module
+    post_feedforward_layernorm: nn.Module
+
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         switches = config.switches
@@ -191,4 +196,3 @@ class Decoder(nn.Module):
             cos, sin = rotation.table(reach, length, device)
             found[kind] = cos[places], sin[places]
         return found
-

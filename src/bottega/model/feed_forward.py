@@ -1,4 +1,7 @@
-"""The feed-forward layer: gated (Shazeer 2020, arXiv:2002.05202), `down(act(gate(x)) · up(x))`, or plain, `down(act(up(x)))`."""
+"""The feed-forward layer: plain, `down(act(up(x)))`, or gated, `down(act(gate(x)) · up(x))`.
+
+Gates: Shazeer 2020, arXiv:2002.05202.
+"""
 
 from __future__ import annotations
 

@@ -156,11 +156,12 @@ def _prepared(part: nn.Module, kind: LinearKind) -> nn.Module:
     if isinstance(part, FeedForward):
         return FusedFeedForward(part, kind)
     if isinstance(part, PlainFeedForward):
-        part.up_proj, part.down_proj = _joined(kind, part.up_proj), _joined(kind, part.down_proj)
+        for name in ("up_proj", "down_proj"):
+            setattr(part, name, _joined(kind, getattr(part, name)))
     if isinstance(part, MixtureOfExperts):
         part.experts = nn.ModuleList(_prepared(expert, kind) for expert in part.experts)
         if part.shared_expert is not None:
-            part.shared_expert = _prepared(part.shared_expert, kind)
+            part.shared_expert = FusedFeedForward(part.shared_expert, kind)
     return part
 
 

@@ -51,7 +51,7 @@ class OffsetRMSNorm(RMSNorm):
 
 
 class LayerNorm(nn.LayerNorm):
-    """`(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension (Ba et al. 2016, arXiv:1607.06450)."""
+    """`(x - mean) / sqrt(variance + eps) · weight + bias` over the last dimension (Ba et al. 2016)."""
 
 
 NORMS: dict[Norm, type[RMSNorm] | type[LayerNorm]] = {

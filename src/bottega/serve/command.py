@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.plan import Check, Plan, Specs
@@ -33,7 +34,7 @@ def check_model(config: Serve, specs: Specs) -> tuple[Path, list[Check]]:
     folder = locate(config.model)
     has_tokenizer = specs.of(folder, ModelSpec).has_tokenizer
     detail = "tokenizer.json is there" if has_tokenizer else f"{folder} has no tokenizer.json"
-    return folder, [Check("tokenizer", has_tokenizer, detail)]
+    return folder, [Check("tokenizer", has_tokenizer, detail), *adapter_checks(folder, config.adapter)]
 
 
 def run_serve(plan: Plan, context: Context) -> Result:
@@ -62,7 +63,7 @@ def serve(
         from bottega.serve.app import create_app
         from bottega.serve.engine import Engine
 
-        generator = Generator.load(folder, device=config.device, dtype=config.dtype, threads=config.threads)
+        generator = Generator.of(config.model_copy(update={"model": str(folder)}))
         engine = Engine(generator, max_queue=config.max_queue)
         app = create_app(engine, config, config.name or model_name(config))
 
