@@ -62,6 +62,8 @@ def run_generate(plan: Plan, context: Context) -> Result:
     config = plan.config
     assert isinstance(config, Generate)
     generator = Generator.of(config)
+    if generator.precision_note:
+        context.reporter.say(generator.precision_note)
     ids = generator.prompt_ids(config.prompt, chat=config.chat, system=config.system)
     with context.reporter.bar("generate", config.max_new_tokens, "tok") as bar:
         pieces = []

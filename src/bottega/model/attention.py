@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bottega.checkpoint.config import ModelConfig
 from bottega.model.alibi import alibi_slopes
 from bottega.model.cache import KVCache
+from bottega.model.linear import Linear
 from bottega.model.norm import make_norm
 from bottega.model.rope import rotate
 
@@ -67,10 +68,10 @@ class Attention(nn.Module):
         scale = self.head_dim**-0.5 if switches.score_scale is None else switches.score_scale
         self.rule = Rule(scale, switches.windows[layer], switches.score_cap, slopes)
         query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, query, bias=switches.query_bias)
-        self.k_proj = nn.Linear(config.hidden_size, key, bias=switches.query_bias)
-        self.v_proj = nn.Linear(config.hidden_size, key, bias=switches.query_bias)
-        self.o_proj = nn.Linear(query, config.hidden_size, bias=switches.output_bias)
+        self.q_proj = Linear(config.hidden_size, query, bias=switches.query_bias)
+        self.k_proj = Linear(config.hidden_size, key, bias=switches.query_bias)
+        self.v_proj = Linear(config.hidden_size, key, bias=switches.query_bias)
+        self.o_proj = Linear(query, config.hidden_size, bias=switches.output_bias)
         self.norms_heads = switches.query_key_norm == "head"
         if switches.query_key_norm != "none":
             sizes = (self.head_dim, self.head_dim) if self.norms_heads else (query, key)

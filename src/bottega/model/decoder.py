@@ -21,6 +21,7 @@ from bottega.model.attention import Attention, Sequences
 from bottega.model.cache import KVCache
 from bottega.model.experts import MixtureOfExperts
 from bottega.model.feed_forward import FeedForward, PlainFeedForward
+from bottega.model.linear import Embedding, Linear
 from bottega.model.norm import LayerNorm, OffsetRMSNorm, RMSNorm, make_norm
 from bottega.model.rope import Rotation
 
@@ -74,9 +75,9 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         switches, size = config.switches, config.hidden_size
-        self.embed_tokens = nn.Embedding(config.vocab_size, size)
+        self.embed_tokens = Embedding(config.vocab_size, size)
         self.embed_positions = (
-            nn.Embedding(config.max_position_embeddings, size) if switches.positions == "learned" else None
+            Embedding(config.max_position_embeddings, size) if switches.positions == "learned" else None
         )
         self.embed_norm = make_norm(switches.norm, size, config.rms_norm_eps) if switches.embedding_norm else None
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
@@ -86,22 +87,25 @@ class Backbone(nn.Module):
 class Decoder(nn.Module):
     """A causal language model.
 
-    Weights are drawn from N(0, initializer_range²), those of the projections back into the
-    residual stream divided by sqrt(2 · layers) (GPT-2's rule), norms are neutral, biases zeros.
+    A new one has no weights yet: `initialise` draws them, `model.load` reads them.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.model = Backbone(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self._rotations = {kind: Rotation(rope) for kind, rope in config.switches.ropes.items()}
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> Decoder:
-        """Draw all weights anew; returns itself."""
+        """Draw all weights; returns itself.
+
+        They are from N(0, initializer_range²), those of the projections back into the residual stream divided
+        by sqrt(2 · layers) (GPT-2's rule); norms are neutral, biases zeros.
+        """
         residual_scale = (2 * self.config.num_hidden_layers) ** -0.5
         norms = [module for module in self.modules() if isinstance(module, RMSNorm | LayerNorm)]
         neutral = {id(norm.weight): 0.0 if isinstance(norm, OffsetRMSNorm) else 1.0 for norm in norms}

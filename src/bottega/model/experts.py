@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.switches import Experts
 from bottega.model.feed_forward import FeedForward
+from bottega.model.linear import Linear
 
 
 class MixtureOfExperts(nn.Module):
@@ -20,12 +21,12 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, config: ModelConfig, experts: Experts) -> None:
         super().__init__()
         self.per_token, self.normalised = experts.per_token, experts.normalised
-        self.gate = nn.Linear(config.hidden_size, experts.count, bias=False)
+        self.gate = Linear(config.hidden_size, experts.count, bias=False)
         self.experts = nn.ModuleList(FeedForward(config, experts.intermediate_size) for _ in range(experts.count))
         self.shared_expert = self.shared_expert_gate = None
         if experts.shared_intermediate_size:
             self.shared_expert = FeedForward(config, experts.shared_intermediate_size)
-            self.shared_expert_gate = nn.Linear(config.hidden_size, 1, bias=False)
+            self.shared_expert_gate = Linear(config.hidden_size, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Route, compute the chosen experts, add."""

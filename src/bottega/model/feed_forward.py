@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bottega.checkpoint.config import ModelConfig
 from bottega.core.errors import UserError, did_you_mean
+from bottega.model.linear import Linear
 
 
 def _gelu_bloom(x: Tensor) -> Tensor:
@@ -46,9 +47,9 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig, width: int | None = None) -> None:
         super().__init__()
         wide, bias = width or config.intermediate_size, config.switches.mlp_bias
-        self.gate_proj = nn.Linear(config.hidden_size, wide, bias=bias)
-        self.up_proj = nn.Linear(config.hidden_size, wide, bias=bias)
-        self.down_proj = nn.Linear(wide, config.hidden_size, bias=bias)
+        self.gate_proj = Linear(config.hidden_size, wide, bias=bias)
+        self.up_proj = Linear(config.hidden_size, wide, bias=bias)
+        self.down_proj = Linear(wide, config.hidden_size, bias=bias)
         self.act = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,8 +68,8 @@ class PlainFeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         wide, bias = config.intermediate_size, config.switches.mlp_bias
-        self.up_proj = nn.Linear(config.hidden_size, wide, bias=bias)
-        self.down_proj = nn.Linear(wide, config.hidden_size, bias=bias)
+        self.up_proj = Linear(config.hidden_size, wide, bias=bias)
+        self.down_proj = Linear(wide, config.hidden_size, bias=bias)
         self.act = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class OffsetRMSNorm(RMSNorm):
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__(size, eps)
-        nn.init.zeros_(self.weight)
+        self.weight = nn.Parameter(torch.zeros(size))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) → (..., size), in the precision of `x`."""

@@ -70,6 +70,8 @@ def serve(
         def announce() -> None:
             if not is_loopback(config.host) and config.api_key is None:
                 say("Anyone who can reach this machine can use the model: no API key is set.")
+            if generator.precision_note:
+                say(generator.precision_note)
             say(f"Serving {folder} on {base_url(listener, config.host)}/v1 (Ctrl-C stops)")
             if ready is not None:
                 ready(listener.getsockname()[1])
