@@ -9,9 +9,11 @@ from pathlib import Path
 from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
+from bottega.core.machine import memory_check
 from bottega.core.plan import Check, Plan, Specs
 from bottega.core.progress import Lines, Reporter
 from bottega.core.verb import Context, Result
+from bottega.generate.verb import PROMPT_TOKENS, generation_memory
 from bottega.serve.config import Serve
 from bottega.serve.guard import is_loopback
 from bottega.serve.listen import base_url, make_server, open_socket, port_check
@@ -32,9 +34,11 @@ def plan_serve(config: Serve, specs: Specs) -> Plan:
 def check_model(config: Serve, specs: Specs) -> tuple[Path, list[Check]]:
     """The model's folder, and whether it can be served as far as its headers tell."""
     folder = locate(config.model)
-    has_tokenizer = specs.of(folder, ModelSpec).has_tokenizer
+    spec = specs.of(folder, ModelSpec)
+    has_tokenizer = spec.has_tokenizer
+    memory = memory_check(generation_memory(spec, PROMPT_TOKENS))
     detail = "tokenizer.json is there" if has_tokenizer else f"{folder} has no tokenizer.json"
-    return folder, [Check("tokenizer", has_tokenizer, detail), *adapter_checks(folder, config.adapter)]
+    return folder, [Check("tokenizer", has_tokenizer, detail), memory, *adapter_checks(folder, config.adapter)]
 
 
 def run_serve(plan: Plan, context: Context) -> Result:
