@@ -40,6 +40,14 @@ _ALL = (
         arguments=("tokenizer", "text"),
     ),
     Verb(
+        "tokenizer extend",
+        "Add tokens to a model, with rows that begin somewhere sensible.",
+        config="bottega.model.extend:ExtendTokenizer",
+        plan="bottega.model.extend:plan_extend",
+        run="bottega.model.extend:run_extend",
+        arguments=("model",),
+    ),
+    Verb(
         "train",
         "Pre-train a model, or fine-tune one.",
         config="bottega.train.config:Train",
