@@ -1,16 +1,21 @@
 """`show`, the spec and the model card."""
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers
+from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bottega.checkpoint.card import CardText, escape, front_matter, model_card, write_card
 from bottega.checkpoint.config import ModelConfig
-from bottega.checkpoint.show import ShowModel, plan_show, run_show
+from bottega.checkpoint.show import ShowModel, describe, plan_show, run_show, view
 from bottega.checkpoint.spec import ModelSpec
+from bottega.cli import render
 from bottega.core.errors import UserError
 from bottega.core.plan import Specs
 from bottega.core.progress import Quiet
@@ -170,3 +175,39 @@ def test_escape(text: str, shown: str):
 )
 def test_no_front_matter(card: str):
     assert front_matter(card) == {}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "values", "said"),
+    [
+        ("mixtral", {"num_local_experts": 4, "sliding_window": 8}, ["2 of 4 for a token", "8 tokens in 2 of 2 layers"]),
+        ("gemma2", {"head_dim": 8}, ["capped", "scores at 50, logits at 30", "RMSNorm, both"]),
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, ["2 × 32", "learned", "plain, gelu_new", "LayerNorm"]),
+        ("bloom", {"n_layer": 2, "n_head": 4}, ["linear biases (ALiBi)"]),
+        ("smollm3", {"no_rope_layer_interval": 2}, ["none in 1 layers"]),
+        ("gpt_neox", {}, ["on 25% of a head"]),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+            ["linear scaling, factor 2"],
+        ),
+    ],
+)
+def test_families_say_what_is_their_own(
+    model_type: str, values: dict[str, Any], said: list[str], tmp_path: Path
+) -> None:
+    sizes = {
+        "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
+    common = {"gpt2": ("vocab_size",), "bloom": ("vocab_size", "hidden_size"), "gpt_neox": tuple(sizes)[:5]}
+    kept = {key: sizes[key] for key in (*common.get(model_type, tuple(sizes)), "bos_token_id", "eos_token_id")}
+    config = transformers.AutoConfig.for_model(model_type, **kept, **values)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    plan = plan_show(ShowModel(model=str(tmp_path)), Specs())
+    data = describe(plan.details["spec"], tmp_path, [1024])
+    console = Console(width=160, record=True, file=io.StringIO())
+    render.show(view(data), console)
+    text = console.export_text()
+    assert all(words in text for words in said), text
+    assert data["parameters"]["active"] <= data["parameters"]["total"]

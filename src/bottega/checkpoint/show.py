@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import weight_files
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
@@ -19,6 +20,9 @@ from bottega.core.view import Block, Spans, Table, human_bytes, human_count
 
 # Bytes per parameter. Scales and what stays unquantised come on top of the last two.
 PRECISIONS = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "4-bit": 0.5}
+SIZES = (
+    "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
+)  # fmt: skip
 KV_BYTES = {"float32": 4, "bfloat16": 2}
 _PART_NAMES = {
     "embedding": "embedding",
@@ -68,7 +72,9 @@ def describe(spec: ModelSpec, folder: Path, contexts: Sequence[int]) -> dict[str
         "path": str(folder),
         "architecture": config.family.architecture,
         "config": config.to_data(),
-        "parameters": {**config.parameters_by_part(), "total": total},
+        "parameters": {**config.parameters_by_part(), "total": total, "active": config.active_parameter_count()},
+        "sizes": {name: getattr(config, name) for name in SIZES},
+        "switches": _switches(config),
         "dtypes": dict(Counter(info.dtype for info in spec.tensors.values())),
         "stored_bytes": spec.nbytes,
         "memory_bytes": {name: int(total * size) for name, size in PRECISIONS.items()},
@@ -89,6 +95,38 @@ def describe(spec: ModelSpec, folder: Path, contexts: Sequence[int]) -> dict[str
         "parents": list(spec.parents),
         "files": files,
     }
+
+
+def _switches(config: ModelConfig) -> dict[str, str]:
+    """What tells this model from a plain Llama, in words."""
+    switches, experts = config.switches, config.switches.experts
+    windows = [window for window in switches.windows if window]
+    positions = {
+        "rotary": f"rotary, base {config.rope_theta:g}",
+        "learned": "learned",
+        "alibi": "linear biases (ALiBi)",
+    }
+    said = {"positions": positions[switches.positions]}
+    if switches.positions == "rotary":
+        scaling = config.rope_scaling or {}
+        if scaling:
+            said["positions"] += f", {scaling['rope_type']} scaling, factor {scaling.get('factor', 'by pair')}"
+        if config.partial_rotary_factor != 1:
+            said["positions"] += f", on {config.partial_rotary_factor:.0%} of a head"
+        if None in switches.layer_ropes:
+            said["positions"] += f", none in {switches.layer_ropes.count(None)} layers"
+    if windows:
+        said["window"] = f"{windows[0]:,} tokens in {len(windows)} of {config.num_hidden_layers} layers"
+    if experts:
+        shared = " and one that all tokens pass" if experts.shared_intermediate_size else ""
+        said["experts"] = f"{experts.per_token} of {experts.count} for a token{shared}"
+    feed = "gated" if switches.gated else "plain"
+    said["feed-forward"] = f"{feed}, {config.hidden_act}"
+    said["norm"] = f"{'LayerNorm' if switches.norm == 'layer' else 'RMSNorm'}, {switches.placement}"
+    caps = {"scores": switches.score_cap, "logits": switches.logit_cap}
+    if any(caps.values()):
+        said["capped"] = ", ".join(f"{name} at {cap:g}" for name, cap in caps.items() if cap)
+    return said
 
 
 def view(data: dict[str, Any]) -> list[Block]:
@@ -125,18 +163,18 @@ def view(data: dict[str, Any]) -> list[Block]:
 
 
 def _facts(data: dict[str, Any]) -> list[tuple[str, Any]]:
-    config, special = data["config"], data["special_tokens"]
+    sizes, special = data["sizes"], data["special_tokens"]
     words = special["text"]
     return [
         ("architecture", data["architecture"]),
-        ("parameters", human_count(data["parameters"]["total"])),
-        ("layers × width", f"{config['num_hidden_layers']} × {config['hidden_size']}"),
+        ("parameters", _parameters(data["parameters"])),
+        ("layers × width", f"{sizes['num_hidden_layers']} × {sizes['hidden_size']}"),
         (
             "heads",
-            f"{config['num_attention_heads']} of {config['head_dim']}, "
-            f"{config['num_key_value_heads']} of keys and values",
+            f"{sizes['num_attention_heads']} of {sizes['head_dim']}, {sizes['num_key_value_heads']} of keys and values",
         ),
-        ("vocabulary", f"{config['vocab_size']:,}"),
+        *data["switches"].items(),
+        ("vocabulary", f"{sizes['vocab_size']:,}"),
         (
             "stored as",
             f"{', '.join(data['dtypes'])}, {human_bytes(data['stored_bytes'])} in {len(data['files'])} file(s)",
@@ -149,6 +187,11 @@ def _facts(data: dict[str, Any]) -> list[tuple[str, Any]]:
         ("licence", data["licence"] or "not stated"),
         ("made from", ", ".join(data["parents"]) or "not recorded"),
     ]
+
+
+def _parameters(counts: dict[str, int]) -> str:
+    total, active = counts["total"], counts["active"]
+    return human_count(total) + (f", {human_count(active)} for a token" if active < total else "")
 
 
 def _token(token: int | None, text: str | None) -> str:
