@@ -89,11 +89,12 @@ def check_4bit(nbytes: int, parts: Mapping[str, Info], state: QuantState) -> Non
         require_part("nested_quant_map", parts["nested_quant_map"], (256,), "float32")
 
 
-def dequantise_4bit(weight: Tensor, parts: Mapping[str, Tensor], state: QuantState) -> Tensor:
-    """The values, float32, of the state's shape."""
+def dequantise_4bit(parts: Mapping[str, Tensor], state: QuantState) -> Tensor:
+    """The values, float32, of the state's shape, from `weight` and its parts."""
     import torch
 
-    packed, count, size = weight.contiguous().view(torch.uint8).reshape(-1), math.prod(state.shape), state.blocksize
+    packed = parts["weight"].contiguous().reshape(-1).view(torch.uint8)
+    count, size = math.prod(state.shape), state.blocksize
     scales = parts["absmax"]
     if scales.dtype == torch.uint8:
         outer = parts["nested_absmax"].repeat_interleave(state.nested_blocksize)[: len(scales)]
@@ -117,6 +118,17 @@ def pack_4bit(codes: Tensor) -> Tensor:
     return (flat[::2] << 4 | flat[1::2]).reshape(-1, 1)
 
 
-def dequantise_8bit(weight: Tensor, scales: Tensor) -> Tensor:
-    """LLM.int8's weight (out, in), float32, from int8 and the rows' greatest magnitudes `SCB`."""
-    return weight.float().mul_(scales.reshape(-1, 1)).mul_(1 / 127)
+def weight_shape_8bit(parts: Mapping[str, Info]) -> tuple[int, int]:
+    """Shape (out, in) of LLM.int8's `weight`; raises UserError if `SCB` does not fit it."""
+    shape = parts["weight"][0]
+    require(len(shape) == 2 and min(shape) > 0, f"it has the shape {list(shape)}; two dimensions are needed")
+    require_part("the weight", parts["weight"], shape, "int8")
+    require_part("SCB", parts["SCB"], (shape[0],), "float32", "float16", "bfloat16")
+    return shape[0], shape[1]
+
+
+def dequantise_8bit(parts: Mapping[str, Tensor]) -> Tensor:
+    """LLM.int8's weight (out, in), float32, from `weight` and the rows' greatest magnitudes `SCB`."""
+    order = parts.get("weight_format")
+    require(order is None or not bool(order.any()), "it is stored in an order for one kind of GPU, which is not read")
+    return parts["weight"].float().mul_(parts["SCB"].float().reshape(-1, 1)).mul_(1 / 127)

@@ -20,7 +20,8 @@ Source: compressed-tensors `compressors/pack_quantized`, `compressors/naive_quan
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import struct
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from bottega.codec.parts import Info, Sharing, check_spread, require, require_part, scaled, spread
@@ -30,54 +31,54 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PACKED = "weight_packed"
-PACKED_PARTS = ("weight_scale", "weight_shape")
-PLAIN_PARTS = ("weight_scale",)
+PACKED_PARTS = (PACKED, "weight_scale", "weight_shape")
+PLAIN_PARTS = ("weight", "weight_scale")
 OPTIONAL = ("weight_zero_point", "weight_g_idx")
 PLAIN_DTYPES = ("int8", "float8_e4m3fn", "float8_e5m2")
 FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision", "dense")
 _FLOATS = ("float32", "bfloat16", "float16")
 
 
-def read_shape(content: bytes) -> tuple[int, int]:
-    """(out, in) from the bytes of `weight_shape`; raises UserError."""
-    require(len(content) == 16, "weight_shape is not two int64")
-    shape = int.from_bytes(content[:8], "little", signed=True), int.from_bytes(content[8:], "little", signed=True)
-    require(min(shape) > 0, f"weight_shape says {list(shape)}")
-    return shape
+def packed_layout(
+    parts: Mapping[str, Info], shape_content: Callable[[], bytes], known: Collection[int], sharing: Sharing
+) -> tuple[tuple[int, int], int]:
+    """Shape (out, in) and bits of a packed weight; raises UserError if its parts do not fit.
 
-
-def packed_bits(words: int, inputs: int, known: Collection[int]) -> int:
-    """Bits of a code, for rows of `inputs` codes in `words` words; the config's numbers decide in doubt.
-
-    Raises UserError if no number of bits fits.
+    `shape_content` gives the bytes of `weight_shape`; `known` are the bits that the config speaks of.
     """
+    require_part("weight_shape", parts["weight_shape"], (2,), "int64")
+    shape = struct.unpack("<2q", shape_content())
+    require(min(shape) > 0, f"weight_shape says {list(shape)}")
+    outputs, inputs = shape
+    words = parts[PACKED][0][-1] if parts[PACKED][0] else 0
+    require_part(PACKED, parts[PACKED], (outputs, words), "int32")
+    bits = _packed_bits(words, inputs, known)
+    _check_scales(parts, shape, sharing)
+    if "weight_zero_point" in parts:
+        scale = parts["weight_scale"][0]
+        require(len(scale) == 2 and scale[0] == outputs, f"zero points need a scale for each of {outputs} outputs")
+        require_part("weight_zero_point", parts["weight_zero_point"], (-(-outputs * bits // 32), scale[1]), "int32")
+    return shape, bits
+
+
+def _packed_bits(words: int, inputs: int, known: Collection[int]) -> int:
+    """Bits of a code, for rows of `inputs` codes in `words` words; where several fit, the config decides."""
     fitting = [bits for bits in range(1, 9) if -(-inputs * bits // 32) == words]
-    agreed = [bits for bits in fitting if bits in known] or ([] if known else fitting)
+    agreed = [bits for bits in fitting if bits in known] if known else fitting
     if len(agreed) != 1:
         said = f"; the config says {', '.join(map(str, sorted(known)))} bits" if known else ""
         raise UserError(f"rows of {inputs} codes do not fill {words} words of 32 bits{said}")
     return agreed[0]
 
 
-def check_packed(parts: Mapping[str, Info], shape: tuple[int, int], bits: int, sharing: Sharing) -> None:
-    """Raise UserError if the parts are not those of a weight of `shape` in `bits` bits."""
-    outputs, inputs = shape
-    require_part(PACKED, parts[PACKED], (outputs, -(-inputs * bits // 32)), "int32")
-    _check_scales(parts, shape, sharing)
-    if "weight_zero_point" in parts:
-        scale = parts["weight_scale"][0]
-        require(len(scale) == 2 and scale[0] == outputs, f"zero points need a scale for each of {outputs} outputs")
-        require_part("weight_zero_point", parts["weight_zero_point"], (-(-outputs * bits // 32), scale[1]), "int32")
-
-
-def check_plain(parts: Mapping[str, Info], sharing: Sharing) -> tuple[int, int]:
+def plain_shape(parts: Mapping[str, Info], sharing: Sharing) -> tuple[int, int]:
     """Shape (out, in) of a weight that is not packed; raises UserError if its parts do not fit."""
     shape = parts["weight"][0]
-    require(len(shape) == 2 and min(shape) > 0, f"the weight has the shape {list(shape)}; two dimensions are needed")
+    require(len(shape) == 2 and min(shape) > 0, f"it has the shape {list(shape)}; two dimensions are needed")
     require_part("the weight", parts["weight"], shape, *PLAIN_DTYPES)
     _check_scales(parts, (shape[0], shape[1]), sharing)
     if "weight_zero_point" in parts:
-        require_part("weight_zero_point", parts["weight_zero_point"], parts["weight_scale"][0], "int8", *PLAIN_DTYPES)
+        require_part("weight_zero_point", parts["weight_zero_point"], parts["weight_scale"][0], *PLAIN_DTYPES)
     return shape[0], shape[1]
 
 

@@ -12,6 +12,7 @@ Source: DeepSeek-V3 `inference/kernel.py` (`weight_dequant`), transformers' `fin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bottega.codec.parts import Info, Sharing, check_spread, require, require_part, scaled, spread
@@ -20,21 +21,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DTYPES = ("float8_e4m3fn", "float8_e5m2")
-SCALES = ("weight_scale_inv", "weight_scale")
+SCALE_SUFFIXES = ("_scale_inv", "_scale")
 _FLOATS = ("float32", "bfloat16", "float16")
 
 
-def weight_shape(weight: Info, name: str, scale: Info, sharing: Sharing) -> tuple[int, int]:
-    """Shape (out, in) of a weight whose scale is called `name`; raises UserError if they do not fit."""
+def weight_shape(parts: Mapping[str, Info], sharing: Sharing) -> tuple[int, int]:
+    """Shape (out, in) of `weight` with its `scale`; raises UserError if they do not fit."""
+    weight, scale = parts["weight"], parts["scale"]
     shape = weight[0]
-    require(len(shape) == 2 and min(shape) > 0, f"the weight has the shape {list(shape)}; two dimensions are needed")
+    require(len(shape) == 2 and min(shape) > 0, f"it has the shape {list(shape)}; two dimensions are needed")
     require_part("the weight", weight, shape, *DTYPES)
-    require_part(name, scale, scale[0], *_FLOATS)
-    check_spread(name, scale, (shape[0], shape[1]), sharing)
+    require_part("its scale", scale, scale[0], *_FLOATS)
+    check_spread("its scale", scale, (shape[0], shape[1]), sharing)
     return shape[0], shape[1]
 
 
-def dequantise(weight: Tensor, scale: Tensor, sharing: Sharing) -> Tensor:
-    """The weight (out, in), float32."""
-    outputs, inputs = weight.shape
-    return scaled(weight, spread(scale, (outputs, inputs), sharing), None)
+def dequantise(parts: Mapping[str, Tensor], sharing: Sharing) -> Tensor:
+    """The weight (out, in), float32, from `weight` and `scale`."""
+    outputs, inputs = parts["weight"].shape
+    return scaled(parts["weight"], spread(parts["scale"], (outputs, inputs), sharing), None)
