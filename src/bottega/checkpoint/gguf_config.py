@@ -283,7 +283,7 @@ def llama3_scaling(factors: list[float], theta: float) -> dict[str, Any] | None:
     1/f = (1 − s)/F + s with s = (L/λ − low)/(high − low). So s is linear in 1/λ, which two of the
     factors fix; of low, high and L one can be chosen, and low is 1 in all models there are.
     """
-    greatest = max(factors)
+    greatest = float(f"{max(factors):.5g}")
     if all(abs(factor - 1) < 1e-6 for factor in factors):
         return None
     inverse = [theta ** (-2 * i / (2 * len(factors))) / (2 * math.pi) for i in range(len(factors))]
@@ -302,11 +302,11 @@ def llama3_scaling(factors: list[float], theta: float) -> dict[str, Any] | None:
             length = slope * (high - 1)
             candidates += [(float(round(high)), float(round(length))), (high, length)]
     for high, length in candidates:
-        made = [_llama3_factor(x, _short(greatest), high, length) for x in inverse]
-        if all(abs(ours - theirs) < 1e-3 * theirs for ours, theirs in zip(made, factors, strict=True)):
+        made = [_llama3_factor(x, greatest, high, length) for x in inverse]
+        if all(abs(ours - theirs) < 1e-4 * theirs for ours, theirs in zip(made, factors, strict=True)):
             return {
                 "rope_type": "llama3",
-                "factor": _short(greatest),
+                "factor": greatest,
                 "low_freq_factor": 1.0,
                 "high_freq_factor": high,
                 "original_max_position_embeddings": round(length),

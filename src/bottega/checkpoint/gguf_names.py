@@ -128,7 +128,7 @@ _SHARED_EXPERT = (
     Row("mlp.shared_expert.up_proj", "ffn_up_shexp"),
     Row("mlp.shared_expert.down_proj", "ffn_down_shexp"),
 )
-_GEMMA_WHOLE = (_WHOLE[0], Row("model.norm", "output_norm", "plus_one"), _WHOLE[2])
+_GEMMA_WHOLE = (_WHOLE[0], Row("model.norm", "output_norm", "plus_one"))
 _GEMMA_NORMS = (
     Row("input_layernorm", "attn_norm", "plus_one"),
     Row("post_attention_layernorm", "post_attention_norm", "plus_one"),
@@ -227,7 +227,7 @@ FAMILIES: dict[str, GgufFamily] = {
         GgufFamily(
             "gemma3_text",
             "Gemma3ForCausalLM",
-            _GEMMA_WHOLE,
+            (*_GEMMA_WHOLE, _WHOLE[2]),
             _LAYER,
             (*_GEMMA_NORMS, *_ATTENTION, *_GEMMA_HEAD_NORMS, *_FEED_FORWARD),
         ),
