@@ -1,6 +1,9 @@
 """GGUF files as models: written with gguf-py as llama.cpp's converter does, and read back equal, for every family."""
 
 import re
+import subprocess
+import sys
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -365,6 +368,8 @@ def test_config_from_metadata_alone():
         ({"llama.attention.head_count": 0}, "has 0 heads"),
         ({"llama.rope.scaling.type": "dynamic", "llama.rope.scaling.factor": 2.0}, "'dynamic' with factor 2.0"),
         ({"llama.rope.scaling.type": ["yarn"]}, "is not read"),
+        ({"llama.feed_forward_length": array("i", [48, 64])}, "differs from layer to layer"),
+        ({"llama.feed_forward_length": array("i")}, "differs from layer to layer"),
     ],
 )  # fmt: skip
 def test_metadata_that_is_not_a_model_s(change: dict[str, Any], said: str):
@@ -404,6 +409,17 @@ def test_tensors_that_are_not_the_family_s(tmp_path: Path, name: str, values: np
     assert str(path) in error.value.message
 
 
+def test_headers_are_read_without_torch(checkpoints: dict[str, Path], tmp_path: Path):
+    architecture, config, state = checkpoint(checkpoints["root"], "llama3")
+    write(tmp_path / "m.gguf", state, architecture, config)
+    code = (
+        "import sys; from pathlib import Path; from bottega.checkpoint.gguf import open_gguf;"
+        f"data, tensors = open_gguf(Path({str(tmp_path / 'm.gguf')!r}));"
+        "assert data['rope_scaling']['factor'] == 8.0 and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_types_that_are_not_read(tmp_path: Path):
     raw = np.zeros((4, 66), dtype=np.uint8)
     path = one_tensor(tmp_path / "m.gguf", "blk.0.attn_q.weight", raw, "IQ2_XXS")
@@ -439,14 +455,14 @@ def check_damaged(folder: Path, data: st.DataObject) -> None:
         pass
 
 
-@settings(max_examples=100, deadline=2000)
+@settings(max_examples=100, deadline=10_000)
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused_never_worse(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     check_damaged(tmp_path_factory.getbasetemp(), data)
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=2000)
+@settings(max_examples=2000, deadline=10_000)
 @given(data=st.data())
 def test_many_damaged_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     check_damaged(tmp_path_factory.getbasetemp(), data)

@@ -1,6 +1,8 @@
 """Folders quantised by others, as plain tensors: every method, mixed folders, and folders that do not fit together."""
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +186,20 @@ def test_nothing_is_read_before_it_is_loaded(tmp_path: Path, model: LlamaForCaus
         assert dequantised(tensors, config, "float32")
 
 
+def test_headers_are_read_without_torch(tmp_path: Path, model: LlamaForCausalLM):
+    for name in ("gptq", "nf4", "packed"):
+        config, method, _ = METHODS[name]
+        lazy(tmp_path, quantise(model.state_dict(), method)[0])
+        code = (
+            "import sys; from pathlib import Path; from bottega.checkpoint.header import read_header;"
+            "from bottega.checkpoint.quantised import dequantised; from bottega.checkpoint.tensors import map_tensors;"
+            f"stored = map_tensors(read_header(Path({str(tmp_path / 'model.safetensors')!r})));"
+            f"plain = dequantised(stored, {config!r}, 'float32');"
+            "assert plain['model.layers.0.mlp.up_proj.weight'].shape == (128, 64) and 'torch' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_mixed_folders(tmp_path: Path, model: LlamaForCausalLM):
     """Other bits for some modules, others left out: what is stored decides."""
     state = {name: tensor for name, tensor in model.state_dict().items() if "layers.0" in name}
@@ -361,14 +377,14 @@ def check_damaged(folder: Path, data: st.DataObject) -> None:
     assert peak < 8 << 20
 
 
-@settings(max_examples=100, deadline=2000)
+@settings(max_examples=100, deadline=10_000)
 @given(data=st.data())
 def test_a_damaged_folder_is_read_or_refused_never_worse(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     check_damaged(tmp_path_factory.getbasetemp(), data)
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=2000)
+@settings(max_examples=2000, deadline=10_000)
 @given(data=st.data())
 def test_many_damaged_folders(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     check_damaged(tmp_path_factory.getbasetemp(), data)

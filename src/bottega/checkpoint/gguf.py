@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ _BLOCK = re.compile(r"blk\.(?P<layer>\d{1,6})\.(?P<stem>.+)\.(?P<end>weight|bias
 _WHOLE = re.compile(r"(?P<stem>.+)\.(?P<end>weight|bias)")
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 _MAX_FACTORS = 4096
+_MAX_EXPERTS = 4096
 
 
 def open_gguf(path: Path, dtype: str = "float32") -> tuple[dict[str, Any], dict[str, LazyTensor]]:
@@ -91,7 +93,7 @@ def _undone(tensor: GgufTensor, row: Row, end: str, data: dict[str, Any]) -> lis
     shape, name = tensor.shape, tensor.name
     if change == "experts":
         count = data.get("num_experts", data.get("num_local_experts"))
-        if len(shape) != 3 or shape[0] != count:
+        if len(shape) != 3 or shape[0] != count or shape[0] > _MAX_EXPERTS:
             raise UserError(f"{name} of shape {list(shape)} does not hold {count} experts")
         return [(shape[1:], _expert(number)) for number in range(shape[0])]
     if change in ("rotary_query", "rotary_key", "per_head"):
@@ -179,8 +181,7 @@ def _rope_factors(file: GgufFile, data: dict[str, Any]) -> dict[str, Any]:
     if long is not None and short is not None:
         scaling: dict[str, Any] | None = {"rope_type": "longrope", "long_factor": long, "short_factor": short}
     else:
-        theta = data.get("rope_theta", 10000.0)
-        scaling = llama3_scaling(freqs, theta) if freqs and theta > 1 else None
+        scaling = llama3_scaling(freqs, data.get("rope_theta", 10000.0)) if freqs else None
     if scaling and "rope_scaling" in data:
         raise UserError("RoPE's scaling is given twice, as a key and as a tensor of factors")
     return {"rope_scaling": scaling} if scaling else {}
@@ -192,7 +193,9 @@ def _factors(file: GgufFile, name: str) -> list[float] | None:
         return None
     if len(tensor.shape) != 1 or tensor.shape[0] > _MAX_FACTORS or tensor.kind.name != "F32":
         raise UserError(f"{name} of shape {list(tensor.shape)} and type {tensor.kind.name} is not a row of factors")
-    factors = gguf.load(tensor).tolist()
+    with tensor.file.open("rb") as content:
+        content.seek(tensor.start)
+        factors = array("f", content.read(tensor.nbytes))
     if not all(0 < factor < 1e6 for factor in factors):
         raise UserError(f"{name} holds factors that are not positive numbers")
-    return factors
+    return list(factors)

@@ -112,6 +112,7 @@ _CONSTANT: dict[str, dict[str, Any]] = {
 # Gemma's largest models divide attention's scores by the root of hidden_size / heads, not of head_dim.
 _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3_text": 62}
 _MAX_TOKEN = 1 << 22
+_MAX_LAYERS = 1 << 12
 
 
 def config_data(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,6 +177,8 @@ def _pattern(keys: _Keys) -> dict[str, Any]:
     """Which layers of Gemma 3 look at a window only: five of six, if the file does not say."""
     pattern = keys.raw("attention.sliding_window_pattern")
     if isinstance(pattern, array):
+        if len(pattern) != keys.number("block_count") or len(pattern) > _MAX_LAYERS:
+            raise UserError(f"the GGUF file has {len(pattern)} kinds of layers, which are not its layers")
         return {"layer_types": ["sliding_attention" if windowed else "full_attention" for windowed in pattern]}
     return {"sliding_window_pattern": _whole(pattern) or 6}
 
@@ -210,7 +213,7 @@ class _Keys:
         """A number or truth value, None if it is not there; a list with one value for each layer if all are equal."""
         value = self.raw(key)
         if isinstance(value, array):
-            if len(set(value)) != 1:
+            if not value or any(item != value[0] for item in value):
                 raise UserError(f"{self.architecture}.{key} differs from layer to layer, which is not read")
             value = value[0]
         if value is not None and (not isinstance(value, bool | int | float) or not abs(value) < 1 << 40):
@@ -286,6 +289,8 @@ def llama3_scaling(factors: list[float], theta: float) -> dict[str, Any] | None:
     greatest = float(f"{max(factors):.5g}")
     if all(abs(factor - 1) < 1e-6 for factor in factors):
         return None
+    if theta <= 1:
+        raise UserError(f"the GGUF file has RoPE factors for a base of {theta}")
     inverse = [theta ** (-2 * i / (2 * len(factors))) / (2 * math.pi) for i in range(len(factors))]
     between = [
         (x, (1 / factor - 1 / greatest) / (1 - 1 / greatest))

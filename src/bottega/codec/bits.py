@@ -32,7 +32,7 @@ def pack_bits(values: Tensor, bits: int) -> Tensor:
 
 def unpack_bits(words: Tensor, bits: int, count: int) -> Tensor:
     """The first `count` numbers of each row of int32 words (…, ≥ count·bits / 32): uint8 (…, count)."""
-    *front, length = words.shape[:-1] + (words.shape[-1] * 4,)
+    front, length = words.shape[:-1], words.shape[-1] * 4
     stream = words.contiguous().reshape(-1).view(torch.uint8).reshape(*front, length)
     groups = -(-count // 8)
     if groups * bits > length:

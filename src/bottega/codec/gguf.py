@@ -39,7 +39,7 @@ NUMBERS: dict[int, tuple[str, int]] = {
     UINT8: ("B", 1), INT8: ("b", 1), UINT16: ("H", 2), INT16: ("h", 2), UINT32: ("I", 4), INT32: ("i", 4),
     FLOAT32: ("f", 4), BOOL: ("B", 1), UINT64: ("Q", 8), INT64: ("q", 8), FLOAT64: ("d", 8),
 }  # fmt: skip
-MAX_KEY_BYTES = 65535
+MAX_KEY_BYTES, MAX_NAME_BYTES = 65535, 255
 MAX_ENTRIES, MAX_TENSORS = 1 << 16, 1 << 20  # more than any model has
 MAX_DIMENSIONS = 4
 MAX_NESTING = 4
@@ -157,7 +157,7 @@ def _parse(cursor: _Cursor) -> GgufFile:
         key = cursor.string("a key", MAX_KEY_BYTES)
         if key in metadata:
             raise cursor.error(f"the key {key!r} stands twice")
-        metadata[key] = cursor.value(cursor.number("I", 4, f"the type of {key}"), key)
+        metadata[key] = cursor.value(cursor.number("I", 4, f"the type of {key!r}"), repr(key))
     alignment = metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise cursor.error(f"{ALIGNMENT_KEY} is {alignment!r}, not a power of two")
@@ -171,13 +171,13 @@ _Entry = tuple[int, str, tuple[int, ...], BlockType, int]
 
 def _tensor_entry(cursor: _Cursor) -> _Entry:
     """(offset, name, shape, type, bytes) of the next tensor."""
-    name = cursor.string("a tensor's name", MAX_KEY_BYTES)
-    dimensions = cursor.number("I", 4, f"the shape of {name}")
+    name = cursor.string("a tensor's name", MAX_NAME_BYTES)
+    dimensions = cursor.number("I", 4, f"the shape of {name!r}")
     if dimensions > MAX_DIMENSIONS:
         raise cursor.error(f"{name!r} has {dimensions} dimensions, more than {MAX_DIMENSIONS}")
-    shape = tuple(reversed([cursor.number("Q", 8, f"the shape of {name}") for _ in range(dimensions)]))
-    number = cursor.number("I", 4, f"the type of {name}")
-    offset = cursor.number("Q", 8, f"the place of {name}")
+    shape = tuple(reversed([cursor.number("Q", 8, f"the shape of {name!r}") for _ in range(dimensions)]))
+    number = cursor.number("I", 4, f"the type of {name!r}")
+    offset = cursor.number("Q", 8, f"the place of {name!r}")
     if not all(0 < length < 1 << 63 for length in shape):
         raise cursor.error(f"{name!r} has the impossible shape {list(shape)}")
     if number not in TYPES:
