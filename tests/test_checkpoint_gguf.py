@@ -420,6 +420,15 @@ def test_headers_are_read_without_torch(checkpoints: dict[str, Path], tmp_path: 
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_vocabulary_is_no_model(tmp_path: Path):
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(UserError, match="holds no tensors"):
+        open_gguf(tmp_path / "m.gguf")
+
+
 def test_types_that_are_not_read(tmp_path: Path):
     raw = np.zeros((4, 66), dtype=np.uint8)
     path = one_tensor(tmp_path / "m.gguf", "blk.0.attn_q.weight", raw, "IQ2_XXS")

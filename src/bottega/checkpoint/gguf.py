@@ -42,6 +42,8 @@ def open_gguf(path: Path, dtype: str = "float32") -> tuple[dict[str, Any], dict[
     """
     file = read_gguf(path)
     try:
+        if not file.tensors:
+            raise UserError("it holds no tensors: it is the file of a vocabulary, not of a model")
         data = config_data(file.metadata)
         tables = family(data["model_type"])
         tensors = _tensors(file, tables, data, dtype)

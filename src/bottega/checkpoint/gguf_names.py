@@ -169,6 +169,20 @@ _GPT2 = GgufFamily(
         Row("mlp.c_proj", "ffn_down", "transposed", bias=True),
     ),
 )
+
+
+def _fused_layer(attention: str) -> tuple[Row, ...]:
+    """The rows of gpt-neox's and bloom's layers, which differ in the attention's name only."""
+    return (
+        Row("input_layernorm", "attn_norm", bias=True),
+        Row(f"{attention}.query_key_value", "attn_qkv", "per_head", bias=True),
+        Row(f"{attention}.dense", "attn_output", bias=True),
+        Row("post_attention_layernorm", "ffn_norm", bias=True),
+        Row("mlp.dense_h_to_4h", "ffn_up", bias=True),
+        Row("mlp.dense_4h_to_h", "ffn_down", bias=True),
+    )
+
+
 _GPT_NEOX = GgufFamily(
     "gpt_neox",
     "GPTNeoXForCausalLM",
@@ -178,14 +192,7 @@ _GPT_NEOX = GgufFamily(
         Row("embed_out", "output"),
     ),
     "gpt_neox.layers.{layer}.",
-    (
-        Row("input_layernorm", "attn_norm", bias=True),
-        Row("attention.query_key_value", "attn_qkv", "per_head", bias=True),
-        Row("attention.dense", "attn_output", bias=True),
-        Row("post_attention_layernorm", "ffn_norm", bias=True),
-        Row("mlp.dense_h_to_4h", "ffn_up", bias=True),
-        Row("mlp.dense_4h_to_h", "ffn_down", bias=True),
-    ),
+    _fused_layer("attention"),
 )
 _BLOOM = GgufFamily(
     "bloom",
@@ -197,14 +204,7 @@ _BLOOM = GgufFamily(
         Row("lm_head", "output"),
     ),
     "transformer.h.{layer}.",
-    (
-        Row("input_layernorm", "attn_norm", bias=True),
-        Row("self_attention.query_key_value", "attn_qkv", "per_head", bias=True),
-        Row("self_attention.dense", "attn_output", bias=True),
-        Row("post_attention_layernorm", "ffn_norm", bias=True),
-        Row("mlp.dense_h_to_4h", "ffn_up", bias=True),
-        Row("mlp.dense_4h_to_h", "ffn_down", bias=True),
-    ),
+    _fused_layer("self_attention"),
 )
 FAMILIES: dict[str, GgufFamily] = {
     tables.model_type: tables

@@ -22,7 +22,7 @@ READABLE = (
 )  # fmt: skip
 # Types that are torch's own.
 PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_CHUNK_VALUES = 1 << 20  # what is unpacked at a time: the intermediate numbers stay in the cache, or near it
+_CHUNK_VALUES = 1 << 16  # what is unpacked at a time: the intermediate numbers stay in the cache
 
 
 class BlockType(NamedTuple):
