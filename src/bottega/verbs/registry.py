@@ -83,6 +83,15 @@ _ALL = (
         arguments=("model",),
     ),
     Verb(
+        "context",
+        "Give a model a longer context, and measure it by position.",
+        config="bottega.evaluate.config:ExtendContext",
+        plan="bottega.evaluate.context:plan_context",
+        run="bottega.evaluate.context:run_context",
+        report="bottega.evaluate.context:context_report",
+        arguments=("model",),
+    ),
+    Verb(
         "serve",
         "Serve a model over OpenAI's API.",
         config="bottega.serve.config:Serve",
