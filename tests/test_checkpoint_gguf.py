@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.folder import place_tensors
 from bottega.checkpoint.gguf import open_gguf, per_head, rotate_half
 from bottega.checkpoint.gguf_config import config_data, llama3_scaling
 from bottega.checkpoint.gguf_names import FAMILIES, tensor_names
@@ -219,10 +221,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"root": tmp_path_factory.mktemp("checkpoints")}
 
 
+def folder_of(root: Path, name: str) -> Path:
+    return root / re.sub(r"\W+", "_", name)
+
+
 def checkpoint(root: Path, name: str) -> tuple[str, Any, dict[str, torch.Tensor]]:
     """A tiny random model as transformers saves it: architecture, config, tensors by their names on the disk."""
     architecture, config = MODELS[name]
-    folder = root / re.sub(r"\W+", "_", name)
+    folder = folder_of(root, name)
     if not folder.exists():
         torch.manual_seed(0)
         model = hf.AutoModelForCausalLM.from_config(config)
@@ -248,6 +254,12 @@ def test_every_family_is_read_back(checkpoints: dict[str, Path], tmp_path: Path,
     original = config.to_dict()
     ignored = {"architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "head_dim"}
     assert {k: read.get(k) for k in original.keys() - ignored} == {k: original[k] for k in original.keys() - ignored}
+    # And our own config of it is the checkpoint's, with the tensors that it asks for.
+    made, written = ModelConfig.from_data(data), ModelConfig.read(folder_of(checkpoints["root"], name))
+    assert (made.switches, made.rms_norm_eps, made.eos_token_id) == (
+        written.switches, written.rms_norm_eps, written.eos_token_id,
+    )  # fmt: skip
+    place_tensors({key: tensor.info for key, tensor in ours.items()}, made, tmp_path)
     assert data["architectures"] == [FAMILIES[data["model_type"]].architecture]
     assert read["head_dim"] == (original.get("head_dim") or 8) if "head_dim" in original else True
 
