@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottega.checkpoint.header import FORMAT_NAMES, ITEM_BYTES, Stored, TensorInfo
+from bottega.checkpoint.header import FORMAT_NAMES, Stored, TensorInfo
 from bottega.core.errors import UserError
+from bottega.core.mapped import map_file, tensor_at
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 class LazyTensor:
     """A tensor of a checkpoint, not read yet."""
 
-    __slots__ = ("_load", "info")
+    __slots__ = ("_load", "_place", "info")
 
-    def __init__(self, info: TensorInfo, load: Callable[[], torch.Tensor]) -> None:
+    def __init__(self, info: TensorInfo, load: Callable[[], torch.Tensor], place: Stored | None = None) -> None:
         self.info = info
         self._load = load
+        self._place = place
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,6 +50,16 @@ class LazyTensor:
         """The tensor on the CPU, in its own dtype, memory-mapped. Writing into it does not change the file."""
         return self._load()
 
+    def content(self) -> bytes:
+        """Its bytes, read at once (without torch, from safetensors); for small tensors that tell about another."""
+        if self._place is not None:
+            with self._place.file.open("rb") as file:
+                file.seek(self._place.start)
+                return file.read(self.nbytes)
+        import torch
+
+        return self.load().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
 
 def map_tensors(stored: Mapping[str, Stored]) -> dict[str, LazyTensor]:
     """Lazy tensors over safetensors files whose headers have been read; each file is mapped once, when first used."""
@@ -55,36 +67,15 @@ def map_tensors(stored: Mapping[str, Stored]) -> dict[str, LazyTensor]:
 
     def loader(place: Stored) -> Callable[[], torch.Tensor]:
         def load() -> torch.Tensor:
+            import torch
+
             if place.file not in maps:
-                maps[place.file] = _map(place.file)
-            return _tensor(place, maps[place.file])
+                maps[place.file] = map_file(place.file)
+            return tensor_at(maps[place.file], place.start, place.info.shape, getattr(torch, place.info.dtype))
 
         return load
 
-    return {name: LazyTensor(place.info, loader(place)) for name, place in stored.items()}
-
-
-def _map(path: Path) -> mmap.mmap:
-    # Private and writable, so that torch may have it; NORESERVE, so that a file larger than the
-    # memory can be mapped on machines that count writable pages in advance.
-    flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-
-
-def _tensor(place: Stored, content: mmap.mmap) -> torch.Tensor:
-    import torch
-
-    dtype = getattr(torch, place.info.dtype)
-    count, item = place.info.nbytes // ITEM_BYTES[place.info.dtype], ITEM_BYTES[place.info.dtype]
-    if not count:
-        return torch.empty(place.info.shape, dtype=dtype)
-    if place.start % item:
-        # Only files of other writers are not aligned; those few tensors are copied.
-        part = bytearray(content[place.start : place.start + place.info.nbytes])
-        return torch.frombuffer(part, dtype=dtype).reshape(place.info.shape)
-    flat = torch.frombuffer(content, dtype=dtype, count=count, offset=place.start)
-    return flat.reshape(place.info.shape)
+    return {name: LazyTensor(place.info, loader(place), place) for name, place in stored.items()}
 
 
 def load_legacy(paths: Iterable[Path]) -> dict[str, LazyTensor]:
