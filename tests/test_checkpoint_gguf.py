@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from bottega.checkpoint.config import ModelConfig
-from bottega.checkpoint.folder import place_tensors
+from bottega.checkpoint.folder import ModelFolder, place_tensors
 from bottega.checkpoint.gguf import open_gguf, per_head, rotate_half
 from bottega.checkpoint.gguf_config import config_data, llama3_scaling
 from bottega.checkpoint.gguf_names import FAMILIES, tensor_names
+from bottega.checkpoint.spec import ModelSpec
 from bottega.core.errors import UserError
+from bottega.model.load import load_decoder
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -487,3 +489,16 @@ def test_a_damaged_file_is_read_or_refused_never_worse(tmp_path_factory: pytest.
 @given(data=st.data())
 def test_many_damaged_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     check_damaged(tmp_path_factory.getbasetemp(), data)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "qwen3_moe"])
+def test_a_file_runs_as_the_folder_it_was_made_from(checkpoints: dict[str, Path], tmp_path: Path, name: str):
+    architecture, config, state = checkpoint(checkpoints["root"], name)
+    path = tmp_path / "m.gguf"
+    write(path, state, architecture, config)
+    ids = torch.randint(config.vocab_size, (1, 9))
+    with torch.no_grad():
+        ours, expected = load_decoder(path)(ids), load_decoder(folder_of(checkpoints["root"], name))(ids)
+    assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
+    spec = ModelSpec.read(path)
+    assert spec.quantised.startswith("GGUF: F32") and spec.config == ModelFolder.open(path).config

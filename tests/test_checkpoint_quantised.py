@@ -1,5 +1,6 @@
 """Folders quantised by others, as plain tensors: every method, mixed folders, and folders that do not fit together."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bottega.checkpoint.folder import ModelFolder
 from bottega.checkpoint.header import read_header
 from bottega.checkpoint.quantised import dequantised, describe
+from bottega.checkpoint.spec import ModelSpec
 from bottega.checkpoint.tensors import LazyTensor, map_tensors
 from bottega.codec import awq, compressed_tensors, gptq
 from bottega.core.errors import UserError
+from bottega.model.load import load_decoder
 
 Parts = dict[str, torch.Tensor]
 
@@ -388,3 +392,23 @@ def test_a_damaged_folder_is_read_or_refused_never_worse(tmp_path_factory: pytes
 @given(data=st.data())
 def test_many_damaged_folders(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
     check_damaged(tmp_path_factory.getbasetemp(), data)
+
+
+@pytest.mark.parametrize("name", ["gptq", "awq", "nf4", "int8", "fp8"])
+def test_a_quantised_folder_runs_as_what_it_dequantises_to(tmp_path: Path, model: LlamaForCausalLM, name: str):
+    config, method, said = METHODS[name]
+    stored, plain = quantise(model.state_dict(), method)
+    model.save_pretrained(tmp_path)
+    lazy(tmp_path, stored)
+    data = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**data, "quantization_config": config}))
+    exact = copy.deepcopy(model)
+    exact.load_state_dict(plain, strict=False)
+    ids = torch.randint(model.config.vocab_size, (1, 9))
+    with torch.no_grad():
+        ours, expected = load_decoder(tmp_path)(ids), exact(ids).logits
+    assert (ours - expected).abs().max() <= 1e-3 * expected.abs().max()
+    spec = ModelSpec.read(tmp_path)
+    assert spec.quantised == said and spec.tensors["model.norm.weight"].dtype == "float32"
+    # What is written of it is a plain model.
+    assert "quantization_config" not in ModelFolder.open(tmp_path).config.to_data()

@@ -1,4 +1,8 @@
-"""A model folder: config, weights (lazy), generation settings."""
+"""A model folder: config, weights (lazy), generation settings.
+
+Folders whose weights others have quantised, and GGUF files, are read as plain ones: each weight is
+dequantised when it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from bottega.checkpoint.adapter import open_adapters
-from bottega.checkpoint.config import ModelConfig, read_json, tensor_shapes
+from bottega.checkpoint.config import CONFIG_FILE, ModelConfig, places, read_json, tensor_shapes
 from bottega.checkpoint.families import Family
+from bottega.checkpoint.gguf import GGUF_SUFFIX, gguf_description, gguf_files, open_gguf
 from bottega.checkpoint.header import (
     LEGACY_INDEX,
     LEGACY_WEIGHTS,
@@ -21,6 +26,7 @@ from bottega.checkpoint.header import (
     shard_files,
 )
 from bottega.checkpoint.hub import locate
+from bottega.checkpoint.quantised import dequantised, describe
 from bottega.checkpoint.tensors import LazyTensor, load_legacy, map_tensors
 from bottega.checkpoint.writer import GENERATION_FILE
 from bottega.core.errors import UserError
@@ -43,15 +49,29 @@ class ModelFolder:
         Reads headers only (and, where a tied output layer is stored as well, compares it).
         """
         path = locate(model)
-        config = ModelConfig.read(path)
-        tensors = _open_tensors(path)
-        places = place_tensors({name: tensor.info for name, tensor in tensors.items()}, config, path)
+        config, tensors, _ = read_model(path)
+        stored = place_tensors({name: tensor.info for name, tensor in tensors.items()}, config, path)
         if config.tie_word_embeddings:
             _require_equal_head(tensors, config.family, path)
-        found = {name: tensors[stored] for name, stored in places.items()}
+        found = {name: tensors[place] for name, place in stored.items()}
         for adapter in open_adapters(adapters):
             found = adapter.applied(found, config)
         return cls(path, config, found, read_generation(path))
+
+
+def read_model(path: Path) -> tuple[ModelConfig, dict[str, LazyTensor], str]:
+    """Config, stored tensors, and in a few words how they are quantised ("" if not); raises UserError."""
+    if path.suffix == GGUF_SUFFIX:
+        data, tensors = open_gguf(path)
+        return ModelConfig.from_data(data, where=str(path)), tensors, gguf_description(path)
+    data = read_json(path / CONFIG_FILE)
+    config, tensors = ModelConfig.from_data(data, where=str(path / CONFIG_FILE)), _open_tensors(path)
+    quantization = data.get("quantization_config")
+    if not quantization:
+        return config, tensors, ""
+    if any(place.form == "transposed" for place in places(config)):
+        raise UserError(f"{path}: quantised {config.model_type} models are not supported", hint="Use the original one.")
+    return config, dequantised(tensors, quantization, config.dtype), describe(quantization)
 
 
 def place_tensors(infos: Mapping[str, TensorInfo], config: ModelConfig, path: Path) -> dict[str, str]:
@@ -95,15 +115,10 @@ def read_generation(path: Path) -> dict[str, Any]:
     return data
 
 
-def stored_infos(path: Path) -> dict[str, TensorInfo]:
-    """Shape and dtype of every tensor in the files, by stored name; from headers (`.bin` has none and needs torch)."""
-    if (path / WEIGHTS).exists() or (path / WEIGHTS_INDEX).exists():
-        return {name: stored.info for name, stored in read_headers(path).items()}
-    return {name: tensor.info for name, tensor in _open_tensors(path).items()}
-
-
 def weight_files(path: Path) -> list[Path]:
     """The files that hold the weights; raises UserError if there are none, or one is missing."""
+    if path.suffix == GGUF_SUFFIX:
+        return gguf_files(path)
     for single, index in ((WEIGHTS, WEIGHTS_INDEX), (LEGACY_WEIGHTS, LEGACY_INDEX)):
         if (path / single).exists():
             return [path / single]

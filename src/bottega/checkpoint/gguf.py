@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _BLOCK = re.compile(r"blk\.(?P<layer>\d{1,6})\.(?P<stem>.+)\.(?P<end>weight|bias)", re.ASCII)
 _WHOLE = re.compile(r"(?P<stem>.+)\.(?P<end>weight|bias)")
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+GGUF_SUFFIX = ".gguf"
 _MAX_FACTORS = 4096
 _MAX_EXPERTS = 4096
 
@@ -53,6 +54,19 @@ def open_gguf(path: Path, dtype: str = "float32") -> tuple[dict[str, Any], dict[
     except UserError as error:
         raise UserError(f"{path}: {error.message}", hint=error.hint) from None
     return data, tensors
+
+
+def gguf_files(path: Path) -> list[Path]:
+    """The file, or all parts of a split one."""
+    return sorted({tensor.file for tensor in read_gguf(path).tensors.values()})
+
+
+def gguf_description(path: Path) -> str:
+    """The types of the file's tensors, the one with the most bytes first, such as "GGUF: Q4_K, Q6_K, F32"."""
+    sizes: Counter[str] = Counter()
+    for tensor in read_gguf(path).tensors.values():
+        sizes[tensor.kind.name] += tensor.nbytes
+    return "GGUF: " + ", ".join(name for name, _ in sizes.most_common())
 
 
 def _tensors(file: GgufFile, tables: GgufFamily, data: dict[str, Any], dtype: str) -> dict[str, LazyTensor]:

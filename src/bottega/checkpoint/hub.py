@@ -18,15 +18,19 @@ _SMALL_FILES = ("*.json", "*.jinja", "*.model", "README.md", "merges.txt")
 
 
 def locate(model: Path | str) -> Path:
-    """The folder of `model`, fetched from the hub if that is what it names.
+    """The folder (or GGUF file) of `model`, fetched from the hub if that is what it names.
 
     Raises UserError that says what to do if there is none.
     """
     path = Path(model)
     if path.is_dir():
         return path
+    if path.suffix == ".gguf" and path.is_file():
+        return path
     if path.exists():
-        raise UserError(f"{path} is a file; a model is a folder", hint="Name the folder that holds config.json.")
+        raise UserError(
+            f"{path} is a file; a model is a folder (or a .gguf file)", hint="Name the folder that holds config.json."
+        )
     match = _REPOSITORY.fullmatch(str(model))
     if match is None or path.parent.is_dir():
         raise UserError(f"there is no model at {path}", hint="Name a model folder, or org/name of the hub.")

@@ -76,7 +76,8 @@ def describe(spec: ModelSpec, folder: Path, contexts: Sequence[int]) -> dict[str
         "sizes": {name: getattr(config, name) for name in SIZES},
         "switches": _switches(config),
         "dtypes": dict(Counter(info.dtype for info in spec.tensors.values())),
-        "stored_bytes": spec.nbytes,
+        "stored_bytes": sum(file["bytes"] for file in files) if spec.quantised else spec.nbytes,
+        "quantised": spec.quantised,
         "memory_bytes": {name: int(total * size) for name, size in PRECISIONS.items()},
         "context_length": config.context_length,
         "kv_cache_bytes": {
@@ -164,7 +165,7 @@ def view(data: dict[str, Any]) -> list[Block]:
 
 def _facts(data: dict[str, Any]) -> list[tuple[str, Any]]:
     sizes, special = data["sizes"], data["special_tokens"]
-    words = special["text"]
+    words, files = special["text"], len(data["files"])
     return [
         ("architecture", data["architecture"]),
         ("parameters", _parameters(data["parameters"])),
@@ -177,7 +178,7 @@ def _facts(data: dict[str, Any]) -> list[tuple[str, Any]]:
         ("vocabulary", f"{sizes['vocab_size']:,}"),
         (
             "stored as",
-            f"{', '.join(data['dtypes'])}, {human_bytes(data['stored_bytes'])} in {len(data['files'])} file(s)",
+            f"{data['quantised'] or ', '.join(data['dtypes'])}, {human_bytes(data['stored_bytes'])} in {files} file(s)",
         ),
         ("begins with", _token(special["bos"], words.get("bos_token"))),
         ("stops at", ", ".join(str(token) for token in special["stop"]) + _quoted(words.get("eos_token")) or "nothing"),

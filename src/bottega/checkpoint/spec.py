@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Self
 
 from bottega.checkpoint.card import front_matter
 from bottega.checkpoint.config import ModelConfig
-from bottega.checkpoint.folder import place_tensors, read_generation, stored_infos
+from bottega.checkpoint.folder import place_tensors, read_generation, read_model
+from bottega.checkpoint.gguf import GGUF_SUFFIX
 from bottega.checkpoint.header import TensorInfo
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.writer import expected_tensors
+from bottega.codec.gguf import read_gguf
 from bottega.core.errors import UserError
 from bottega.core.hashing import digest_file
 from bottega.core.record import read_record
@@ -36,6 +38,8 @@ class ModelSpec:
     """Special tokens by role, such as "eos_token"."""
     tokenizer_hash: str = ""
     """SHA-256 of tokenizer.json; empty if there is none."""
+    quantised: str = ""
+    """How the stored weights are quantised, in a few words; `tensors` are what they come to."""
 
     @property
     def vocab_size(self) -> int:
@@ -57,9 +61,11 @@ class ModelSpec:
     def read(cls, path: Path) -> Self:
         """From a model folder, or `org/name` of the hub; raises UserError if its headers do not fit its config."""
         folder = locate(path)
-        config = ModelConfig.read(folder)
-        infos = stored_infos(folder)
-        tensors = {name: infos[stored] for name, stored in place_tensors(infos, config, folder).items()}
+        config, stored, quantised = read_model(folder)
+        infos = {name: tensor.info for name, tensor in stored.items()}
+        tensors = {name: infos[place] for name, place in place_tensors(infos, config, folder).items()}
+        if folder.suffix == GGUF_SUFFIX:
+            return cls._of_gguf(folder, config, tensors, quantised)
         tokenizer = _tokenizer_config(folder)
         return cls(
             config=config,
@@ -71,6 +77,22 @@ class ModelSpec:
             stop_ids=_stop_ids(config, read_generation(folder)),
             tokens=_special_tokens(tokenizer),
             tokenizer_hash=_hash(folder / "tokenizer.json"),
+            quantised=quantised,
+        )
+
+    @classmethod
+    def _of_gguf(cls, path: Path, config: ModelConfig, tensors: dict[str, TensorInfo], quantised: str) -> Self:
+        """The same of a GGUF file, whose metadata hold what a folder has in files of its own."""
+        metadata = read_gguf(path).metadata
+        template, licence = metadata.get("tokenizer.chat_template"), metadata.get("general.license")
+        return cls(
+            config=config,
+            tensors=tensors,
+            has_tokenizer="tokenizer.ggml.tokens" in metadata,
+            template=template if isinstance(template, str) else None,
+            licence=licence if isinstance(licence, str) else None,
+            stop_ids=config.eos_token_id,
+            quantised=quantised,
         )
 
 
