@@ -7,6 +7,7 @@ file; links that lead out of the folder are refused, for they would publish what
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -107,7 +108,8 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, list):
         return [_shortened(item) for item in value]
     if isinstance(value, str):
-        return PurePosixPath(value).name if _is_path(value) else value.replace(str(Path.home()), "~")
+        home = os.path.expanduser("~")  # noqa: PTH111 (where there is no home, it stays "~")
+        return PureWindowsPath(value).name if _is_path(value) else value.replace(home, "~") if len(home) > 1 else value
     return value
 
 

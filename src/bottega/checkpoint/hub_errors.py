@@ -42,6 +42,12 @@ def without_its_bars() -> Iterator[None]:
         utils.enable_progress_bars()
 
 
+def plain_text(text: object) -> str:
+    """What somebody else wrote, fit for a terminal: on one line, without control characters, not too long."""
+    line = " ".join(str(text).split())
+    return "".join(character for character in line if character.isprintable())[:200]
+
+
 def explained(error: Exception, label: str) -> Exception:
     """An error of huggingface_hub as a UserError about `label`; one of the machine (a full disk) stays itself."""
     from huggingface_hub import errors
@@ -61,7 +67,7 @@ def explained(error: Exception, label: str) -> Exception:
     if isinstance(error, (transport, ConnectionError, TimeoutError)):
         return _unreachable(label, type(error).__name__)
     if isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):
-        return UserError(f"{label}: the hub's answer cannot be understood ({error})")
+        return UserError(f"{label}: the hub's answer cannot be understood ({plain_text(error)})")
     return error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bottega.checkpoint.card import CARD_FILE, front_matter
-from bottega.checkpoint.hub_repository import is_licence
+from bottega.checkpoint.hub_repository import is_licence, licence_text
 
 MAX_CARD_CHARACTERS = 4 * 2**20
 
@@ -22,10 +22,7 @@ def card_data(folder: Path) -> dict[str, object]:
 def licence_of(folder: Path) -> str | None:
     """The licence that the card states; of "other" with its own name."""
     data = card_data(folder)
-    licence, own = data.get("license"), data.get("license_name")
-    if not licence:
-        return None
-    return f"{licence} ({own})" if licence == "other" and own else str(licence)
+    return licence_text(data.get("license"), data.get("license_name"))
 
 
 def licence_files(folder: Path) -> list[str]:

@@ -239,6 +239,6 @@ def _remove_snapshot(model: CachedModel, snapshot: Snapshot) -> None:
 def _agreed(what: str) -> bool:
     """Ask on the terminal; raises UserError where there is nobody to ask."""
     if not sys.stdin.isatty():
-        raise UserError(f"{what}: this is asked first, and there is no terminal to ask on", hint="Pass --yes.")
+        raise UserError(f"to {what} needs a yes, and there is no terminal to ask on", hint="Pass --yes.")
     print(f"{what}. Remove it? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

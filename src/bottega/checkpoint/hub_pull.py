@@ -59,7 +59,7 @@ def plan_pull(config: PullModel, specs: Specs) -> Plan:  # noqa: ARG001 (a verb'
     plan = PullPlan("hub pull", config, out=config.out)
     finished = _finished(config)
     if finished is not None:
-        plan.details = {"repository": finished, "files": list(finished.files.values()), "bytes_to_fetch": 0}
+        plan.details = {"repository": finished, "files": list(finished.files.values()), "bytes_to_fetch": 0, "note": ""}
         plan.work = [f"{finished.label} is there as it was fetched (commit {finished.commit})"]
         return plan
     root = cache_root()
@@ -75,7 +75,7 @@ def plan_pull(config: PullModel, specs: Specs) -> Plan:  # noqa: ARG001 (a verb'
         plan.produces, family = _foresee(repository, get)
     stores = [partial_path(config.out) / WORK_FOLDER, cached] if config.out else [cached]
     to_fetch = missing_bytes(files, *stores)
-    plan.details = {"repository": repository, "files": files, "bytes_to_fetch": to_fetch}
+    plan.details = {"repository": repository, "files": files, "bytes_to_fetch": to_fetch, "note": note}
     plan.work = [note] if note else []
     plan.work += _work(repository, files, to_fetch)
     needed = missing_bytes(files, stores[0])
@@ -151,6 +151,8 @@ def run_pull(plan: Plan, context: Context) -> Result:
     repository: Repository = plan.details["repository"]
     files: list[RemoteFile] = plan.details["files"]
     cached = blobs_of(folder_of(repository.name, cache_root()))
+    if plan.details["note"]:
+        context.reporter.say(plan.details["note"])
     if plan.out is None:
         for name in drop_damaged(files, cached, context.reporter):
             context.reporter.say(f"{name} is damaged in the cache: it is fetched anew")

@@ -11,7 +11,7 @@ from typing import Any
 
 from bottega.checkpoint.hub_config import PushModel
 from bottega.checkpoint.hub_content import Sent, checked_kind, contents, remarks
-from bottega.checkpoint.hub_errors import explained, hub_package, without_its_bars
+from bottega.checkpoint.hub_errors import explained, hub_package, plain_text, without_its_bars
 from bottega.checkpoint.hub_repository import ask, parse_name, require_name
 from bottega.core.errors import UserError
 from bottega.core.plan import Check, Cost, Plan, Specs
@@ -90,9 +90,11 @@ def run_push(plan: Plan, context: Context) -> Result:
     except UserError:
         raise
     except ValueError as error:  # what the hub found wrong with the card, say
-        raise UserError(f"{config.repository}: {str(error).strip()}") from None
+        raise UserError(f"{config.repository}: {plain_text(error)}") from None
     except Exception as error:
-        raise explained(error, config.repository) from None
+        # A failed upload comes as a RuntimeError; its cause says why.
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise explained(cause, config.repository) from None
     total = sum(file.size for file in sent)
     data = {
         "repository": config.repository,

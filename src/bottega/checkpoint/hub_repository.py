@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bottega.checkpoint.header import LEGACY_INDEX, LEGACY_WEIGHTS, WEIGHTS, WEIGHTS_INDEX, read_index
-from bottega.checkpoint.hub_errors import explained, hub_package
+from bottega.checkpoint.hub_errors import explained, hub_package, plain_text
 from bottega.core.errors import UserError
 from bottega.core.view import human_bytes
 
@@ -172,9 +172,14 @@ def _licence(info: Any) -> str | None:
     """The licence as the hub knows it: the tag `license:…`; of "other" its own name from the card."""
     tags = [tag for tag in info.tags or () if isinstance(tag, str)]
     licence = next((tag.partition(":")[2] for tag in tags if tag.startswith("license:")), None)
-    card = info.card_data
-    own = getattr(card, "license_name", None) if card is not None else None
-    return f"{licence} ({own})" if licence == "other" and isinstance(own, str) else licence
+    return licence_text(licence, getattr(info.card_data, "license_name", None))
+
+
+def licence_text(licence: object, own: object) -> str | None:
+    """A licence for people: its identifier, and where that is "other", its own name."""
+    if not licence:
+        return None
+    return plain_text(f"{licence} ({own})" if licence == "other" and own else licence)
 
 
 def select(repository: Repository, get: Callable[[RemoteFile], Path]) -> list[RemoteFile]:
