@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from bottega.checkpoint.hub_cache import link_snapshot
+from bottega.checkpoint.hub_pull import _names
+from bottega.checkpoint.hub_repository import RemoteFile, Repository
 from bottega.core.atomic import WORK_FOLDER, partial_path
 from bottega.core.record import read_record
 from conftest import Workshop
@@ -246,7 +249,8 @@ def test_a_folder_from_the_cache_asks_for_no_file_twice(hub: Hub, bottega: Botte
 
 def test_in_a_recipe(hub: Hub, bottega: Bottega, workshop: Workshop, tmp_path: Path):
     """A chain is planned before anything is fetched; a finished pull is skipped without asking the hub."""
-    hub.repos["org/chain"] = Repo(make_model(tmp_path / "model", tokenizer=workshop.tokenizer))
+    files = make_model(tmp_path / "model", tokenizer=workshop.tokenizer)
+    hub.repos["org/chain"] = Repo({**files, "record.json": b"{}"})
     recipe = bottega.home / "chain.yaml"
     recipe.write_text(
         "steps:\n  base: {verb: hub pull, model: org/chain}\n"
@@ -261,6 +265,9 @@ def test_in_a_recipe(hub: Hub, bottega: Bottega, workshop: Workshop, tmp_path: P
     hub.requests.clear()
     again = bottega("run", "chain.yaml")
     assert again.status == 0 and "done already" in again.err and hub.requests == []
+    licence = bottega.home / "workspace" / "chain" / "base" / "LICENSE"
+    licence.write_text("changed")
+    assert bottega("run", "chain.yaml").status == 0 and licence.read_bytes() == files["LICENSE"]
 
 
 def test_a_connection_that_breaks_is_taken_up_again(hub: Hub, bottega: Bottega, repo: tuple[str, Repo]):
@@ -312,8 +319,7 @@ def test_what_came_before_an_error_is_kept(hub: Hub, bottega: Bottega, repo: tup
     assert hub.fetched(name)[-1] == ("model.safetensors", "bytes=49152-") and unfinished(bottega, name) == []
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("out", [False, True])
+@pytest.mark.parametrize(("kind", "out"), [(signal.SIGINT, True), (signal.SIGKILL, True), (signal.SIGKILL, False)])
 def test_stopped_and_taken_up_again(
     hub: Hub, repo: tuple[str, Repo], tmp_path: Path, files: dict[str, bytes], kind: signal.Signals, out: bool
 ):
@@ -347,6 +353,37 @@ def test_stopped_and_taken_up_again(
     folder = tmp_path / "mine" if out else store.parent / "snapshots" / there.sha()
     found = read_folder(folder)
     assert {file: found[file] for file in files} == files
+
+
+def test_what_shows_that_a_folder_is_whole_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = ["config.json", "README.md", "tokenizer.json", "model.safetensors"]
+    repository = Repository("org/name", "v1", "0" * 40, {})
+    linked: list[str] = []
+    monkeypatch.setattr("bottega.checkpoint.hub_cache._link", lambda blob, path: linked.append(path.name))
+    link_snapshot(repository, [RemoteFile(name, 1, "1" * 40) for name in names], tmp_path)
+    assert linked[-1] == "config.json" and sorted(linked) == sorted(names)
+    assert (tmp_path / "models--org--name" / "refs" / "v1").read_text() == "0" * 40
+
+
+def test_a_disk_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    repository = Repository("org/name", None, "0" * 40, {})
+    blob = tmp_path / "models--org--name" / "blobs" / ("1" * 40)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"x")
+    folder = link_snapshot(repository, [RemoteFile("config.json", 1, "1" * 40)], tmp_path)
+    assert (folder / "config.json").read_bytes() == b"x" and [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_files_that_are_ours_are_not_written_over():
+    """What a step keeps in the folder it writes (`step.json`, the record) is never a file of the repository."""
+    files = [RemoteFile(name, 1, "1" * 40) for name in ("config.json", "record.json", "step.json", "origin-step.json")]
+    names = _names(files)
+    assert sorted(names) == ["config.json", "origin-record.json", "origin-step.json"]
+    assert names["origin-step.json"].name == "step.json"
 
 
 def test_two_at_once(hub: Hub, bottega: Bottega, repo: tuple[str, Repo]):

@@ -108,8 +108,10 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, list):
         return [_shortened(item) for item in value]
     if isinstance(value, str):
+        if _is_path(value):
+            return PureWindowsPath(value).name
         home = os.path.expanduser("~")  # noqa: PTH111 (where there is no home, it stays "~")
-        return PureWindowsPath(value).name if _is_path(value) else value.replace(home, "~") if len(home) > 1 else value
+        return value.replace(home, "~") if len(home) > 1 else value
     return value
 
 

@@ -27,7 +27,7 @@ SMALL_FILES = (
 )  # fmt: skip
 OTHER_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ot", ".tflite")
 MAX_SMALL_BYTES = 256 * 2**20  # the largest tokenizer.json there is has 35 MB
-MAX_FILES = 100_000
+MAX_FILES = 50_000
 MAX_FILE_BYTES = 50 * 10**9  # above that the hub serves no plain HTTP
 SECONDS = 30.0  # for the hub to answer a question about a repository
 
