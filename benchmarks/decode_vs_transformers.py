@@ -119,9 +119,7 @@ def ours(settings: dict[str, Any]) -> None:
     from bottega.generate.generator import Generator
     from bottega.generate.sampling import Sampling
 
-    generator = Generator.load(
-        settings["folder"], device="cpu", dtype=settings["dtype"], threads=settings["threads"]
-    )
+    generator = Generator.load(settings["folder"], device="cpu", dtype=settings["dtype"], threads=settings["threads"])
     generator.tokenizer.stop_ids = frozenset()  # every answer has the same length
     sampling = Sampling(max_new_tokens=settings["tokens"], temperature=0.0)
 

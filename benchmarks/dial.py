@@ -37,7 +37,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--finetune-tokens", type=float, default=0)
     parser.add_argument("--finetune-rate", type=float, default=0.004)
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="a hundredth of the computation: whether it runs at all")
+    options = parser.parse_args()
+    if options.quick:
+        options.flops, options.finetune_tokens = options.flops / 100, options.finetune_tokens / 100
+    return options
 
 
 def pretrain(options: argparse.Namespace, folder: Path) -> None:

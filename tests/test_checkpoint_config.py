@@ -138,7 +138,6 @@ def test_kv_cache_bytes():
         ({"rope_scaling": {"rope_type": [1]}}, "not supported; rope_type is one of"),
         ({"rope_scaling": None, "rope_theta": None, "rope_parameters": 3}, "must be an object"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantised (gptq)"),
     ],
 )
 def test_refused(values: dict[str, Any], said: str):
@@ -146,6 +145,66 @@ def test_refused(values: dict[str, Any], said: str):
         changed(**values)
     assert said in error.value.message
     assert error.value.message.startswith("config.json")
+
+
+FAMILY_SIZES = {key: OLD[key] for key in OLD if key not in ("model_type", "torch_dtype", "rope_scaling")}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "values", "said"),
+    [
+        ("mistral", {"sliding_window": "all"}, "sliding_window must be a whole number"),
+        ("qwen2", {"use_sliding_window": 1}, "use_sliding_window must be true or false"),
+        ("qwen2", {"layer_types": ["full_attention"]}, "layer_types must be a list of 3"),
+        ("qwen2", {"layer_types": ["chunked_attention"] * 3}, "layer_types must be a list of 3"),
+        ("qwen3_moe", {"num_experts": 10**9}, "from 1 to 4096"),
+        ("qwen3_moe", {"num_experts": 4096, "num_hidden_layers": 2048}, "more experts than any model"),
+        ("qwen3_moe", {"mlp_only_layers": 3}, "mlp_only_layers must be a list"),
+        ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar"),
+        ("gemma2", {"attn_logit_softcapping": -1}, "attn_logit_softcapping"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("smollm3", {"no_rope_layers": [1, 2, 3]}, "no_rope_layers must be a list of 3"),
+        (
+            "gpt2",
+            {"n_embd": 32, "n_layer": 3, "n_head": 4, "scale_attn_by_inverse_layer_idx": True},
+            "scale_attn_by_in",
+        ),
+        ("gpt2", {"n_embd": None, "hidden_size": None}, "lacks n_embd"),
+        ("bloom", {"n_layer": 3, "n_head": 4, "apply_residual_connection_post_layernorm": True}, "apply_residual"),
+        ("gpt_neox", {"rotary_pct": 1.5}, "partial_rotary_factor must lie above 0"),
+        ("gpt_neox", {"rotary_pct": 0.4}, "3 channels of a head are turned"),
+        ("phi3", {"rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [1]}}, "a list of 4 positive"),
+    ],
+)
+def test_what_a_family_refuses(model_type: str, values: dict[str, Any], said: str):
+    with pytest.raises(UserError) as error:
+        ModelConfig.from_data({**FAMILY_SIZES, "model_type": model_type, **values})
+    assert said in error.value.message and error.value.message.startswith("config.json")
+
+
+@pytest.mark.parametrize(
+    ("data", "nearest", "differs"),
+    [
+        (
+            {**OLD, "model_type": "qwen4", "use_sliding_window": False},
+            "qwen",
+            "has the keys of",
+        ),
+        ({**OLD, "model_type": "cohere", "logit_scale": 0.06}, "llama", "logit_scale, which llama's has not"),
+        ({"model_type": "gpt_j", "n_embd": 8, "n_layer": 2, "n_head": 2, "rotary_dim": 4}, "gpt2", "rotary_dim"),
+    ],
+)
+def test_an_unknown_architecture_is_told_its_nearest_relative(data: dict[str, Any], nearest: str, differs: str):
+    with pytest.raises(UserError) as error:
+        ModelConfig.from_data(data)
+    assert f"The nearest is '{nearest}" in error.value.hint and differs in error.value.hint
+
+
+def test_every_activation_that_a_config_may_name_is_computed():
+    from bottega.checkpoint.config import ACTIVATIONS
+    from bottega.model.feed_forward import ACTIVATIONS as COMPUTED
+
+    assert set(ACTIVATIONS) == set(COMPUTED)
 
 
 def test_the_base_of_rope_is_found_where_writers_put_it():

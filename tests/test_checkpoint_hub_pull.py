@@ -404,9 +404,10 @@ def test_two_at_once(hub: Hub, bottega: Bottega, repo: tuple[str, Repo]):
 def test_gated(hub: Hub, bottega: Bottega, repo: tuple[str, Repo], tmp_path: Path):
     name, there = repo
     there.gated, there.locked = "manual", True
-    done = bottega("hub", "pull", name)
-    assert done.status == 2 and f"{name} is gated" in done.err
-    assert f"https://huggingface.co/{name}" in done.err and "hf auth login" in done.err
+    for words in (["hub", "pull", name], ["hub", "pull", name, "--plan"], ["show", name]):
+        done = bottega(*words)
+        assert done.status == 2 and f"{name} is gated" in done.err
+        assert f"https://huggingface.co/{name}" in done.err and "hf auth login" in done.err
     with_token = Bottega(hub.url, tmp_path, HF_TOKEN=TOKEN)
     assert with_token("hub", "pull", name, "--json", "-q").json()["gated"] is True
     there.locked = False

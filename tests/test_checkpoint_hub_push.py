@@ -152,8 +152,13 @@ def test_paths_in_settings_are_warned_of(bottega: Bottega, tmp_path: Path):
 
     folder = tmp_path / "adapter"
     write_tensors(folder, {"base_model.model.q.lora_A.weight": torch.zeros(2, 4)})
+    done = bottega("hub", "push", folder, "me/adapter")
+    assert done.status == 2 and "is no model, adapter or tokenizer" in done.err
+    config = {"peft_type": "LORA", "base_model_name_or_path": "/home/me/base", "r": 2}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    done = bottega("hub", "push", folder, "me/adapter")
+    assert done.status == 2 and "has no adapter_model.safetensors" in done.err
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/home/me/base", "r": 2}))
     plan = bottega("hub", "push", folder, "me/adapter", "--plan", "--json").json()
     assert plan["kind"] == "adapter" and set(plan["files"]) == {"adapter_config.json", "adapter_model.safetensors"}
     said = "adapter_config.json names a path of this machine (base_model_name_or_path: /home/me/base)"

@@ -202,9 +202,7 @@ def test_files_that_do_not_fit(bottega: Call, content: str, said: str) -> None:
 
 def test_a_verbs_own_file_is_one_step_of_run(bottega: Call, workshop: Workshop) -> None:
     for out in ("by_verb", "by_run"):
-        Path(f"{out}.yaml").write_text(
-            f"verb: tokenizer train\ndata: {workshop.corpus}\nout: {out}\nvocab_size: 300\n"
-        )
+        Path(f"{out}.yaml").write_text(f"verb: tokenizer train\ndata: {workshop.corpus}\nout: {out}\nvocab_size: 300\n")
     assert bottega("tokenizer", "train", "by_verb.yaml")[0] == 0
     status, out, err = bottega("run", "by_run.yaml", "--json")
     assert status == 0, err

@@ -126,7 +126,7 @@ def _facts(config: ModelConfig) -> list[tuple[str, object]]:
         ("Width", config.hidden_size),
         ("Attention heads (of keys and values)", f"{config.num_attention_heads} ({config.num_key_value_heads})"),
         ("Vocabulary", f"{config.vocab_size:,}"),
-        ("Context", f"{config.max_position_embeddings:,} tokens"),
+        ("Context", f"{config.context_length:,} tokens"),
         ("Stored as", config.dtype),
     ]
 

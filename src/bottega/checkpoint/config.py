@@ -1,34 +1,29 @@
-"""`config.json`: the sizes and switches of a decoder, in both spellings that are in use.
+"""`config.json`: the sizes and switches of a decoder, in every spelling that is in use.
 
 transformers 5 moved `rope_theta` and `rope_scaling` into `rope_parameters`, and `torch_dtype`
 to `dtype`; vLLM, llama.cpp's converter and transformers 4 read the older keys. Both are read,
-both are written.
+both are written. Families spell sizes in their own ways (`n_embd`); keys that only one of them
+knows are kept as they were read, and decide its switches (`families.py`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from bottega.checkpoint.names import FAMILIES, PARTS, Family, TensorRow
+from bottega.checkpoint.families import FAMILIES, Family
+from bottega.checkpoint.layout import PARTS, Place, TensorRow
+from bottega.checkpoint.rope_config import GLOBAL, LOCAL, is_number, read_rope, rope_problems
+from bottega.checkpoint.switches import Switches
 from bottega.core.errors import UserError, did_you_mean
 
 CONFIG_FILE = "config.json"
-ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu")
+ACTIVATIONS = ("silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_bloom", "relu")
 FLOAT_DTYPES = ("float32", "bfloat16", "float16", "float64")
-# rope_type → the keys it cannot do without. The formulas are the model's.
-ROPE_TYPES: dict[str, tuple[str, ...]] = {
-    "default": (),
-    "linear": ("factor",),
-    "dynamic": ("factor",),
-    "yarn": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
 REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 # Larger than any model there is: such a number is a mistake or an attack.
 LIMITS = {
@@ -41,7 +36,13 @@ LIMITS = {
     "head_dim": 1 << 12,
     "max_position_embeddings": 1 << 30,
 }
-_SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
+MOST_TENSORS = 1 << 18
+_FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias")
+_OPTIONAL = ("bos_token_id", "pad_token_id", "rope_scaling", "rope_local_theta")  # None has a meaning there
+# Keys of config.json that are not kept: they say how a file was made, or name code to run.
+_DROPPED = frozenset(
+    {"_name_or_path", "transformers_version", "auto_map", "quantization_config", "torch_dtype", "use_cache"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,8 @@ class ModelConfig:
     """The config of one model. Checked when it is made: an instance is consistent.
 
     `rope_scaling` is None for plain RoPE, else a mapping with `rope_type` and its parameters
-    (without `rope_theta`). `dtype` is that of the stored weights.
+    (without `rope_theta`). `rms_norm_eps` is that of LayerNorm too. `dtype` is that of the stored weights.
+    `extra` are the keys of config.json that have no field here; `switches` follow from all of it.
     """
 
     model_type: str = "llama"
@@ -64,6 +66,8 @@ class ModelConfig:
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
     rope_scaling: dict[str, Any] | None = None
+    rope_local_theta: float | None = None
+    partial_rotary_factor: float = 1.0
     max_position_embeddings: int
     tie_word_embeddings: bool = False
     attention_bias: bool = False
@@ -73,35 +77,48 @@ class ModelConfig:
     pad_token_id: int | None = None
     initializer_range: float = 0.02
     dtype: str = "float32"
+    extra: dict[str, Any] = field(default_factory=dict, compare=False)
+    switches: Switches = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Raise UserError naming everything that does not fit together."""
         problems = list(_problems(self))
         if problems:
             raise UserError("the model's config is not usable: " + "; ".join(problems))
+        object.__setattr__(self, "switches", self.family.switches(self))
+        experts = self.switches.experts
+        if self.num_hidden_layers * (experts.count if experts else 1) > MOST_TENSORS:
+            raise UserError("the model's config is not usable: it has more experts than any model")
 
     @property
     def family(self) -> Family:
         """The row of `FAMILIES` that this model belongs to."""
         return FAMILIES[self.model_type]
 
+    @property
+    def context_length(self) -> int:
+        """Tokens that the model is made for: what its positions reach, scaled as `rope_scaling` says."""
+        scaling = self.rope_scaling or {}
+        kind, factor = scaling.get("rope_type"), scaling.get("factor", 1.0)
+        if kind == "dynamic":
+            return int(self.max_position_embeddings * max(1.0, factor))
+        if kind == "yarn":  # files written for older readers leave max_position_embeddings at its old value
+            return max(self.max_position_embeddings, int(scaling["original_max_position_embeddings"] * factor))
+        return self.max_position_embeddings
+
     @classmethod
     def from_data(cls, data: Mapping[str, Any], *, where: str = CONFIG_FILE) -> Self:
         """From the content of a `config.json`; raises UserError that begins with `where`."""
         if not isinstance(data, Mapping):
             raise UserError(f"{where} is not a JSON object")
+        data = _text_part(data)
         family = _family(data, where)
-        absent = [key for key in REQUIRED if data.get(key) is None]
-        if absent:
-            raise UserError(f"{where} lacks {', '.join(absent)}", hint="It is not the config of a language model.")
-        if data.get("quantization_config"):
-            method = _method(data["quantization_config"])
-            raise UserError(
-                f"{where}: the weights are quantised ({method}), which is not supported",
-                hint="Use the model it was made from.",
-            )
         try:
-            return cls(**_values(cls, family, data))
+            values = _values(cls, family, data)
+            absent = [family.keys.get(key, key) for key in REQUIRED if values.get(key) is None]
+            if absent:
+                raise UserError(f"lacks {', '.join(absent)}", hint="It is not the config of a language model.")
+            return cls(**values)
         except UserError as error:
             raise UserError(f"{where}: {error.message}", hint=error.hint) from None
 
@@ -111,28 +128,51 @@ class ModelConfig:
         return cls.from_data(read_json(folder / CONFIG_FILE), where=str(folder / CONFIG_FILE))
 
     def to_data(self) -> dict[str, Any]:
-        """The content of `config.json`, in both spellings."""
-        data = asdict(self)
+        """The content of `config.json`, in both spellings, and in the family's own."""
+        keys = self.family.keys
+        left_out = {"extra", "switches", *self.family.without}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         eos = list(self.eos_token_id)
-        rope = self.rope_scaling or {"rope_type": "default"}
+        plain["eos_token_id"] = eos if len(eos) > 1 else eos[0] if eos else None
+        local = plain.pop("rope_local_theta", None)
+        rope = {**(self.rope_scaling or {"rope_type": "default"}), "rope_theta": self.rope_theta}
+        if self.family.partial_rotary:
+            rope["partial_rotary_factor"] = self.partial_rotary_factor
+        else:
+            del plain["partial_rotary_factor"]
+        if self.switches.positions != "rotary":
+            del plain["rope_theta"], plain["rope_scaling"]
+        elif self.family.local_rope:
+            plain["rope_local_base_freq"] = local
+            plain["rope_parameters"] = {GLOBAL: rope, LOCAL: {"rope_type": "default", "rope_theta": local}}
+        else:
+            plain["rope_parameters"] = rope
         return {
             "architectures": [self.family.architecture],
-            **data,
-            "eos_token_id": eos if len(eos) > 1 else eos[0] if eos else None,
-            "rope_parameters": {**rope, "rope_theta": self.rope_theta},
+            **self.extra,
+            **{keys.get(name, name): value for name, value in plain.items()},
             "torch_dtype": self.dtype,
-            "attention_dropout": 0.0,
             "use_cache": True,
         }
 
     def sizes(self) -> dict[str, int]:
         """The sizes that `TensorRow.shape` names."""
+        query, key_value = self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim
+        experts = self.switches.experts
         return {
+            "one": 1,
             "vocab": self.vocab_size,
             "hidden": self.hidden_size,
             "intermediate": self.intermediate_size,
-            "query": self.num_attention_heads * self.head_dim,
-            "key_value": self.num_key_value_heads * self.head_dim,
+            "positions": self.max_position_embeddings,
+            "head": self.head_dim,
+            "query": query,
+            "key_value": key_value,
+            "fused_query": query + 2 * key_value,
+            "fused_gate": 2 * self.intermediate_size,
+            "experts": experts.count if experts else 0,
+            "expert_intermediate": experts.intermediate_size if experts else 0,
+            "shared_intermediate": experts.shared_intermediate_size if experts else 0,
         }
 
     def parameter_count(self) -> int:
@@ -142,31 +182,56 @@ class ModelConfig:
     def parameters_by_part(self) -> dict[str, int]:
         """Parameters of embedding, attention, feed_forward, norms, head (0 if tied)."""
         counts: dict[str, int] = dict.fromkeys(PARTS, 0)
-        sizes = self.sizes()
-        for row in _present(self):
-            copies = self.num_hidden_layers if "{layer}" in row.name else 1
-            counts[row.part] += copies * math.prod(sizes[size] for size in row.shape)
+        for row, copies in self._row_counts():
+            counts[row.part] += copies * math.prod(self.sizes()[size] for size in row.shape)
         return counts
+
+    def active_parameter_count(self) -> int:
+        """Parameters that one token meets: of the experts only the chosen ones."""
+        experts = self.switches.experts
+        if experts is None:
+            return self.parameter_count()
+        idle = experts.count - min(experts.per_token, experts.count)
+        return self.parameter_count() - sum(
+            copies // experts.count * idle * math.prod(self.sizes()[size] for size in row.shape)
+            for row, copies in self._row_counts()
+            if "{expert}" in row.name
+        )
 
     def kv_cache_bytes(self, tokens: int, batch: int = 1, bytes_per_value: int = 2) -> int:
         """Bytes of the keys and values of `batch` sequences of `tokens` tokens."""
         values = 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
         return values * tokens * batch * bytes_per_value
 
+    def _row_counts(self) -> Iterator[tuple[TensorRow, int]]:
+        """Every row of the layout with the number of tensors it stands for."""
+        layers = [self.switches.flags(layer) for layer in range(self.num_hidden_layers)]
+        experts = self.switches.experts.count if self.switches.experts else 0
+        for row in self.family.rows:
+            flags = layers if "{layer}" in row.name else [self.switches.flags()]
+            copies = sum(_exists(row, self, each) for each in flags)
+            yield row, copies * (experts if "{expert}" in row.name else 1)
+
+
+def places(config: ModelConfig) -> list[Place]:
+    """Every tensor of a checkpoint of `config`, in the order in which the model uses them."""
+    sizes, rows = config.sizes(), config.family.rows
+    per_layer = [row for row in rows if "{layer}" in row.name]
+    border = rows.index(per_layer[0])
+    found = [_place(row, config, sizes) for row in rows[:border] if _exists(row, config, config.switches.flags())]
+    for layer in range(config.num_hidden_layers):
+        flags = config.switches.flags(layer)
+        for row in per_layer:
+            if _exists(row, config, flags):
+                count = sizes["experts"] if "{expert}" in row.name else 1
+                found += [_place(row, config, sizes, layer=layer, expert=expert) for expert in range(count)]
+    rest = (row for row in rows[border:] if "{layer}" not in row.name)
+    return found + [_place(row, config, sizes) for row in rest if _exists(row, config, config.switches.flags())]
+
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name → shape of every tensor in a checkpoint of `config`, in the order in which the model uses them."""
-    sizes = config.sizes()
-    rows = list(_present(config))
-    first, per_layer, last = [], [], []
-    for row in rows:
-        shape = tuple(sizes[size] for size in row.shape)
-        group = per_layer if "{layer}" in row.name else last if per_layer else first
-        group.append((row.name, shape))
-    layers = [
-        (name.format(layer=layer), shape) for layer in range(config.num_hidden_layers) for name, shape in per_layer
-    ]
-    return dict([*first, *layers, *last])
+    return {place.name: place.shape for place in places(config)}
 
 
 def read_json(path: Path) -> Any:
@@ -179,76 +244,119 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
 
 
-def _present(config: ModelConfig) -> Iterator[TensorRow]:
-    for row in config.family.rows:
-        switch = row.when.removeprefix("not ")
-        if not switch or bool(getattr(config, switch)) != row.when.startswith("not "):
-            yield row
+def _exists(row: TensorRow, config: ModelConfig, flags: frozenset[str]) -> bool:
+    name = row.when.removeprefix("not ")
+    holds = not name or name in flags or (name == "tie_word_embeddings" and config.tie_word_embeddings)
+    return holds != row.when.startswith("not ")
+
+
+def _place(row: TensorRow, config: ModelConfig, sizes: dict[str, int], **numbers: int) -> Place:
+    holds = row.holds or ((row.name, row.shape[0]),)
+    return Place(
+        name=row.name.format(**numbers),
+        shape=tuple(sizes[size] for size in row.shape),
+        part=row.part,
+        holds=tuple((name.format(**numbers), sizes[size]) for name, size in holds),
+        form=row.form,
+        head_dim=config.head_dim,
+    )
+
+
+def _text_part(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a model that reads images too, the config of its language model."""
+    text = data.get("text_config")
+    if not isinstance(text, Mapping) or text.get("model_type") not in FAMILIES:
+        return data
+    shared = {key: data[key] for key in ("eos_token_id", "bos_token_id", "dtype", "torch_dtype") if key in data}
+    return {**shared, **text}
 
 
 def _family(data: Mapping[str, Any], where: str) -> Family:
     model_type = data.get("model_type")
     if not isinstance(model_type, str):
         raise UserError(f"{where} lacks model_type", hint="It is not the config of a language model.")
-    if model_type not in FAMILIES:
-        supported = ", ".join(FAMILIES)
-        raise UserError(
-            f"{where}: models of type {model_type!r} are not supported; supported: {supported}",
-            hint=did_you_mean(model_type, FAMILIES) if len(FAMILIES) > 1 else "",
-        )
-    return FAMILIES[model_type]
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    nearest = max(FAMILIES.values(), key=lambda family: _likeness(family, model_type, data))
+    unknown = sorted(set(data) - _known_keys(nearest) - _UNIMPORTANT)
+    differs = f"its config has {', '.join(unknown[:8])}, which {nearest.model_type}'s has not" if unknown else (
+        f"its config has the keys of {nearest.model_type}'s; what it computes may differ all the same"
+    )  # fmt: skip
+    raise UserError(
+        f"{where}: models of type {model_type!r} are not supported; supported: {', '.join(FAMILIES)}",
+        hint=f"The nearest is {nearest.model_type!r}: {differs}.",
+    )
 
 
-def _method(quantization: Any) -> str:
-    return str(quantization.get("quant_method", "unknown")) if isinstance(quantization, Mapping) else "unknown"
+_COMMON = frozenset(
+    {"model_type", "architectures", "torch_dtype", "dtype", "use_cache", "rope_parameters", "transformers_version"}
+    | {"attention_dropout", "hidden_dropout", "pretraining_tp", "auto_map", "_name_or_path"}
+)
+# They are of tasks other than language modelling, or of training.
+_UNIMPORTANT = frozenset({"id2label", "label2id", "problem_type", "output_attentions", "output_hidden_states"})
+
+
+def _known_keys(family: Family) -> frozenset[str]:
+    own = {family.keys.get(f.name, f.name) for f in fields(ModelConfig)} - {"extra", "switches"}
+    return frozenset(own) | family.reads | _COMMON
+
+
+def _likeness(family: Family, model_type: str, data: Mapping[str, Any]) -> float:
+    """How much a config looks like the family's: the share of keys they have in common, and the name."""
+    known, given = _known_keys(family), set(data) - _UNIMPORTANT
+    named = did_you_mean(model_type, [family.model_type]).startswith("Did")
+    return len(known & given) / len(known | given) + 0.5 * named
 
 
 def _values(cls: type[ModelConfig], family: Family, data: Mapping[str, Any]) -> dict[str, Any]:
     """The dataclass's fields from either spelling. Types are not checked here, except where a step needs them."""
-    values = {**family.defaults, **{key: data[key] for key in data if key in {f.name for f in fields(cls)}}}
-    heads = values["num_attention_heads"]
+    names = {f.name for f in fields(cls) if f.init and f.name != "extra"}
+    own = {name: family.keys.get(name, name) for name in names}
+    given = {name: data[key] for name, key in own.items() if key in data}
+    given |= {name: data[name] for name in names if name in data and data.get(own[name]) is None}
+    values = {**{name: value for name, value in family.defaults.items() if name in names}, **given}
+    values["hidden_act"] = given.get("hidden_act") or family.defaults.get("hidden_act", "silu")
+    values.update(read_rope(data, family.defaults, family.keys))
+    if family.local_rope and values["rope_local_theta"] is None:
+        values["rope_local_theta"] = 10000.0
+    if values["partial_rotary_factor"] != 1.0 and not family.partial_rotary:
+        raise UserError("partial_rotary_factor other than 1 is not supported")
+    hidden, heads = values.get("hidden_size"), values.get("num_attention_heads")
     if values.get("num_key_value_heads") is None:
         values["num_key_value_heads"] = heads
-    if values.get("head_dim") is None:
-        hidden = values["hidden_size"]
-        if not (_is_int(hidden) and _is_int(heads) and heads > 0):
-            raise UserError(f"hidden_size {hidden!r} and num_attention_heads {heads!r} must be positive whole numbers")
-        if hidden % heads:
-            raise UserError(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
-        values["head_dim"] = hidden // heads
-    values["rope_theta"], values["rope_scaling"] = _rope(data)
+    if values.get("intermediate_size") is None and family.widening and isinstance(hidden, int):
+        values["intermediate_size"] = family.widening * hidden
+    if values.get("head_dim") is None and hidden is not None and heads is not None:
+        values["head_dim"] = _head_dim(hidden, heads)
+    _token_values(values, family, given)
+    dtype = data.get("dtype") or data.get("torch_dtype") or "float32"
+    values["dtype"] = dtype.removeprefix("torch.") if isinstance(dtype, str) else dtype
+    spelled = {*own.values(), *names, "rope_parameters", "rope_local_base_freq", "architectures"}
+    extra = {key: value for key, value in data.items() if key not in spelled and key not in _DROPPED}
+    # null means "the default" for everything but the special tokens.
+    return {k: v for k, v in values.items() if v is not None or k in _OPTIONAL or k in REQUIRED} | {"extra": extra}
+
+
+def _token_values(values: dict[str, Any], family: Family, given: Mapping[str, Any]) -> None:
+    """Special tokens in one form. A default that the vocabulary does not have is none."""
+    vocab = values.get("vocab_size")
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        default = key not in given and key in family.defaults
+        if default and _is_int(vocab) and not family.defaults[key] < vocab:
+            values[key] = None
     values["eos_token_id"] = _token_ids(values.get("eos_token_id"))
     for key in ("bos_token_id", "pad_token_id"):
         # -1 was an old way to say "none".
         if _is_int(values.get(key)) and values[key] < 0:
             values[key] = None
-    dtype = data.get("dtype") or data.get("torch_dtype") or "float32"
-    values["dtype"] = dtype.removeprefix("torch.") if isinstance(dtype, str) else dtype
-    # null means "the default" for everything but the special tokens.
-    return {k: v for k, v in values.items() if v is not None or k in ("bos_token_id", "pad_token_id")}
 
 
-def _rope(data: Mapping[str, Any]) -> tuple[Any, dict[str, Any] | None]:
-    # As transformers 5 does: a rope_scaling that says something wins over rope_parameters.
-    rope = data.get("rope_scaling") or data.get("rope_parameters") or {}
-    if not isinstance(rope, Mapping):
-        raise UserError(f"rope_scaling must be an object, not {rope!r}")
-    rope = dict(rope)
-    others = data.get("rope_parameters")
-    places = (rope, data, others if isinstance(others, Mapping) else {})
-    theta = next((place["rope_theta"] for place in places if place.get("rope_theta") is not None), 10000.0)
-    rope.pop("rope_theta", None)
-    old_type = rope.pop("type", None)
-    rope["rope_type"] = rope.get("rope_type") or old_type or "default"
-    for place in (rope, data):
-        if place.get("partial_rotary_factor", 1.0) not in (1.0, None):
-            raise UserError("partial_rotary_factor other than 1 is not supported")
-    rope.pop("partial_rotary_factor", None)
-    if rope["rope_type"] == "default":
-        return theta, None
-    if rope["rope_type"] == "yarn":
-        rope.setdefault("original_max_position_embeddings", data.get("max_position_embeddings"))
-    return theta, {"rope_type": rope.pop("rope_type"), **rope}
+def _head_dim(hidden: Any, heads: Any) -> int:
+    if not (_is_int(hidden) and _is_int(heads) and heads > 0):
+        raise UserError(f"hidden_size {hidden!r} and num_attention_heads {heads!r} must be positive whole numbers")
+    if hidden % heads:
+        raise UserError(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+    return hidden // heads
 
 
 def _token_ids(value: Any) -> Any:
@@ -259,11 +367,6 @@ def _token_ids(value: Any) -> Any:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    # A comparison, for JSON can write whole numbers that no float holds.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _problems(config: ModelConfig) -> Iterator[str]:
@@ -278,28 +381,27 @@ def _problems(config: ModelConfig) -> Iterator[str]:
     if wrong_sizes:
         yield from wrong_sizes
         return
-    if config.hidden_size % config.num_attention_heads:
-        yield f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads {config.num_attention_heads}"
     if config.num_attention_heads % config.num_key_value_heads:
         yield (
             f"num_attention_heads {config.num_attention_heads} is not a multiple of "
             f"num_key_value_heads {config.num_key_value_heads}"
         )
-    if config.head_dim % 2:
-        yield f"head_dim {config.head_dim} is odd; rotary positions turn pairs"
-    for key in _SWITCHES:
+    for key in _FLAGS:
         if not isinstance(getattr(config, key), bool):
             yield f"{key} must be true or false, not {getattr(config, key)!r}"
     if config.hidden_act not in ACTIVATIONS:
         yield f"hidden_act {config.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}"
     if config.dtype not in FLOAT_DTYPES:
         yield f"dtype {config.dtype!r} is not one of {', '.join(FLOAT_DTYPES)}"
-    for key in ("rms_norm_eps", "rope_theta", "initializer_range"):
+    for key in ("rms_norm_eps", "rope_theta", "initializer_range", "partial_rotary_factor"):
         value = getattr(config, key)
-        if not _is_number(value) or value < 0 or (value == 0 and key == "rope_theta"):
+        if not is_number(value) or value < 0 or (value == 0 and key in ("rope_theta", "partial_rotary_factor")):
             yield f"{key} must be a positive number, not {value!r}"
+    local = config.rope_local_theta
+    if local is not None and (not is_number(local) or local <= 0):
+        yield f"rope_local_base_freq must be a positive number, not {local!r}"
     yield from _token_problems(config)
-    yield from _rope_problems(config.rope_scaling)
+    yield from _rotary_problems(config)
 
 
 def _token_problems(config: ModelConfig) -> Iterator[str]:
@@ -310,12 +412,17 @@ def _token_problems(config: ModelConfig) -> Iterator[str]:
             yield f"{key} {token!r} is not a token of the vocabulary of {config.vocab_size}"
 
 
-def _rope_problems(rope: Any) -> Iterator[str]:
-    if rope is None:
+def _rotary_problems(config: ModelConfig) -> Iterator[str]:
+    """Rotary positions turn pairs of channels."""
+    share = config.partial_rotary_factor
+    if not is_number(share) or not 0 < share <= 1:
+        yield f"partial_rotary_factor must lie above 0 and at most at 1, not {share!r}"
         return
-    if not isinstance(rope, dict) or rope.get("rope_type") not in tuple(ROPE_TYPES):
-        yield f"rope_scaling {rope!r} is not supported; rope_type is one of {', '.join(ROPE_TYPES)}"
-        return
-    for key in ROPE_TYPES[rope["rope_type"]]:
-        if not _is_number(rope.get(key)) or rope[key] <= 0:
-            yield f"rope_scaling of type {rope['rope_type']} needs a positive number {key}, not {rope.get(key)!r}"
+    turned = int(config.head_dim * share)
+    if turned % 2 or not turned:
+        yield (
+            f"head_dim {config.head_dim} is odd; rotary positions turn pairs"
+            if share == 1
+            else (f"{turned} channels of a head are turned, which are no pairs")
+        )
+    yield from rope_problems(config.rope_scaling, turned // 2)

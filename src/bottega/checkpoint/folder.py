@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from bottega.checkpoint.adapter import open_adapters
 from bottega.checkpoint.config import ModelConfig, read_json, tensor_shapes
+from bottega.checkpoint.families import Family
 from bottega.checkpoint.header import (
     LEGACY_INDEX,
     LEGACY_WEIGHTS,
@@ -19,10 +21,10 @@ from bottega.checkpoint.header import (
     shard_files,
 )
 from bottega.checkpoint.hub import locate
-from bottega.checkpoint.names import EMBEDDING, HEAD
 from bottega.checkpoint.tensors import LazyTensor, load_legacy, map_tensors
 from bottega.checkpoint.writer import GENERATION_FILE
 from bottega.core.errors import UserError
+from bottega.core.plan import Check
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class ModelFolder:
     generation_config: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, model: Path | str) -> Self:
-        """Open a folder, or `org/name[@revision]` of the hub; raises UserError.
+    def open(cls, model: Path | str, adapters: Sequence[Path | str] = ()) -> Self:
+        """Open a folder, or `org/name[@revision]` of the hub, with PEFT adapters on it; raises UserError.
 
         Reads headers only (and, where a tied output layer is stored as well, compares it).
         """
@@ -44,29 +46,43 @@ class ModelFolder:
         config = ModelConfig.read(path)
         tensors = _open_tensors(path)
         places = place_tensors({name: tensor.info for name, tensor in tensors.items()}, config, path)
-        if config.tie_word_embeddings and HEAD in tensors and EMBEDDING in tensors:
-            _require_equal_head(tensors, path)
-        return cls(path, config, {name: tensors[stored] for name, stored in places.items()}, read_generation(path))
+        if config.tie_word_embeddings:
+            _require_equal_head(tensors, config.family, path)
+        found = {name: tensors[stored] for name, stored in places.items()}
+        for adapter in open_adapters(adapters):
+            found = adapter.applied(found, config)
+        return cls(path, config, found, read_generation(path))
 
 
 def place_tensors(infos: Mapping[str, TensorInfo], config: ModelConfig, path: Path) -> dict[str, str]:
     """Name of each tensor of the model → its name in the file; raises UserError if they do not fit `config`.
 
-    Tied embeddings may be stored under the embedding's name, the output layer's, or both. Old
-    files hold a few tensors that nobody needs.
+    Tied embeddings may be stored under the embedding's name, the output layer's, or both. Some
+    writers put another prefix before the names, and old files hold a few tensors that nobody needs.
     """
-    shapes = tensor_shapes(config)
-    stored = {name: name for name in infos if not config.family.ignores(name)}
-    if config.tie_word_embeddings and HEAD in stored:
-        if EMBEDDING in stored:
-            del stored[HEAD]
+    shapes, family = tensor_shapes(config), config.family
+    stored = {family.proper_name(name): name for name in infos if not family.ignores(name)}
+    if config.tie_word_embeddings and family.head in stored:
+        if family.embedding in stored:
+            del stored[family.head]
         else:
-            stored[EMBEDDING] = stored.pop(HEAD)
+            stored[family.embedding] = stored.pop(family.head)
     hint = ""
-    if HEAD in shapes and HEAD not in stored:
+    if family.head in shapes and family.head not in stored:
         hint = 'If the output layer is the embedding, "tie_word_embeddings" in config.json must be true.'
     check_tensors({name: infos[place] for name, place in stored.items()}, shapes, path, hint)
     return {name: stored[name] for name in shapes}
+
+
+def adapter_checks(model: Path | str, adapters: Sequence[str]) -> list[Check]:
+    """Whether each adapter fits the model, from headers."""
+    if not adapters:
+        return []
+    try:
+        ModelFolder.open(model, adapters)
+    except UserError as error:
+        return [Check("adapter", False, f"{error.message}. {error.hint}".rstrip(". ") + ".")]
+    return [Check("adapter", True, ", ".join(adapters))]
 
 
 def read_generation(path: Path) -> dict[str, Any]:
@@ -103,13 +119,16 @@ def _open_tensors(path: Path) -> dict[str, LazyTensor]:
     return map_tensors(read_headers(path))
 
 
-def _require_equal_head(tensors: Mapping[str, LazyTensor], path: Path) -> None:
+def _require_equal_head(tensors: Mapping[str, LazyTensor], family: Family, path: Path) -> None:
     """A tied output layer may be stored twice; two different ones would make the model ambiguous."""
+    found = {family.proper_name(name): tensor for name, tensor in tensors.items()}
+    if family.head not in found or family.embedding not in found:
+        return
     import torch
 
-    head, embedding = tensors[HEAD], tensors[EMBEDDING]
+    head, embedding = found[family.head], found[family.embedding]
     if head.dtype != embedding.dtype or not torch.equal(head.load(), embedding.load()):
         raise UserError(
-            f"{path}: the config ties the output layer to the embedding, but a different {HEAD} is stored",
+            f"{path}: the config ties the output layer to the embedding, but a different {family.head} is stored",
             hint='Set "tie_word_embeddings" to false in config.json to use it, or take the tensor out.',
         )

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from bottega.checkpoint.adapter import Adapter
 from bottega.checkpoint.config import CONFIG_FILE, read_json
 from bottega.checkpoint.folder import weight_files
-from bottega.checkpoint.header import read_header
 from bottega.checkpoint.hub_cache import cache_root, cached_repository, folder_of, linked_blob
 from bottega.checkpoint.hub_licence import card_data, licence_files, licence_of
 from bottega.checkpoint.hub_repository import ADAPTER_WEIGHTS, belongs, is_weights, parse_name
@@ -44,9 +44,9 @@ def checked_kind(folder: Path) -> str:
     if folder.name.endswith(partial_path(Path("x")).suffix) or (folder / STEP_FILE).exists():
         raise UserError(f"{folder} is unfinished", hint="Run the command that makes it once more.")
     if (folder / ADAPTER_CONFIG).is_file():
-        read_json(folder / ADAPTER_CONFIG)
-        if not read_header(folder / ADAPTER_WEIGHTS):
-            raise UserError(f"{folder / ADAPTER_WEIGHTS} holds no tensors")
+        if not (folder / ADAPTER_WEIGHTS).is_file():
+            raise UserError(f"{folder} has no {ADAPTER_WEIGHTS}", hint="Only safetensors are pushed.")
+        Adapter.open(folder)
         return "adapter"
     if (folder / CONFIG_FILE).is_file():
         if weight_files(folder)[0].suffix == ".bin":
@@ -146,7 +146,10 @@ def _parents(folder: Path) -> dict[str, Path]:
     inputs = [Path(entry["path"]) for entry in record.inputs.values()] if record else []
     parents = {path.name: path for path in inputs if path.is_dir() and path.resolve() != folder.resolve()}
     named = card_data(folder).get("base_model")
-    for name in named if isinstance(named, list) else [named]:
+    bases = [*named] if isinstance(named, list) else [named]
+    if (folder / ADAPTER_CONFIG).is_file():
+        bases.append(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
+    for name in bases:
         parsed = parse_name(name) if isinstance(name, str) else None
         cached = cached_repository(*parsed, cache_root()) if parsed else None
         if cached is not None:

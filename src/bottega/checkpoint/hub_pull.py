@@ -110,16 +110,17 @@ def _foresee(repository: Repository, get: Get) -> tuple[ModelSpec | None, str]:
     files = repository.files
     if CONFIG_FILE not in files:
         return None, f"no {CONFIG_FILE}: an adapter or a tokenizer, not a whole model"
-    where = f"{repository.label}: {CONFIG_FILE}"
-    try:
-        config = ModelConfig.from_data(read_json(get(files[CONFIG_FILE])), where=where)
-        with tempfile.TemporaryDirectory() as folder:
-            for name in ("tokenizer_config.json", "chat_template.jinja"):
-                if name in files:
-                    shutil.copyfile(get(files[name]), Path(folder) / name)
+    wanted = (CONFIG_FILE, "tokenizer_config.json", "chat_template.jinja")
+    contents = {name: get(files[name]) for name in wanted if name in files}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in contents.items():
+            shutil.copyfile(path, Path(folder) / name)
+        try:
+            where = f"{repository.label}: {CONFIG_FILE}"
+            config = ModelConfig.from_data(read_json(Path(folder) / CONFIG_FILE), where=where)
             template = _template(Path(folder), _tokenizer_config(Path(folder)))
-    except UserError as error:
-        return None, f"can be fetched, but not run here: {error.message}"
+        except UserError as error:
+            return None, f"can be fetched, but not run here: {error.message}"
     tokenizer = files.get("tokenizer.json")
     # Git's hash of a small file is not ours: then it is not known before the run.
     digest = tokenizer.digest if tokenizer and len(tokenizer.digest) == 64 else ""

@@ -72,7 +72,7 @@ def describe(spec: ModelSpec, folder: Path, contexts: Sequence[int]) -> dict[str
         "dtypes": dict(Counter(info.dtype for info in spec.tensors.values())),
         "stored_bytes": spec.nbytes,
         "memory_bytes": {name: int(total * size) for name, size in PRECISIONS.items()},
-        "context_length": config.max_position_embeddings,
+        "context_length": config.context_length,
         "kv_cache_bytes": {
             str(tokens): {name: config.kv_cache_bytes(tokens, 1, size) for name, size in KV_BYTES.items()}
             for tokens in contexts

@@ -107,4 +107,3 @@ def _sparkline(values: Sequence[float]) -> str:
 
 def _range(low: float | None, high: float | None) -> str:
     return f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
-

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Literal
 
 from bottega.core.atomic import write_json
 from bottega.core.errors import UserError
+from bottega.core.plan import Check
+from bottega.core.view import human_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -275,3 +277,11 @@ def _best_seconds(work: Callable[[], object], budget: float) -> float:
         work()
         best = min(best, max(time.perf_counter() - clock, 1e-9))
     return best
+
+
+def memory_check(needed: int) -> Check:
+    """Whether so many bytes fit the memory that is free now."""
+    available = facts().memory_available
+    if available is None:
+        return Check("memory", True, f"needs about {human_bytes(needed)}")
+    return Check("memory", needed < available, f"needs about {human_bytes(needed)}, {human_bytes(available)} are free")

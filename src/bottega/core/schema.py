@@ -66,6 +66,15 @@ class Compute(Config):
     """CPU threads (default: as many as there are cores)."""
 
 
+class OnModel(Compute):
+    """Settings of a verb that computes with a model."""
+
+    model: str
+    """Model folder, or org/name[@revision] of the hub."""
+    adapter: tuple[str, ...] = ()
+    """PEFT adapter to put on the model, a folder or org/name (may be given several times)."""
+
+
 def _user_error(cls: type[Config], error: pydantic.ValidationError, where: str) -> UserError:
     lines: list[str] = []
     hint = ""

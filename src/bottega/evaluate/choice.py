@@ -134,7 +134,7 @@ class ChoiceScorer:
     def score(self, offered: Offer) -> list[float]:
         """Sum of ln p of each choice's tokens behind the context; raises UserError if it does not fit."""
         longest = max(map(len, offered.choices))
-        limit = self.decoder.config.max_position_embeddings
+        limit = self.decoder.config.context_length
         if not offered.context or not min(map(len, offered.choices)):
             raise UserError("a question or a choice has no tokens")
         if len(offered.context) + longest > limit:

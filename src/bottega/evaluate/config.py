@@ -7,17 +7,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bottega.core.schema import Compute
+from bottega.core.schema import OnModel, Writes
 
 DEFAULT_CONTEXT = 2048
 Prompt = Literal["auto", "chat", "plain"]
 
 
-class EvaluateModel(Compute):
+class EvaluateModel(OnModel):
     """Measure a model: likelihood of a text, distance to another model, multiple choice, simple baselines."""
 
-    model: str
-    """Model folder, or org/name[@revision] of the hub."""
     text: Path | None = None
     """Text to score: a text file, a .jsonl file with "text" in each row, or a corpus folder (its held-out part)."""
     against: str | None = None
@@ -56,3 +54,16 @@ class EvaluateModel(Compute):
         if self.context is not None and self.stride is not None and self.stride > self.context:
             raise ValueError(f"stride {self.stride} is longer than context {self.context}: tokens would be skipped")
         return self
+
+
+class ExtendContext(Writes, OnModel):
+    """Give a model a longer context by scaling its rotary positions, and measure what it makes of it."""
+
+    to: int = Field(ge=2)
+    """The new context, in tokens."""
+    method: Literal["yarn", "linear", "dynamic", "ntk"] = "yarn"
+    """How: yarn, linear, dynamic (grows with the text), ntk (another base, once and for all)."""
+    text: Path | None = None
+    """Text to measure on: long documents are best (default: the language topics of this Python's documentation)."""
+    tokens: int | None = Field(default=None, ge=2)
+    """Tokens to measure on, in pieces of the new context (default: two pieces)."""

@@ -112,7 +112,7 @@ class Likelihood:
 
 def windowing_for(decoder: Decoder, tokenizer: Tokenizer, context: int | None, stride: int | None) -> Windowing:
     """The windows for a model: its own context (at most DEFAULT_CONTEXT), stride half of it, unless given."""
-    longest = decoder.config.max_position_embeddings
+    longest = decoder.config.context_length
     if context is not None and context > longest:
         raise UserError(f"a context of {context} tokens is more than the model's {longest}")
     context = context or min(longest, DEFAULT_CONTEXT)

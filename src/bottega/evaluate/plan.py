@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.hashing import digest_file
@@ -44,13 +45,14 @@ def plan_evaluate(config: EvaluateModel, specs: Specs) -> Plan:
     model = specs.of(Path(config.model), ModelSpec)
     plan.inputs["model"] = _folder(config.model, specs)
     plan.checks = _model_checks(config, model, specs)
-    longest = [model.config.max_position_embeddings]
+    plan.inputs |= {f"adapter.{number}": locate(adapter) for number, adapter in enumerate(config.adapter)}
+    longest = [model.config.context_length]
     configs = [model.config]
     if config.against is not None:
         reference = specs.of(Path(config.against), ModelSpec)
         plan.inputs["against"] = _folder(config.against, specs)
         plan.checks.append(_comparison_check(config, model, reference, specs))
-        longest.append(reference.config.max_position_embeddings)
+        longest.append(reference.config.context_length)
         configs.append(reference.config)
     context = config.context or min(*longest, DEFAULT_CONTEXT)
     stride = config.stride or max(1, context // 2)
@@ -93,6 +95,7 @@ def _dtype(config: EvaluateModel, model: ModelConfig) -> str:
 def _model_checks(config: EvaluateModel, model: ModelSpec, specs: Specs) -> list[Check]:
     checks = []
     if not specs.is_predicted(Path(config.model)):
+        checks += adapter_checks(config.model, config.adapter)
         detail = "tokenizer.json is there" if model.has_tokenizer else f"{config.model} has no tokenizer.json"
         checks.append(Check("tokenizer", model.has_tokenizer, detail))
         if config.questions is not None and config.prompt == "chat":

@@ -63,7 +63,7 @@ def run_evaluate(plan: Plan, context: Context) -> Result:
 
 def _load(plan: Plan, name: str) -> Loaded:
     assert isinstance(plan.config, EvaluateModel)
-    folder = ModelFolder.open(plan.inputs[name])
+    folder = ModelFolder.open(plan.inputs[name], plan.config.adapter if name == "model" else ())
     decoder = load_decoder(folder, device=resolve_device(plan.config.device), dtype=DTYPES[plan.details["dtype"]])
     return prepare_for_inference(decoder), Tokenizer.load(folder.path)
 

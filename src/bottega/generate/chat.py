@@ -23,7 +23,7 @@ def run_chat(plan: Plan, context: Context) -> Result:
     """Read questions from the terminal until it ends; returns the conversation."""
     config = plan.config
     assert isinstance(config, Chat)
-    generator = Generator.load(config.model, device=config.device, dtype=config.dtype, threads=config.threads)
+    generator = Generator.of(config)
     context.reporter.say(HELP)
     system = [{"role": "system", "content": config.system}] if config.system else []
     messages = list(system)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from bottega.core.schema import Compute, Seed
+from bottega.core.schema import OnModel, Seed
 
 
-class Sampled(Compute):
+class Sampled(OnModel):
     """How tokens are chosen."""
 
     temperature: float = Field(default=1.0, ge=0)
@@ -31,8 +31,6 @@ class Sampled(Compute):
 class Generate(Sampled):
     """Continue a prompt."""
 
-    model: str
-    """Model folder, or org/name of the hub."""
     prompt: str
     """The text to continue; with --chat, the question to answer."""
     chat: bool = False
@@ -50,8 +48,6 @@ class Generate(Sampled):
 class Chat(Sampled):
     """Talk to a model in the terminal."""
 
-    model: str
-    """Model folder, or org/name of the hub."""
     system: str | None = None
     """System message."""
     temperature: float = Field(default=0.7, ge=0)

@@ -18,13 +18,15 @@ from torch import Tensor
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
 from bottega.core.errors import UserError
-from bottega.core.machine import preferred_dtype, resolve_device, resolve_threads
+from bottega.core.machine import facts, preferred_dtype, resolve_device, resolve_threads
+from bottega.core.schema import OnModel
 from bottega.generate.sampling import Sampling, choose, random_stream
 from bottega.generate.stopping import StopStrings
 from bottega.model.cache import KVCache
 from bottega.model.decoder import Decoder
 from bottega.model.inference import prepare_for_inference
 from bottega.model.load import DTYPES, load_decoder
+from bottega.model.precision import SAMPLE, cost_line, divergence, log_probabilities
 from bottega.tokenizer.chat import encode_chat
 from bottega.tokenizer.tokenizer import Detokenizer, Tokenizer
 
@@ -83,18 +85,38 @@ def decode(decoder: Decoder, prompts: Tensor, sampling: Sampling) -> Iterator[tu
 class Generator:
     """A decoder and its tokenizer, ready to answer."""
 
-    def __init__(self, decoder: Decoder, tokenizer: Tokenizer) -> None:
-        self.decoder, self.tokenizer = decoder, tokenizer
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, precision_note: str = "") -> None:
+        self.decoder, self.tokenizer, self.precision_note = decoder, tokenizer, precision_note
 
     @classmethod
-    def load(cls, model: Path | str, *, device: str = "auto", dtype: str = "auto", threads: int | None = None) -> Self:
-        """Read a model folder; its weights are packed for the machine. Raises UserError if it is none."""
+    def of(cls, config: OnModel) -> Self:
+        """What a verb's settings ask for."""
+        return cls.load(
+            config.model, adapters=config.adapter, device=config.device, dtype=config.dtype, threads=config.threads
+        )
+
+    @classmethod
+    def load(
+        cls,
+        model: Path | str,
+        *,
+        adapters: Sequence[Path | str] = (),
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+    ) -> Self:
+        """Read a model folder, with PEFT adapters on it; its weights are packed for the machine.
+
+        Raises UserError if it is no model, or an adapter does not fit it.
+        """
         torch.set_num_threads(resolve_threads(threads))
-        folder = ModelFolder.open(model)
+        folder = ModelFolder.open(model, adapters)
         place = resolve_device(device)
+        tokenizer = Tokenizer.load(folder.path)
         name = inference_dtype(folder.config.dtype, place) if dtype == "auto" else dtype
+        note = _precision_note(folder, tokenizer) if dtype == "auto" and (place, name) == ("cpu", "bfloat16") else ""
         decoder = load_decoder(folder, device=place, dtype=DTYPES[name])
-        return cls(prepare_for_inference(decoder), Tokenizer.load(folder.path))
+        return cls(prepare_for_inference(decoder), tokenizer, note)
 
     @property
     def config(self) -> ModelConfig:
@@ -104,7 +126,7 @@ class Generator:
     @property
     def context_length(self) -> int:
         """Most tokens, prompt and answer together."""
-        return self.config.max_position_embeddings
+        return self.config.context_length
 
     def prompt_ids(self, prompt: str, *, chat: bool, system: str | None = None) -> list[int]:
         """Token ids of a text to continue, or of a question to answer."""
@@ -168,6 +190,17 @@ class Generator:
         if prompt_tokens < 1:
             raise UserError("the prompt is empty", hint="Give at least one character.")
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
+
+
+def _precision_note(folder: ModelFolder, tokenizer: Tokenizer) -> str:
+    """What bfloat16 costs this model, where there is room to compute in float32 too."""
+    free, needed = facts().memory_available, 6 * folder.config.parameter_count()
+    if free is not None and needed > free / 2:
+        return "computing in bfloat16; its cost against float32 was not measured: there is no room for both"
+    ids = [*tokenizer.document_prefix(), *tokenizer.encode(SAMPLE)][: folder.config.context_length]
+    decoder = load_decoder(folder)
+    wide = log_probabilities(decoder, ids)
+    return cost_line(divergence(wide, log_probabilities(decoder.to(torch.bfloat16), ids)))
 
 
 def inference_dtype(stored: str, device: str) -> str:

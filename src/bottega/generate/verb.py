@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.spec import ModelSpec
+from bottega.core.machine import memory_check
 from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Specs
 from bottega.core.verb import Context, Result
 from bottega.core.view import Text
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from bottega.generate.sampling import Sampling
 
 LOAD_SECONDS = 2.0
+PROMPT_TOKENS = 4096  # its length is known only to the tokenizer
 BYTES_PER_SECOND = 10e9  # weights read per generated token, on a slow machine
 
 
@@ -26,15 +29,23 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
     plan.checks = [
         Check("tokenizer", spec.has_tokenizer, "tokenizer.json" if spec.has_tokenizer else "the folder has none"),
         Check("chat template", spec.template is not None or not needs_template, "needed for a chat"),
+        *adapter_checks(config.model, config.adapter),
     ]
     plan.work = [f"load {config.model}, then up to {config.max_new_tokens} tokens"]
-    cache = spec.config.kv_cache_bytes(spec.config.max_position_embeddings, bytes_per_value=4)
+    memory = generation_memory(spec, PROMPT_TOKENS + config.max_new_tokens)
+    plan.checks.append(memory_check(memory))
     plan.cost = Cost(
         bytes_read=spec.nbytes,
-        peak_memory=PROCESS_BYTES + spec.nbytes + cache,
+        peak_memory=memory,
         seconds=LOAD_SECONDS + config.max_new_tokens * spec.nbytes / BYTES_PER_SECOND,
     )
     return plan
+
+
+def generation_memory(spec: ModelSpec, tokens: int) -> int:
+    """Bytes of a process that holds the model, computing in float32 at most, and the cache of so many tokens."""
+    cache = spec.config.kv_cache_bytes(min(tokens, spec.config.context_length), bytes_per_value=4)
+    return PROCESS_BYTES + max(spec.nbytes, 4 * spec.config.parameter_count()) + cache
 
 
 def sampling_of(config: Sampled) -> Sampling:
@@ -59,7 +70,9 @@ def run_generate(plan: Plan, context: Context) -> Result:
 
     config = plan.config
     assert isinstance(config, Generate)
-    generator = Generator.load(config.model, device=config.device, dtype=config.dtype, threads=config.threads)
+    generator = Generator.of(config)
+    if generator.precision_note:
+        context.reporter.say(generator.precision_note)
     ids = generator.prompt_ids(config.prompt, chat=config.chat, system=config.system)
     with context.reporter.bar("generate", config.max_new_tokens, "tok") as bar:
         pieces = []

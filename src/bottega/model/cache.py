@@ -1,7 +1,8 @@
 """The key/value cache: what attention remembers of the tokens it has seen.
 
 One buffer per layer for keys and one for values, (batch, kv_heads, capacity, head_dim),
-filled from the left. `length` tokens are valid in every row.
+filled from the left. `length` tokens are valid in every row; of these, the first `padding[row]` are none of the
+text's (rows of different lengths are filled up on the left, so that all end together).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class KVCache:
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
         self.config, self.batch_size, self.capacity, self.length = config, batch_size, capacity, 0
+        self.padding: torch.Tensor | None = None
 
     def require_room(self, tokens: int) -> None:
         """Raise UserError if `tokens` more do not fit."""
@@ -66,4 +68,5 @@ class KVCache:
         for source, target in zip(self.keys + self.values, fork.keys + fork.values, strict=True):
             target[:, :, : self.length] = source[:1, :, : self.length]
         fork.length = self.length
+        fork.padding = None if self.padding is None else self.padding[:1].expand(batch_size)
         return fork

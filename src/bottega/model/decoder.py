@@ -1,8 +1,9 @@
-"""The decoder: a language model of the Llama architecture (Touvron et al. 2023, arXiv:2302.13971).
+"""The decoder: a causal language model, Llama's architecture (Touvron et al. 2023, arXiv:2302.13971) with switches.
 
 Read top down: `Decoder` embeds tokens, passes them through `Block`s and turns the last hidden
-states into logits. Attention, rotary positions, feed-forward, norm and cache have a file each.
-Parameter names are Hugging Face's, so `state_dict()` is what `model.safetensors` holds.
+states into logits. Attention, positions, feed-forward, experts, norm and cache have a file each; what tells
+the families apart is `config.switches`. Parameter names are Hugging Face's for Llama, so for the families that
+grew from it `state_dict()` is what `model.safetensors` holds (`checkpoint.layout` knows the others).
 
 Shapes: B batch, T tokens, H hidden size, V vocabulary.
 """
@@ -16,29 +17,56 @@ from torch import Tensor, nn
 
 from bottega.checkpoint.config import ModelConfig
 from bottega.core.errors import UserError
-from bottega.model.attention import Attention
+from bottega.model.attention import Attention, Sequences
 from bottega.model.cache import KVCache
-from bottega.model.feed_forward import FeedForward
-from bottega.model.norm import RMSNorm
-from bottega.model.rope import rotation_table
+from bottega.model.experts import MixtureOfExperts
+from bottega.model.feed_forward import FeedForward, PlainFeedForward
+from bottega.model.linear import Embedding, Linear
+from bottega.model.norm import LayerNorm, OffsetRMSNorm, RMSNorm, make_norm
+from bottega.model.rope import Rotation
 
 
 class Block(nn.Module):
-    """One layer: attention, then feed-forward, each on a normalised copy and added back."""
+    """One layer: attention, then feed-forward; each is normalised before it, after it, or both, and added back."""
+
+    input_layernorm: nn.Module
+    post_attention_layernorm: nn.Module
+    pre_feedforward_layernorm: nn.Module
+    post_feedforward_layernorm: nn.Module
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        switches = config.switches
+        self.placement, self.parallel = switches.placement, switches.parallel
+        names = ["post_attention_layernorm"]
+        names += ["input_layernorm"] if self.placement != "after" else []
+        names += ["post_feedforward_layernorm"] if self.placement != "before" else []
+        names += ["pre_feedforward_layernorm"] if self.placement == "both" else []
+        for name in names:
+            self.add_module(name, make_norm(switches.norm, config.hidden_size, config.rms_norm_eps))
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = FeedForward(config)
+        self.mlp = _feed_forward(config, layer)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None, segments: Sequence[int] | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
         """(B, T, H) → (B, T, H)."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache, segments)
+        if self.placement == "after":
+            x = x + self.post_attention_layernorm(self.self_attn(x, sequences))
+            return x + self.post_feedforward_layernorm(self.mlp(x))
+        attended = self.self_attn(self.input_layernorm(x), sequences)
+        if self.placement == "both":
+            x = x + self.post_attention_layernorm(attended)
+            return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+        if self.parallel:
+            return x + attended + self.mlp(self.post_attention_layernorm(x))
+        x = x + attended
         return x + self.mlp(self.post_attention_layernorm(x))
+
+
+def _feed_forward(config: ModelConfig, layer: int) -> nn.Module:
+    experts = config.switches.experts
+    if experts is not None and experts.sparse[layer]:
+        return MixtureOfExperts(config, experts)
+    return FeedForward(config) if config.switches.gated else PlainFeedForward(config)
 
 
 class Backbone(nn.Module):
@@ -46,41 +74,56 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        switches, size = config.switches, config.hidden_size
+        self.embed_tokens = Embedding(config.vocab_size, size)
+        self.embed_positions = (
+            Embedding(config.max_position_embeddings, size) if switches.positions == "learned" else None
+        )
+        self.embed_norm = make_norm(switches.norm, size, config.rms_norm_eps) if switches.embedding_norm else None
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = make_norm(switches.norm, size, config.rms_norm_eps)
 
 
 class Decoder(nn.Module):
     """A causal language model.
 
-    Weights are drawn from N(0, initializer_range²), those of the projections back into the
-    residual stream divided by sqrt(2 · layers) (GPT-2's rule), norms are ones, biases zeros.
+    A new one has no weights yet: `initialise` draws them, `model.load` reads them.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.model = Backbone(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        self._rotation: tuple[Tensor, Tensor] | None = None
+        self._rotations = {kind: Rotation(rope) for kind, rope in config.switches.ropes.items()}
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> Decoder:
-        """Draw all weights anew; returns itself."""
+        """Draw all weights; returns itself.
+
+        They are from N(0, initializer_range²), those of the projections back into the residual stream divided
+        by sqrt(2 · layers) (GPT-2's rule); norms are neutral, biases zeros.
+        """
         residual_scale = (2 * self.config.num_hidden_layers) ** -0.5
+        norms = [module for module in self.modules() if isinstance(module, RMSNorm | LayerNorm)]
+        neutral = {id(norm.weight): 0.0 if isinstance(norm, OffsetRMSNorm) else 1.0 for norm in norms}
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
-                parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+                parameter.fill_(neutral.get(id(parameter), 0.0))
             else:
                 scale = residual_scale if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
                 parameter.normal_(0.0, self.config.initializer_range * scale, generator=generator)
         return self
 
     def hidden(
-        self, input_ids: Tensor, *, cache: KVCache | None = None, segments: Sequence[int] | None = None
+        self,
+        input_ids: Tensor,
+        *,
+        cache: KVCache | None = None,
+        segments: Sequence[int] | None = None,
+        padding: Tensor | None = None,
     ) -> Tensor:
         """Normalised hidden states behind the last layer, (B, T, H).
 
@@ -89,6 +132,7 @@ class Decoder(nn.Module):
             cache: the tokens stand behind those in the cache and are added to it.
             segments: lengths of the documents packed into one row (B = 1, they sum to T);
                 attention does not cross from one to another and positions restart at each.
+            padding: (B,) tokens at the beginning of each row that are none of the text's; a cache remembers it.
         """
         batch, length = input_ids.shape
         if segments is not None and (batch != 1 or sum(segments) != length):
@@ -96,35 +140,63 @@ class Decoder(nn.Module):
         past = cache.length if cache is not None else 0
         if cache is not None:
             cache.require_room(length)
-        x = self.model.embed_tokens(input_ids)
-        cos, sin = self._angles(past, length, segments, x)
+            cache.padding = padding = cache.padding if past else padding
+        places = self._places(past, length, segments, padding, input_ids.device)
+        x = self._embed(input_ids, places)
+        # A cache fixes the length for positions that adapt to it: no key may change once it is stored.
+        reach = max(segments) if segments else past + length
+        angles = self._angles(places, reach, max(reach, cache.capacity if cache else 0), x.device)
+        sequences = Sequences(angles, cache, segments, padding)
         for layer in self.model.layers:
-            x = layer(x, cos, sin, cache, segments)
+            x = layer(x, sequences)
         if cache is not None:
             cache.advance(length)
         return self.model.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., H) → (..., V)."""
-        return self.lm_head(hidden)
+        logits, cap = self.lm_head(hidden), self.config.switches.logit_cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def forward(self, input_ids: Tensor, cache: KVCache | None = None, segments: Sequence[int] | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        cache: KVCache | None = None,
+        segments: Sequence[int] | None = None,
+        padding: Tensor | None = None,
+    ) -> Tensor:
         """Logits of the next token at every position, (B, T, V)."""
-        return self.logits(self.hidden(input_ids, cache=cache, segments=segments))
+        return self.logits(self.hidden(input_ids, cache=cache, segments=segments, padding=padding))
 
-    def _angles(self, past: int, length: int, segments: Sequence[int] | None, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin for the tokens at hand, float32, (T, head_dim) each."""
+    def _places(
+        self, past: int, length: int, segments: Sequence[int] | None, padding: Tensor | None, device: torch.device
+    ) -> slice | Tensor:
+        """The position of every token in its text: a slice where they follow each other, else (T,) or (B, T)."""
         needed = max(segments) if segments else past + length
-        limit = self.config.max_position_embeddings
-        if needed > limit:
+        limit = self.config.context_length
+        if needed > limit and self.config.switches.positions != "alibi":
             raise UserError(f"{needed} tokens do not fit the model's context of {limit}")
-        if self._rotation is None or self._rotation[0].device != x.device:
-            cos, sin = rotation_table(self.config, limit)
-            self._rotation = cos.to(x.device), sin.to(x.device)
         if segments:
-            parts = [table[:count] for table in self._rotation for count in segments]
-            middle = len(segments)
-            cos, sin = torch.cat(parts[:middle]), torch.cat(parts[middle:])
-        else:
-            cos, sin = (table[past : past + length] for table in self._rotation)
-        return cos, sin
+            return torch.cat([torch.arange(count, device=device) for count in segments])
+        if padding is None:
+            return slice(past, past + length)
+        return (torch.arange(past, past + length, device=device) - padding.to(device).unsqueeze(1)).clamp_min(0)
+
+    def _embed(self, input_ids: Tensor, places: slice | Tensor) -> Tensor:
+        """(B, T) → (B, T, H)."""
+        x = self.model.embed_tokens(input_ids)
+        if self.config.switches.embedding_scale is not None:
+            x = x * torch.tensor(self.config.switches.embedding_scale, dtype=x.dtype, device=x.device)
+        if self.model.embed_positions is not None:
+            x = x + self.model.embed_positions.weight[places]
+        return x if self.model.embed_norm is None else self.model.embed_norm(x)
+
+    def _angles(
+        self, places: slice | Tensor, reach: int, length: int, device: torch.device
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """cos and sin of the tokens at hand by kind, float32, (T, dim) or (B, T, dim) each."""
+        found = {}
+        for kind, rotation in self._rotations.items():
+            cos, sin = rotation.table(reach, length, device)
+            found[kind] = cos[places], sin[places]
+        return found

@@ -1,16 +1,37 @@
-"""The gated feed-forward layer (Shazeer 2020, arXiv:2002.05202): `down(act(gate(x)) · up(x))`."""
+"""The feed-forward layer: plain, `down(act(up(x)))`, or gated, `down(act(gate(x)) · up(x))`.
+
+Gates: Shazeer 2020, arXiv:2002.05202.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bottega.checkpoint.config import ModelConfig
 from bottega.core.errors import UserError, did_you_mean
+from bottega.model.linear import Linear
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "swish": F.silu, "gelu": F.gelu}
+
+def _gelu_bloom(x: Tensor) -> Tensor:
+    """GELU's tanh form with √(2/π) to eight digits, as BLOOM was trained with."""
+    return x * 0.5 * (1.0 + torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x)))
+
+
+_gelu_tanh = partial(F.gelu, approximate="tanh")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "swish": F.silu,
+    "gelu": F.gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "gelu_bloom": _gelu_bloom,
+    "relu": F.relu,
+}
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
@@ -21,14 +42,14 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class FeedForward(nn.Module):
-    """(..., hidden) → (..., hidden) through `intermediate_size` gated channels."""
+    """Gated: (..., hidden) → (..., hidden) through `width` channels (default: the config's)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, width: int | None = None) -> None:
         super().__init__()
-        wide, bias = config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(config.hidden_size, wide, bias=bias)
-        self.up_proj = nn.Linear(config.hidden_size, wide, bias=bias)
-        self.down_proj = nn.Linear(wide, config.hidden_size, bias=bias)
+        wide, bias = width or config.intermediate_size, config.switches.mlp_bias
+        self.gate_proj = Linear(config.hidden_size, wide, bias=bias)
+        self.up_proj = Linear(config.hidden_size, wide, bias=bias)
+        self.down_proj = Linear(wide, config.hidden_size, bias=bias)
         self.act = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,3 +60,18 @@ class FeedForward(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(..., hidden) → gate, up, (..., intermediate) each."""
         return self.gate_proj(x), self.up_proj(x)
+
+
+class PlainFeedForward(nn.Module):
+    """Without a gate: (..., hidden) → (..., hidden) through `intermediate_size` channels."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        wide, bias = config.intermediate_size, config.switches.mlp_bias
+        self.up_proj = Linear(config.hidden_size, wide, bias=bias)
+        self.down_proj = Linear(wide, config.hidden_size, bias=bias)
+        self.act = activation(config.hidden_act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Widen, narrow."""
+        return self.down_proj(self.act(self.up_proj(x)))

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from bottega.core.machine import facts, preferred_dtype
 from bottega.model.attention import Attention
 from bottega.model.decoder import Block, Decoder
-from bottega.model.feed_forward import FeedForward
+from bottega.model.experts import MixtureOfExperts
+from bottega.model.feed_forward import FeedForward, PlainFeedForward
 from bottega.model.norm import RMSNorm
 from bottega.model.rope import rotate
 
@@ -97,15 +98,24 @@ class FusedAttention(Attention):
     def __init__(self, attention: Attention, kind: LinearKind) -> None:
         nn.Module.__init__(self)
         self.layer, self.heads, self.kv_heads = attention.layer, attention.heads, attention.kv_heads
-        self.head_dim = attention.head_dim
+        self.head_dim, self.rope, self.rule = attention.head_dim, attention.rope, attention.rule
+        self.q_norm, self.k_norm, self.norms_heads = attention.q_norm, attention.k_norm, attention.norms_heads
         self.qkv = _joined(kind, attention.q_proj, attention.k_proj, attention.v_proj)
         self.o_proj = _joined(kind, attention.o_proj)
 
-    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, angles: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, hidden) → query and key, rotated, and value, (B, T, their heads, head_dim) each."""
+        if self.q_norm is not None or angles is None:
+            return super().project(x, angles)
         joined = self.qkv(x).unflatten(-1, (-1, self.head_dim))
         turned, v = joined.split((self.heads + self.kv_heads, self.kv_heads), dim=-2)
-        q, k = rotate(turned, cos, sin).split((self.heads, self.kv_heads), dim=-2)
+        q, k = rotate(turned, *angles).split((self.heads, self.kv_heads), dim=-2)
+        return q, k, v
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, hidden) → query, key, value as the projection gives them, (B, T, their heads, head_dim) each."""
+        joined = self.qkv(x).unflatten(-1, (-1, self.head_dim))
+        q, k, v = joined.split((self.heads, self.kv_heads, self.kv_heads), dim=-2)
         return q, k, v
 
 
@@ -130,13 +140,29 @@ def prepare_for_inference(decoder: Decoder) -> Decoder:
     kind = _linear_kind(decoder)
     for block in decoder.model.layers:
         assert isinstance(block, Block)
-        block.input_layernorm = StepNorm(block.input_layernorm)
-        block.self_attn = FusedAttention(block.self_attn, kind)
-        block.post_attention_layernorm = StepNorm(block.post_attention_layernorm)
-        block.mlp = FusedFeedForward(block.mlp, kind)
-    decoder.model.norm = StepNorm(decoder.model.norm)
+        for name, part in list(block.named_children()):
+            setattr(block, name, _prepared(part, kind))
+    decoder.model.norm = _prepared(decoder.model.norm, kind)
     decoder.lm_head = _joined(kind, decoder.lm_head)  # pyright: ignore[reportAttributeAccessIssue]
     return decoder.eval().requires_grad_(False)
+
+
+def _prepared(part: nn.Module, kind: LinearKind) -> nn.Module:
+    """The quicker form of a block's part; the part itself where there is none."""
+    if type(part) is RMSNorm:
+        return StepNorm(part)
+    if isinstance(part, Attention):
+        return FusedAttention(part, kind)
+    if isinstance(part, FeedForward):
+        return FusedFeedForward(part, kind)
+    if isinstance(part, PlainFeedForward):
+        for name in ("up_proj", "down_proj"):
+            setattr(part, name, _joined(kind, getattr(part, name)))
+    if isinstance(part, MixtureOfExperts):
+        part.experts = nn.ModuleList(_prepared(expert, kind) for expert in part.experts)
+        if part.shared_expert is not None:
+            part.shared_expert = FusedFeedForward(part.shared_expert, kind)
+    return part
 
 
 def _linear_kind(decoder: Decoder) -> LinearKind:

@@ -1,12 +1,16 @@
-"""From a model folder to a decoder with its weights."""
+"""From a model folder to a decoder with its weights, and from a decoder to the tensors of a folder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from bottega.checkpoint.config import ModelConfig, places
 from bottega.checkpoint.folder import ModelFolder
+from bottega.checkpoint.layout import EMBEDDING, HEAD
 from bottega.model.decoder import Decoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -22,15 +26,26 @@ def load_decoder(
     folder = source if isinstance(source, ModelFolder) else ModelFolder.open(source)
     with torch.device("meta"):
         decoder = Decoder(folder.config)
-    state = {}
-    for name in decoder.state_dict():
-        if name == "lm_head.weight" and folder.config.tie_word_embeddings:
-            continue
+    state: dict[str, Tensor] = {}
+    for place in places(folder.config):
+        parts = place.unpack(folder.tensors[place.name].load())
         # A copy: the weights must not change when the file does, nor the file when they do.
-        state[name] = folder.tensors[name].load().to(device=device, dtype=dtype, copy=True)
-    if folder.config.tie_word_embeddings:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    decoder.load_state_dict(state, assign=True)
-    if folder.config.tie_word_embeddings:
+        state |= {
+            name: part.to(device=device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)
+            for name, part in parts.items()
+        }
+    return with_weights(decoder, state)
+
+
+def with_weights(decoder: Decoder, state: Mapping[str, Tensor]) -> Decoder:
+    """The decoder (made on the device "meta") with these parameters as its own; returns itself, in eval mode."""
+    tied = {HEAD: state[EMBEDDING]} if decoder.config.tie_word_embeddings else {}
+    decoder.load_state_dict({**state, **tied}, assign=True)
+    if tied:
         decoder.lm_head.weight = decoder.model.embed_tokens.weight
     return decoder.eval()
+
+
+def stored_tensors(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A folder's tensors, by the names of the family's checkpoints, from the decoder's parameters."""
+    return {place.name: place.pack(weights) for place in places(config)}

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
+from bottega.core.machine import memory_check
 from bottega.core.plan import Check, Plan, Specs
 from bottega.core.progress import Lines, Reporter
 from bottega.core.verb import Context, Result
+from bottega.generate.verb import PROMPT_TOKENS, generation_memory
 from bottega.serve.config import Serve
 from bottega.serve.guard import is_loopback
 from bottega.serve.listen import base_url, make_server, open_socket, port_check
@@ -31,9 +34,11 @@ def plan_serve(config: Serve, specs: Specs) -> Plan:
 def check_model(config: Serve, specs: Specs) -> tuple[Path, list[Check]]:
     """The model's folder, and whether it can be served as far as its headers tell."""
     folder = locate(config.model)
-    has_tokenizer = specs.of(folder, ModelSpec).has_tokenizer
+    spec = specs.of(folder, ModelSpec)
+    has_tokenizer = spec.has_tokenizer
+    memory = memory_check(generation_memory(spec, PROMPT_TOKENS))
     detail = "tokenizer.json is there" if has_tokenizer else f"{folder} has no tokenizer.json"
-    return folder, [Check("tokenizer", has_tokenizer, detail)]
+    return folder, [Check("tokenizer", has_tokenizer, detail), memory, *adapter_checks(folder, config.adapter)]
 
 
 def run_serve(plan: Plan, context: Context) -> Result:
@@ -62,13 +67,15 @@ def serve(
         from bottega.serve.app import create_app
         from bottega.serve.engine import Engine
 
-        generator = Generator.load(folder, device=config.device, dtype=config.dtype, threads=config.threads)
+        generator = Generator.of(config.model_copy(update={"model": str(folder)}))
         engine = Engine(generator, max_queue=config.max_queue)
         app = create_app(engine, config, config.name or model_name(config))
 
         def announce() -> None:
             if not is_loopback(config.host) and config.api_key is None:
                 say("Anyone who can reach this machine can use the model: no API key is set.")
+            if generator.precision_note:
+                say(generator.precision_note)
             say(f"Serving {folder} on {base_url(listener, config.host)}/v1 (Ctrl-C stops)")
             if ready is not None:
                 ready(listener.getsockname()[1])

@@ -6,14 +6,12 @@ from typing import Any
 
 from pydantic import Field
 
-from bottega.core.schema import Compute
+from bottega.core.schema import OnModel
 
 
-class Serve(Compute):
+class Serve(OnModel):
     """Settings of the API server."""
 
-    model: str
-    """Model folder, or org/name[@revision] of the hub."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 opens the server to the network (then set an API key)."""
     port: int = Field(default=8000, ge=0, le=65535)

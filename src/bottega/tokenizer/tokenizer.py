@@ -161,6 +161,17 @@ class Tokenizer:
             return token.replace("\u2581", " ").encode("utf-8")
         return token.encode("utf-8")
 
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its text as the vocabulary has it, None if it is none."""
+        return self._backend.token_to_id(token)
+
+    def extended(self, tokens: Sequence[str], *, special: bool) -> str:
+        """The content of a tokenizer.json with `tokens` behind the vocabulary, in their order."""
+        backend = tokenizers.Tokenizer.from_str(self.files.backend_json())
+        added = [tokenizers.AddedToken(token, special=special, normalized=False) for token in tokens]
+        (backend.add_special_tokens if special else backend.add_tokens)(added)
+        return backend.to_str(pretty=False) + "\n"
+
     @cached_property
     def control_tokens(self) -> list[str]:
         """The text of the control ids, longest first."""

@@ -19,7 +19,9 @@ from torch import nn
 from bottega.core.progress import Reporter
 from bottega.core.view import human_count
 from bottega.data.batches import Batches, Row
-from bottega.model.decoder import Block, Decoder
+from bottega.model.attention import Attention
+from bottega.model.decoder import Decoder
+from bottega.model.experts import MixtureOfExperts
 from bottega.train.batch import MicroBatch, micro_batches
 from bottega.train.guard import Guard
 from bottega.train.loss import linear_cross_entropy
@@ -115,18 +117,19 @@ def _accumulate(model: Decoder, parts: Sequence[MicroBatch], machine: Machine) -
     for part in (part.to(machine.device) for part in parts if len(part.targets)):
         with torch.autocast(machine.device.type, machine.dtype, enabled=machine.dtype != torch.float32):
             states = model.hidden(part.input_ids, segments=part.segments)[0, part.positions]
-        summed = linear_cross_entropy(states.to(_product_type(states, machine)), model.lm_head.weight, part.targets)
+        states = states.to(_product_type(states, machine))
+        summed = linear_cross_entropy(states, model.lm_head.weight, part.targets, model.config.switches.logit_cap)
         (summed / trained).backward()
         loss += float(summed.detach()) / trained
     return loss, trained
 
 
 def _compile(model: Decoder) -> None:
-    """Compile what does not depend on how a row is cut into documents; attention would be compiled for each cut."""
+    """Compile what does not depend on how a row is cut into documents, or on which experts its tokens choose."""
     for block in model.model.layers:
-        assert isinstance(block, Block)
-        for part in (block.mlp, block.input_layernorm, block.post_attention_layernorm):
-            part.compile(dynamic=True)
+        for part in block.children():
+            if not isinstance(part, Attention | MixtureOfExperts):
+                part.compile(dynamic=True)
 
 
 @torch.no_grad()
@@ -137,7 +140,8 @@ def mean_loss(model: Decoder, rows: Sequence[Row], machine: Machine, micro_batch
         moved = part.to(machine.device)
         with torch.autocast(machine.device.type, machine.dtype, enabled=machine.dtype != torch.float32):
             states = model.hidden(moved.input_ids, segments=moved.segments)[0, moved.positions]
-        total += float(linear_cross_entropy(states, model.lm_head.weight, moved.targets))
+        cap = model.config.switches.logit_cap
+        total += float(linear_cross_entropy(states, model.lm_head.weight, moved.targets, cap))
         trained += len(part.targets)
     return total / max(trained, 1)
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from bottega.train.sizes import CHUNK_VALUES
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Sum over rows of -log softmax(hidden · weightᵀ)[target], in nats.
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
+    """Sum over rows of -log softmax(hidden · weightᵀ)[target], in nats; with a `cap` c the logits are c·tanh(z / c).
 
     The sum is not normalised: callers divide by the trained tokens of the whole batch, over all
     its micro-batches. Rows that are not trained are to be dropped before.
@@ -27,27 +27,29 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
         hidden: (N, H), any floating type; products are taken in this type, the softmax in at least float32.
         weight: (V, H).
         targets: (N,) int64.
+        cap: the family's `logit_cap`.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _LinearCrossEntropy.apply(hidden, weight, targets)
+        return _LinearCrossEntropy.apply(hidden, weight, targets, cap)
     total = _zero(hidden)
     head = weight.to(hidden.dtype)
     for rows in _chunks(len(targets), len(weight)):
-        logits = _wide(hidden[rows] @ head.T)
+        logits = _capped(_wide(hidden[rows] @ head.T), cap)
         total += (logits.logsumexp(-1) - logits.gather(1, targets[rows].unsqueeze(1)).squeeze(1)).sum()
     return total
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None) -> Tensor:
         head = weight.to(hidden.dtype)
         total = _zero(hidden)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight)
         for rows in _chunks(len(targets), len(weight)):
             chosen = targets[rows].unsqueeze(1)
-            logits = _wide(hidden[rows] @ head.T)
+            logits = _capped(_wide(hidden[rows] @ head.T), cap)
+            slope = None if cap is None else 1 - (logits / cap).square()  # d capped / d logits
             logits -= logits.amax(-1, keepdim=True)
             scores = logits.gather(1, chosen)
             # One exponential serves the loss and d loss / d logits = softmax - one_hot(target).
@@ -56,6 +58,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += (normaliser.log() - scores).sum()
             gradient = exponentials.div_(normaliser)
             gradient.scatter_add_(1, chosen, torch.full_like(scores, -1))
+            if slope is not None:
+                gradient *= slope
             gradient = gradient.to(hidden.dtype)
             torch.mm(gradient, head, out=grad_hidden[rows])
             if grad_weight.dtype == gradient.dtype:
@@ -66,15 +70,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale.to(grad_weight.dtype), None
+        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale.to(grad_weight.dtype), None, None
 
 
 def _chunks(rows: int, vocab_size: int) -> Iterator[slice]:
     size = max(16, CHUNK_VALUES // vocab_size)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def _capped(logits: Tensor, cap: float | None) -> Tensor:
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.spec import ModelSpec
-from bottega.core.machine import facts, measure, resolve_device, resolve_dtype, resolve_threads
+from bottega.core.machine import measure, memory_check, resolve_device, resolve_dtype, resolve_threads
 from bottega.core.plan import Check, Cost, Plan, Specs
-from bottega.core.view import human_bytes, human_count
+from bottega.core.view import human_count
 from bottega.data.spec import TokensSpec
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.train.config import Train
@@ -55,10 +55,7 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     plan.work = _work(config, settings, architecture, data, dtype)
     plan.produces = ModelSpec.predict(architecture, tokenizer_hash=tokenizer_hash)
     plan.cost = _cost(settings, architecture, data, dtype, device)
-    memory, available = plan.cost.peak_memory or 0, facts().memory_available
-    if available:
-        detail = f"needs about {human_bytes(memory)}, {human_bytes(available)} are free"
-        plan.checks.append(Check("memory", memory < available, detail))
+    plan.checks.append(memory_check(plan.cost.peak_memory or 0))
     return plan
 
 

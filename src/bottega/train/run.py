@@ -22,7 +22,8 @@ from bottega.data.batches import Batches
 from bottega.generate.generator import Generator
 from bottega.generate.sampling import Sampling
 from bottega.model.decoder import Decoder
-from bottega.model.load import DTYPES, load_decoder
+from bottega.model.load import DTYPES, load_decoder, stored_tensors
+from bottega.model.precision import cost_line, divergence, log_probabilities
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.config import Train
 from bottega.train.loop import Between, Machine, fit, mean_loss
@@ -50,6 +51,11 @@ def run_train(plan: Plan, context: Context) -> Result:
     )
     progress = fit(model, batches, settings, machine, context.out, context.work, context.reporter, between)
     data = _metrics(progress, settings, batches, model.config)
+    if config.dtype == "auto" and machine.dtype == torch.bfloat16:
+        ids = batches.rows(0, 1)[0].tokens[: settings.row_length].tolist()
+        wide, narrow = (log_probabilities(model, ids, dtype) for dtype in (None, machine.dtype))
+        data["bfloat16_kl"] = divergence(wide, narrow)
+        context.reporter.say(cost_line(data["bfloat16_kl"]))
     _write_model(context.out, model, plan.details["architecture"], source, tokenizer)
     _write_card(config, context, plan.details["architecture"], data)
     if config.prompts and between.sample:
@@ -119,7 +125,7 @@ def _write_card(config: Train, context: Context, model: ModelConfig, data: dict[
 
 
 def _write_model(folder: Path, model: Decoder, config: ModelConfig, source: Path, tokenizer: Tokenizer) -> None:
-    write_tensors(folder, {name: tensor.cpu() for name, tensor in weights_of(model).items()})
+    write_tensors(folder, stored_tensors(config, {name: tensor.cpu() for name, tensor in weights_of(model).items()}))
     stops = sorted(tokenizer.stop_ids) or list(config.eos_token_id)
     generation = {"eos_token_id": stops if len(stops) != 1 else stops[0]} if stops else {}
     write_model_files(folder, config, generation=generation, tokenizer_folder=source)

@@ -31,7 +31,7 @@ class Settings:
 def resolve(config: Train, model: ModelConfig, data: TokensSpec) -> Settings:
     """Fill in what the user left to the dial."""
     dial = config.dial
-    row_length = min(config.row_length or dial.row_length, model.max_position_embeddings)
+    row_length = min(config.row_length or dial.row_length, model.context_length)
     pretrains = config.stage == "pretrain"
     wanted = config.tokens_per_step or round(dial.tokens_per_step * (1.0 if pretrains else FINETUNE_BATCH))
     rows_per_step = max(1, wanted // row_length)

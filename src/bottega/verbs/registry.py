@@ -40,6 +40,14 @@ _ALL = (
         arguments=("tokenizer", "text"),
     ),
     Verb(
+        "tokenizer extend",
+        "Add tokens to a model, with rows that begin somewhere sensible.",
+        config="bottega.model.extend:ExtendTokenizer",
+        plan="bottega.model.extend:plan_extend",
+        run="bottega.model.extend:run_extend",
+        arguments=("model",),
+    ),
+    Verb(
         "train",
         "Pre-train a model, or fine-tune one.",
         config="bottega.train.config:Train",
@@ -116,6 +124,15 @@ _ALL = (
         run="bottega.checkpoint.hub_manage:run_remove",
         arguments=("model",),
         step=False,
+    ),
+    Verb(
+        "context",
+        "Give a model a longer context, and measure it by position.",
+        config="bottega.evaluate.config:ExtendContext",
+        plan="bottega.evaluate.context:plan_context",
+        run="bottega.evaluate.context:run_context",
+        report="bottega.evaluate.context:context_report",
+        arguments=("model",),
     ),
     Verb(
         "serve",

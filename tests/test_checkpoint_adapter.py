@@ -1,0 +1,142 @@
+"""PEFT adapters on a base: what peft computes with them, and adapters that do not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bottega.checkpoint.adapter import Adapter
+from bottega.checkpoint.folder import ModelFolder
+from bottega.core.errors import UserError
+from bottega.model.load import load_decoder
+
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+SIZES = {
+    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+GPT2 = {"vocab_size": 97, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2}
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lora": ("llama", {"target_modules": ["q_proj", "v_proj"], "lora_alpha": 24}),
+    "rslora": ("llama", {"target_modules": ALL, "use_rslora": True}),
+    "dora": ("llama", {"target_modules": ALL, "use_dora": True}),
+    "patterns": ("llama", {"target_modules": ALL, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"mlp.up_proj": 3}}),
+    "head and embedding": ("llama", {"target_modules": ["embed_tokens", "lm_head", "q_proj"]}),
+    "saved modules": ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"]}),
+    "fused": ("phi3", {"target_modules": ["qkv_proj", "gate_up_proj"]}),
+    "transposed": ("gpt2", {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
+    "transposed dora": ("gpt2", {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "use_dora": True}),
+}  # fmt: skip
+
+
+def make(folder: Path, model_type: str, values: dict[str, Any]) -> tuple[Path, Path, Any]:
+    """A random base, a random adapter on it, and peft's model of both."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(model_type, **(GPT2 if model_type == "gpt2" else SIZES))
+    base = transformers.AutoModelForCausalLM.from_config(config).eval()
+    base.save_pretrained(folder / "base")
+    model = peft.get_peft_model(base, peft.LoraConfig(r=4, task_type="CAUSAL_LM", **values)).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or "modules_to_save" in name:
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(folder / "adapter")
+    return folder / "base", folder / "adapter", model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_equal_peft(kind: str, tmp_path: Path) -> None:
+    base, adapter, model = make(tmp_path, *KINDS[kind])
+    decoder = load_decoder(ModelFolder.open(base, [adapter]))
+    ids = torch.randint(97, (2, 20))
+    with torch.no_grad():
+        expected, ours, plain = model(ids).logits, decoder(ids), load_decoder(base)(ids)
+    assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (ours - plain).abs().max() > 0.01 * expected.abs().max()  # the adapter does something
+
+
+def test_several_adapters_add_up_and_order_does_not_matter(tmp_path: Path) -> None:
+    base, first, _ = make(tmp_path / "a", *KINDS["lora"])
+    _, second, _ = make(tmp_path / "b", *KINDS["rslora"])
+    ids = torch.randint(97, (1, 9))
+    with torch.no_grad():
+        one, other = (load_decoder(ModelFolder.open(base, pair))(ids) for pair in ([first, second], [second, first]))
+    assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_loading_is_lazy_and_the_base_is_not_changed(tmp_path: Path) -> None:
+    base, adapter, _ = make(tmp_path, *KINDS["lora"])
+    before = (base / "model.safetensors").read_bytes()
+    tensor = ModelFolder.open(base, [adapter]).tensors["model.layers.0.self_attn.q_proj.weight"]
+    assert tensor.dtype == "float32" and tensor.shape == (32, 32)
+    assert not torch.equal(
+        tensor.load(), ModelFolder.open(base).tensors["model.layers.0.self_attn.q_proj.weight"].load()
+    )
+    assert (base / "model.safetensors").read_bytes() == before
+
+
+def change_config(folder: Path, **values: Any) -> None:
+    data = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(data | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"peft_type": "PREFIX_TUNING"}, "'PREFIX_TUNING' are not supported"),
+        ({"bias": "all"}, "bias 'all'"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+        ({"r": 5}, "its config says 5"),
+        ({"r": 0}, "r must be a whole number"),
+        ({"lora_alpha": "x"}, "lora_alpha a number"),
+        ({"rank_pattern": {"(a+)+$": 3}}, "is no module's name"),
+    ],
+)
+def test_configs_that_are_refused(values: dict[str, Any], said: str, tmp_path: Path) -> None:
+    base, adapter, _ = make(tmp_path, *KINDS["lora"])
+    change_config(adapter, **values)
+    with pytest.raises(UserError) as error:
+        ModelFolder.open(base, [adapter])
+    assert said in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.update({"x.lora_A.weight": torch.zeros(4, 32)}), "is no tensor of an adapter"),
+        (lambda t: t.update({"base_model.model.x.lora_A.weight": torch.zeros(4, 32)}), "is no tensor of the base"),
+        (lambda t: t.update({"base_model.model.x.lora_C.weight": torch.zeros(4, 32)}), "is of an unknown kind"),
+        (lambda t: t.pop("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"), "lacks lora_B.weight"),
+        (
+            lambda t: t.update({"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": torch.zeros(4, 31)}),
+            "does not fit the base's [32, 32]",
+        ),
+        (
+            lambda t: t.update({"base_model.model.model.norm.weight": torch.zeros(5)}),
+            "has the shape [5], the base's [32]",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit(change: Any, said: str, tmp_path: Path) -> None:
+    base, adapter, _ = make(tmp_path, *KINDS["lora"])
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    change(tensors)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    with pytest.raises(UserError) as error:
+        ModelFolder.open(base, [adapter])
+    assert said in error.value.message
+
+
+@pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
+def test_folders_that_are_no_adapter(missing: str, tmp_path: Path) -> None:
+    _, adapter, _ = make(tmp_path, *KINDS["lora"])
+    (adapter / missing).unlink()
+    with pytest.raises(UserError, match=f"has no {missing}"):
+        Adapter.open(adapter)
