@@ -6,15 +6,25 @@ Needs huggingface_hub (the extra `hub`); its cache is used, so a second time wor
 
 from __future__ import annotations
 
-import re
+import contextlib
+import sys
 from pathlib import Path
-from typing import Any
 
-from bottega.checkpoint.header import LEGACY_INDEX, LEGACY_WEIGHTS, WEIGHTS, WEIGHTS_INDEX
+from bottega.checkpoint.hub_cache import (
+    blobs_of,
+    cache_root,
+    cached_repository,
+    folder_of,
+    is_linked,
+    link_snapshot,
+    remember,
+)
+from bottega.checkpoint.hub_errors import NotAvailable
+from bottega.checkpoint.hub_repository import RemoteFile, Repository, ask, parse_name, select
+from bottega.checkpoint.hub_transfer import fetch_blobs
+from bottega.core.atomic import locked
 from bottega.core.errors import UserError
-
-_REPOSITORY = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
-_SMALL_FILES = ("*.json", "*.jinja", "*.model", "README.md", "merges.txt")
+from bottega.core.progress import Lines, Quiet, Reporter, Rich
 
 
 def locate(model: Path | str) -> Path:
@@ -28,74 +38,72 @@ def locate(model: Path | str) -> Path:
     if path.suffix == ".gguf" and path.is_file():
         return path
     if path.exists():
-        raise UserError(
-            f"{path} is a file; a model is a folder (or a .gguf file)", hint="Name the folder that holds config.json."
-        )
-    match = _REPOSITORY.fullmatch(str(model))
-    if match is None or path.parent.is_dir():
+        hint = "Name the folder that holds config.json."
+        raise UserError(f"{path} is a file; a model is a folder (or a .gguf file)", hint=hint)
+    parsed = parse_name(str(model))
+    if parsed is None or path.parent.is_dir():
         raise UserError(f"there is no model at {path}", hint="Name a model folder, or org/name of the hub.")
-    return fetch(match["name"], match["revision"])
+    reporter = _terminal()
+    try:
+        repository, note = find(*parsed)
+        if note:
+            reporter.say(note)
+        return fetch(repository, reporter)
+    except UserError as error:
+        raise UserError(f"there is no folder {model}; {error.message}", hint=error.hint) from None
 
 
-def fetch(name: str, revision: str | None = None) -> Path:
-    """The folder of a repository of the hub in huggingface_hub's cache; raises UserError.
+def find(name: str, revision: str | None) -> tuple[Repository, str]:
+    """What the hub says of a model; if it does not, what the cache knows, with a line that says so.
 
-    Only what a model folder has is fetched: of the weights safetensors, `.bin` where there are none.
+    Raises UserError if neither has it.
     """
-    label = f"{name}@{revision}" if revision else name
+    root = cache_root()
     try:
-        import huggingface_hub
-    except ImportError:
-        raise UserError(
-            f"there is no folder {label}, and fetching a model from the hub needs huggingface_hub",
-            hint="Install it with: pip install 'bottega[hub]'. Or name the folder of a model on this machine.",
-        ) from None
+        return ask(name, revision), ""
+    except NotAvailable as error:
+        cached = cached_repository(name, revision, root)
+        if cached is None:
+            raise
+        return cached, f"{error.message}; using what was fetched before (commit {cached.commit[:12]})"
+
+
+def fetch(repository: Repository, reporter: Reporter) -> Path:
+    """The folder of a repository in huggingface_hub's cache, with all that belongs to a model folder.
+
+    Only what is missing is fetched, and it is checked; raises UserError.
+    """
+    root = cache_root()
+    folder = folder_of(repository.name, root)
+    snapshot = folder / "snapshots" / repository.commit
+    if _is_whole(repository, snapshot, root):
+        with contextlib.suppress(OSError):  # a cache that cannot be written to can still be read
+            remember(repository, root)
+        return snapshot
+    blobs = blobs_of(folder)
+    blobs.mkdir(parents=True, exist_ok=True)
+
+    def get(file: RemoteFile) -> Path:
+        fetch_blobs(repository, [file], blobs, Quiet())
+        return blobs / file.digest
+
+    with locked(folder, "the cache of this model,"):
+        files = select(repository, get)
+        fetch_blobs(repository, files, blobs, reporter)
+        return link_snapshot(repository, files, root)
+
+
+def _is_whole(repository: Repository, snapshot: Path, root: Path) -> bool:
     try:
-        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(_SMALL_FILES)))
-        weights = _weights(folder, huggingface_hub, name, folder.name)
-        huggingface_hub.snapshot_download(name, revision=folder.name, allow_patterns=[*_SMALL_FILES, *weights])
-    except Exception as error:
-        raise _explained(error, label) from None
-    return folder
+        return is_linked(repository, select(repository, lambda file: snapshot / file.name), root)
+    except UserError:  # the index is not there
+        return False
 
 
-def _weights(folder: Path, hub: Any, name: str, commit: str) -> list[str]:
-    """Names of the files of weights: from an index, or the single file that the repository has."""
-    for index, shards in ((WEIGHTS_INDEX, "model-*.safetensors"), (LEGACY_INDEX, "pytorch_model-*.bin")):
-        if (folder / index).is_file():
-            return [shards]
-    if (folder / WEIGHTS).exists() or (folder / LEGACY_WEIGHTS).exists():
-        return []
-    return [WEIGHTS] if hub.file_exists(name, WEIGHTS, revision=commit) else [LEGACY_WEIGHTS]
+def _terminal() -> Reporter:
+    """`locate` is called where no reporter is at hand, and a download must not look like a standstill."""
+    if not sys.stderr.isatty():
+        return Lines()
+    from rich.console import Console
 
-
-def _explained(error: Exception, label: str) -> Exception:
-    """The hub's error in words that say what to do; another error stays itself."""
-    import httpx
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return UserError(
-            f"{label} is gated: its owner wants you to agree to terms first",
-            hint=f"Accept them at https://huggingface.co/{label.partition('@')[0]}, then run: hf auth login",
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return UserError(f"{label}: the repository has no such revision", hint="Name a branch, a tag or a commit.")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return UserError(
-            f"there is no folder {label}, and the hub has no such model that you may see",
-            hint="Check the name. For a private one run: hf auth login",
-        )
-    # The hub's package takes any failure for a missing connection; the cause tells them apart.
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
-    if isinstance(cause, errors.HfHubHTTPError) and cause.response is not None:
-        return UserError(f"the hub refused {label} (HTTP status {cause.response.status_code})", hint="Try again later.")
-    offline = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.TransportError, ConnectionError)
-    if isinstance(error, offline):
-        return UserError(
-            f"there is no folder {label}, and the hub cannot be reached",
-            hint="Without a connection, name the folder of a model on this machine (or one fetched before).",
-        )
-    if isinstance(error, errors.HFValidationError):
-        return UserError(f"{label} is neither a folder nor a name the hub can have")
-    return error
+    return Rich(Console(stderr=True))

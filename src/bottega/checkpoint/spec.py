@@ -66,12 +66,12 @@ class ModelSpec:
         tensors = {name: infos[place] for name, place in place_tensors(infos, config, folder).items()}
         if folder.suffix == GGUF_SUFFIX:
             return cls._of_gguf(folder, config, tensors, quantised)
-        tokenizer = _tokenizer_config(folder)
+        tokenizer = tokenizer_config(folder)
         return cls(
             config=config,
             tensors=tensors,
             has_tokenizer=(folder / "tokenizer.json").is_file(),
-            template=_template(folder, tokenizer),
+            template=chat_template(folder, tokenizer),
             licence=_licence(folder),
             parents=_parents(folder),
             stop_ids=_stop_ids(config, read_generation(folder)),
@@ -106,7 +106,8 @@ def _stop_ids(config: ModelConfig, generation: dict[str, Any]) -> tuple[int, ...
     return tuple(dict.fromkeys([*config.eos_token_id, *(token for token in more if type(token) is int)]))
 
 
-def _tokenizer_config(folder: Path) -> dict[str, Any]:
+def tokenizer_config(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, {} where there is none."""
     path = folder / "tokenizer_config.json"
     try:
         data = json.loads(path.read_text("utf-8"))
@@ -117,7 +118,7 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _template(folder: Path, tokenizer: dict[str, Any]) -> str | None:
+def chat_template(folder: Path, tokenizer: dict[str, Any]) -> str | None:
     """The chat template: a file of its own, or (older) a string or a list of named ones in the tokenizer's config."""
     path = folder / "chat_template.jinja"
     if path.is_file():

@@ -17,7 +17,11 @@ from bottega.cli import recipes
 from bottega.cli.commands import add_verb
 from bottega.verbs.registry import VERBS
 
-GROUPS = {"data": "Read, split and tokenise data.", "tokenizer": "Train and look into tokenizers."}
+GROUPS = {
+    "data": "Read, split and tokenise data.",
+    "tokenizer": "Train and look into tokenizers.",
+    "hub": "Fetch and publish models, and keep the cache.",
+}
 HELP = """Make, change, measure and serve language models, on your own machine.
 
 Start with:  bottega run quickstart"""
