@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from bottega.core import atomic
 from bottega.core.errors import UserError, did_you_mean
 from bottega.core.hashing import NOT_CONTENT, digest_data, digest_path
+from bottega.core.place import require_free
 from bottega.core.plan import Check
-from bottega.core.record import Record, current_hash, environment, input_entry, now, read_record
+from bottega.core.record import Record, current_hash, environment, has_record, input_entry, now, read_record
 from bottega.core.workspace import writing_in
 
 if TYPE_CHECKING:  # the registry imports this module, and `bottega --help` the registry
@@ -125,7 +126,7 @@ def step_hash(verb: Verb, plan: Plan) -> str:
 
 def is_done(verb: Verb, plan: Plan) -> bool:
     """Whether `plan.out` already holds the finished, untouched result of this very step."""
-    if plan.out is None or not plan.out.is_dir():
+    if plan.out is None or not has_record(plan.out):
         return False
     record = read_record(plan.out)
     if record is None or record.verb != verb.name or not all(path.exists() for path in plan.inputs.values()):
@@ -138,7 +139,7 @@ def out_checks(plan: Plan) -> list[Check]:
     if plan.out is None:
         return []
     try:
-        atomic.require_free(plan.out, bool(getattr(plan.config, "overwrite", False)))
+        require_free(plan.out, bool(getattr(plan.config, "overwrite", False)))
     except UserError as error:
         return [Check("out", False, f"{error.message}. {error.hint}")]
     return [Check("out", True, f"{plan.out} is free")]
@@ -151,10 +152,10 @@ def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | Non
     if plan.out is None:
         return run(plan, Context(reporter))
     allowed = overwrite if overwrite is not None else bool(getattr(plan.config, "overwrite", False))
-    atomic.require_free(plan.out, allowed)
+    require_free(plan.out, allowed)
     plan.out.parent.mkdir(parents=True, exist_ok=True)
     with writing_in(plan.out) or nullcontext(), atomic.building(plan.out) as folder:
-        atomic.require_free(plan.out, allowed)  # another process may have made it since
+        require_free(plan.out, allowed)  # another process may have made it since
         hash_ = step_hash(verb, plan)
         found = _finished_before(folder, hash_)
         if found is not None:
