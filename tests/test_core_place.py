@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bottega.core.errors import UserError
-from bottega.core.place import require_free
+from bottega.core.place import require_apart, require_free
 from bottega.core.record import Record
 
 
@@ -26,3 +26,25 @@ def test_only_an_artefact_is_ever_replaced(tmp_path: Path, content: str | None) 
         require_free(folder, True)
     Record("train", 1, "s" * 64, {}, {}).write(folder)
     require_free(folder, True)
+
+
+@pytest.mark.parametrize(
+    ("out", "how"),
+    [
+        ("model", "is"),
+        ("model/eval", "lies in"),
+        (".", "holds"),
+        ("link/eval", "lies in"),
+        ("other/../model", "is"),
+        ("texts/a", "is"),  # built as texts/a.partial
+    ],
+)
+def test_nothing_is_written_over_in_or_around_what_it_is_made_from(tmp_path: Path, out: str, how: str) -> None:
+    for name in ("model", "texts/a.partial"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("model")
+    inputs = {"data": tmp_path / "texts" / "a.partial", "model": tmp_path / "model"}
+    with pytest.raises(UserError, match=f" {how} the (model|data) .*, which is read for it"):
+        require_apart(tmp_path / out, inputs)
+    for free in ("model2", "model.eval", "texts/b"):
+        require_apart(tmp_path / free, inputs)

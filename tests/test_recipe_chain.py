@@ -271,6 +271,22 @@ def test_a_step_may_write_elsewhere_and_later_ones_find_it(text: Path) -> None:
         chain(text, f"first.out={elsewhere}", f"third.out={elsewhere}").plan()
 
 
+def test_a_step_writes_neither_into_nor_around_nor_over_what_it_reads(text: Path) -> None:
+    made = chain(text)
+    ran(made)
+    third, inside = made.folder / "third", made.folder / "second" / "deep"
+    config = Repeat(source=third, out=third, overwrite=True)
+    (check,) = [each for each in REGISTRY["repeat"].make_plan(config, Specs()).checks if each.name == "out"]
+    assert not check.passed and "is the source" in check.detail
+    with pytest.raises(UserError, match=r" is the source .*, which is read for it"):
+        execute(REGISTRY["repeat"], plan_repeat(config, Specs()), Quiet())
+    with pytest.raises(UserError, match=r"step third writes .*, second "):
+        chain(text, f"third.out={inside}").plan()
+    with pytest.raises(UserError, match=r"out: .* is the source .*, which is read for it"):
+        chain(text, f"first.out={text}").run(Quiet())
+    assert (made.folder / "third" / "text.txt").read_text() == "ab" * 6 and text.read_text() == "ab"
+
+
 def test_a_folder_that_is_no_artefact_is_never_replaced(text: Path) -> None:
     mine = text.parent / "w" / "chain" / "first"
     mine.mkdir(parents=True)

@@ -105,12 +105,11 @@ def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_js
 
     from bottega.cli.render import show, show_json
     from bottega.core.plan import Specs
-    from bottega.core.verb import execute, out_checks
+    from bottega.core.verb import execute
 
     output = Console(highlight=False)
     plan = verb.make_plan(config, Specs())
     if plan_only:
-        plan.checks += out_checks(plan)
         if as_json:
             show_json(plan.as_data())
         else:

@@ -30,7 +30,7 @@ from bottega.core.errors import UserError, did_you_mean
 from bottega.core.plan import Plan, Specs
 from bottega.core.progress import Reporter
 from bottega.core.schema import Config, parse_override, parse_yaml, read_yaml
-from bottega.core.verb import Result, Verb, execute, find_verb, is_done
+from bottega.core.verb import Result, Verb, execute, find_verb, is_done, overwrites
 from bottega.core.workspace import open_workspace, writing
 
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -181,8 +181,8 @@ class Chain:
         for name in self.recipe.steps:
             step = self._plan_step(name, specs)
             out = step.plan.out.resolve() if step.plan.out else None
-            if out is not None and any(other.plan.out and other.plan.out.resolve() == out for other in steps):
-                raise UserError(f"step {name} writes {out}, as an earlier step does")
+            if out is not None:
+                _require_own_place(name, out, steps)
             inputs = [path.resolve() for path in step.plan.inputs.values()]
             inputs_ready = not any(changed & {path, *path.parents} for path in inputs)
             step.done = inputs_ready and is_done(step.verb, step.plan)
@@ -205,16 +205,16 @@ class Chain:
                 if on_step:
                     on_step(step, number, count)
                 if not step.done:
-                    step.result = execute(step.verb, step.plan, reporter, overwrite=self._may_replace(step.plan))
+                    step.result = execute(step.verb, step.plan, reporter, overwrite=self._may_replace(step.plan.config))
                 elif step.plan.out is not None:
                     clear_leftovers(step.plan.out)
                 finished.append(step)
         return finished
 
-    def _may_replace(self, plan: Plan) -> bool:
+    def _may_replace(self, config: Config) -> bool:
         """A recipe owns the folders below its own; elsewhere the step must say `overwrite`."""
-        own = plan.out is not None and self.folder.resolve() in plan.out.resolve().parents
-        return own or bool(getattr(plan.config, "overwrite", False))
+        out: Path | None = getattr(config, "out", None)
+        return overwrites(config) or (out is not None and self.folder.resolve() in out.resolve().parents)
 
     def _plan_step(self, name: str, specs: Specs) -> Step:
         settings = dict(self.recipe.steps[name])
@@ -227,7 +227,8 @@ class Chain:
         config_type: type[Config] = verb.config_type()
         if "out" in config_type.model_fields:
             values.setdefault("out", self.folder / name)
-        plan = verb.make_plan(config_type.parse(values, where=where), specs)
+        config = config_type.parse(values, where=where)
+        plan = verb.make_plan(config, specs, may_replace=self._may_replace(config))
         self._outs[name] = plan.out
         return Step(name, verb, plan)
 
@@ -255,6 +256,17 @@ class Chain:
             f"step {step} refers to ${{{name}}}, which is no parameter and no earlier step",
             hint=did_you_mean(name, [*earlier, *self.recipe.parameters]),
         )
+
+
+def _require_own_place(name: str, out: Path, earlier: Iterable[Step]) -> None:
+    """Raise UserError if the step would write where an earlier one writes, or in it, or around it."""
+    for step in earlier:
+        other = step.plan.out.resolve() if step.plan.out else None
+        if other is not None and (out == other or out in other.parents or other in out.parents):
+            raise UserError(
+                f"step {name} writes {out}, " + ("as an earlier step does" if out == other else f"{step.name} {other}"),
+                hint="Each step needs a folder of its own.",
+            )
 
 
 def require_all(steps: Iterable[Step]) -> None:

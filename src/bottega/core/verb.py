@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bottega.core import atomic
 from bottega.core.errors import UserError, did_you_mean
 from bottega.core.hashing import NOT_CONTENT, digest_data, digest_path
-from bottega.core.place import require_free
-from bottega.core.plan import Check
+from bottega.core.place import place_checks, require_apart, require_free
 from bottega.core.record import Record, current_hash, environment, has_record, input_entry, now, read_record
 from bottega.core.workspace import writing_in
 
@@ -97,9 +96,14 @@ class Verb:
         """The verb's config model."""
         return load(self.config)
 
-    def make_plan(self, config: Config, specs: Specs) -> Plan:
-        """Check everything that can be checked from headers."""
-        return load(self.plan)(config, specs)
+    def make_plan(self, config: Config, specs: Specs, *, may_replace: bool | None = None) -> Plan:
+        """Check everything that can be checked from headers, and what holds for every verb that writes.
+
+        `may_replace` says whether an artefact at OUT may be replaced (default: the setting `overwrite`).
+        """
+        plan: Plan = load(self.plan)(config, specs)
+        plan.checks += place_checks(plan, overwrites(config) if may_replace is None else may_replace)
+        return plan
 
 
 def load(reference: str) -> Any:
@@ -134,15 +138,9 @@ def is_done(verb: Verb, plan: Plan) -> bool:
     return record.step_hash == step_hash(verb, plan) and record.content_hash == current_hash(plan.out, record)
 
 
-def out_checks(plan: Plan) -> list[Check]:
-    """Whether what a single verb writes has its place free."""
-    if plan.out is None:
-        return []
-    try:
-        require_free(plan.out, bool(getattr(plan.config, "overwrite", False)))
-    except UserError as error:
-        return [Check("out", False, f"{error.message}. {error.hint}")]
-    return [Check("out", True, f"{plan.out} is free")]
+def overwrites(config: Config) -> bool:
+    """Whether the settings say that what stands at OUT may be replaced."""
+    return bool(getattr(config, "overwrite", False))
 
 
 def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | None = None) -> Result:
@@ -151,7 +149,8 @@ def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | Non
     run: Callable[[Plan, Context], Result] = load(verb.run)
     if plan.out is None:
         return run(plan, Context(reporter))
-    allowed = overwrite if overwrite is not None else bool(getattr(plan.config, "overwrite", False))
+    allowed = overwrites(plan.config) if overwrite is None else overwrite
+    require_apart(plan.out, plan.inputs)
     require_free(plan.out, allowed)
     plan.out.parent.mkdir(parents=True, exist_ok=True)
     with writing_in(plan.out) or nullcontext(), atomic.building(plan.out) as folder:
