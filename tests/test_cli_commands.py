@@ -136,7 +136,7 @@ def test_plan_writes_nothing_and_tells_what_would_be(bottega: Call, workshop: Wo
     plan = strict_json(out)
     assert status == 0 and err == ""
     assert plan["verb"] == "tokenizer train" and plan["out"] == "tok" and plan["config"]["vocab_size"] == 300
-    assert {check["name"]: check["passed"] for check in plan["checks"]} == {"text": True, "out": True}
+    assert {check["name"]: check["passed"] for check in plan["checks"]} == {"text": True, "out": True, "disk": True}
     status, out, _ = bottega(*words, "--plan")
     assert status == 0 and "300 tokens" in out and "writes" in out
     assert list(Path().iterdir()) == []

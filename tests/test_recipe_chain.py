@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Self
 
 import pytest
 
+from bottega.core import machine
 from bottega.core.errors import UserError
-from bottega.core.plan import Check, Plan, Specs
+from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.progress import Quiet
 from bottega.core.recipe import Chain, load_recipe, parse_recipe, with_overrides
 from bottega.core.record import read_record
@@ -51,6 +52,7 @@ class TextSpec:
 def plan_repeat(config: Repeat, specs: Specs) -> Plan:
     length = config.times * specs.of(config.source, TextSpec).length
     plan = Plan("repeat", config, config.out, {"source": config.source}, produces=TextSpec(length))
+    plan.cost = Cost(bytes_written=length)
     plan.checks = [Check("length", length <= 1000, f"{length} of at most 1000 bytes")]
     return plan
 
@@ -209,6 +211,19 @@ def test_a_failed_check_in_a_late_step_stops_before_the_first_one_runs(text: Pat
     with pytest.raises(UserError, match="length: 2400 of at most 1000"):
         chain(text, "third.times=200").run(Quiet())
     assert RUNS == [] and not (text.parent / "w" / "chain").exists()
+
+
+def test_the_disk_needs_room_for_all_steps_that_are_to_be_done(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "disk_free", lambda folder: 20)  # 4, 12 and 12 bytes are to be written
+    with pytest.raises(UserError, match="disk: writes 12 B after 16 B of earlier steps, 20 B free"):
+        chain(text).run(Quiet())
+    assert RUNS == []
+    monkeypatch.setattr(machine, "disk_free", lambda folder: 28)
+    ran(chain(text))
+    monkeypatch.setattr(machine, "disk_free", lambda folder: 12)
+    assert ran(chain(text, "third.times=1")) == []
+    shutil.rmtree(text.parent / "w" / "chain" / "third")
+    assert ran(chain(text)) == ["third"]
 
 
 def test_a_check_of_a_step_that_is_done_stops_nothing(text: Path) -> None:

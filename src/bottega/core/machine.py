@@ -75,13 +75,16 @@ def facts(folder: Path = Path()) -> Machine:
     """The machine, and the free disk where `folder` lies. Never fails, imports no torch."""
     name, flags = _cpu()
     total, available = _memory()
+    system, python = platform.platform(), platform.python_version()
+    return Machine(name, cores(), flags, total, available, disk_free(folder), system, python, _torch_version())
+
+
+def disk_free(folder: Path) -> int | None:
+    """Bytes free where `folder` lies or will lie; None if the system does not tell."""
     try:
-        disk = shutil.disk_usage(next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())).free
+        return shutil.disk_usage(next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())).free
     except OSError:
-        disk = None
-    return Machine(
-        name, cores(), flags, total, available, disk, platform.platform(), platform.python_version(), _torch_version()
-    )
+        return None
 
 
 def cores() -> int:

@@ -177,9 +177,9 @@ class Chain:
 
     def plan(self) -> list[Step]:
         """The plan of every step, made from what is on disk and what earlier steps will make."""
-        specs, steps, changed = Specs(), [], set[Path]()
+        specs, steps, changed, written = Specs(), [], set[Path](), 0
         for name in self.recipe.steps:
-            step = self._plan_step(name, specs)
+            step = self._plan_step(name, specs, written)
             out = step.plan.out.resolve() if step.plan.out else None
             if out is not None:
                 _require_own_place(name, out, steps)
@@ -188,6 +188,7 @@ class Chain:
             step.done = inputs_ready and is_done(step.verb, step.plan)
             if not step.done and step.plan.out is not None:
                 changed.add(step.plan.out.resolve())
+                written += step.plan.cost.bytes_written
                 if step.plan.produces is not None:
                     specs.predict(step.plan.out, step.plan.produces)
             steps.append(step)
@@ -216,7 +217,7 @@ class Chain:
         out: Path | None = getattr(config, "out", None)
         return overwrites(config) or (out is not None and self.folder.resolve() in out.resolve().parents)
 
-    def _plan_step(self, name: str, specs: Specs) -> Step:
+    def _plan_step(self, name: str, specs: Specs, written: int = 0) -> Step:
         settings = dict(self.recipe.steps[name])
         verb = find_verb(self.registry, settings.pop("verb"))
         where = f"step {name}"
@@ -228,7 +229,7 @@ class Chain:
         if "out" in config_type.model_fields:
             values.setdefault("out", self.folder / name)
         config = config_type.parse(values, where=where)
-        plan = verb.make_plan(config, specs, may_replace=self._may_replace(config))
+        plan = verb.make_plan(config, specs, may_replace=self._may_replace(config), reserved=written)
         self._outs[name] = plan.out
         return Step(name, verb, plan)
 

@@ -96,13 +96,14 @@ class Verb:
         """The verb's config model."""
         return load(self.config)
 
-    def make_plan(self, config: Config, specs: Specs, *, may_replace: bool | None = None) -> Plan:
+    def make_plan(self, config: Config, specs: Specs, *, may_replace: bool | None = None, reserved: int = 0) -> Plan:
         """Check everything that can be checked from headers, and what holds for every verb that writes.
 
-        `may_replace` says whether an artefact at OUT may be replaced (default: the setting `overwrite`).
+        `may_replace` says whether an artefact at OUT may be replaced (default: the setting `overwrite`),
+        `reserved` how many bytes earlier steps of a chain will have written by then.
         """
         plan: Plan = load(self.plan)(config, specs)
-        plan.checks += place_checks(plan, overwrites(config) if may_replace is None else may_replace)
+        plan.checks += place_checks(plan, overwrites(config) if may_replace is None else may_replace, reserved)
         return plan
 
 
