@@ -138,6 +138,27 @@ def test_a_second_run_does_nothing(text: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["first", "second", "third"]
 
 
+def test_what_is_done_is_planned_once(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran(chain(text))
+    plans: list[str] = []
+    monkeypatch.setattr(
+        Chain, "_plan_step", lambda *given, old=Chain._plan_step: (plans.append(given[1]), old(*given))[1]
+    )
+    made = chain(text)
+    made.run(Quiet(), planned=made.plan())
+    assert plans == ["first", "second", "third"]
+
+
+def test_what_changed_between_plan_and_run_is_seen(text: Path) -> None:
+    ran(chain(text))
+    made = chain(text)
+    planned = made.plan()
+    shutil.rmtree(made.folder / "second")
+    RUNS.clear()
+    made.run(Quiet(), planned=planned)
+    assert RUNS == ["second"]
+
+
 def test_a_changed_setting_redoes_this_step_and_later_ones(text: Path) -> None:
     ran(chain(text))
     assert ran(chain(text, "second.times=4")) == ["second", "third"]

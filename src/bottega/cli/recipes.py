@@ -57,10 +57,10 @@ def run(
             _show_plan(chain.plan(), chosen, as_json=json)
             return
         planned = chain.plan()
-        require_all(planned)  # before there is a workspace
+        require_all(planned)
         if not quiet:
             _warn_if_long(planned, chosen, console)
-        steps = chain.run(reporter_for(console, quiet), None if quiet else _announcer(console))
+        steps = chain.run(reporter_for(console, quiet), None if quiet else _announcer(console), planned)
         _finish(chain, steps, console, as_json=json)
 
 

@@ -19,7 +19,7 @@ anything runs; a step that is done already (same verb, settings and content of i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -194,17 +194,28 @@ class Chain:
             steps.append(step)
         return steps
 
-    def run(self, reporter: Reporter, on_step: Callable[[Step, int, int], None] | None = None) -> list[Step]:
-        """Run what is not done yet; every check of each such step has passed before the first one runs."""
+    def run(
+        self,
+        reporter: Reporter,
+        on_step: Callable[[Step, int, int], None] | None = None,
+        planned: Sequence[Step] | None = None,
+    ) -> list[Step]:
+        """Run what is not done yet; every check of each such step has passed before the first one runs.
+
+        `planned` is what `plan` gave a moment ago, if it has been asked already.
+        """
+        planned = self.plan() if planned is None else planned
+        require_all(planned)
         open_workspace(self.workspace)
         with writing(self.workspace):
-            require_all(self.plan())
-            finished, count = [], len(self.recipe.steps)
-            for number, name in enumerate(self.recipe.steps, start=1):
-                step = self._plan_step(name, Specs())
-                step.done = is_done(step.verb, step.plan)
+            finished = []
+            for number, step in enumerate(planned, start=1):
+                # What was to be done may turn out done once its inputs are there; the rest may have changed since.
+                if not (step.done and is_done(step.verb, step.plan)):
+                    step = self._plan_step(step.name, Specs())
+                    step.done = is_done(step.verb, step.plan)
                 if on_step:
-                    on_step(step, number, count)
+                    on_step(step, number, len(planned))
                 if not step.done:
                     step.result = execute(step.verb, step.plan, reporter, overwrite=self._may_replace(step.plan.config))
                 elif step.plan.out is not None:
