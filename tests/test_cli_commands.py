@@ -14,6 +14,7 @@ from bottega import verbs
 from bottega.cli.main import main
 from bottega.cli.render import show_json
 from bottega.core.errors import UserError
+from bottega.core.recipe import shipped_recipes
 from bottega.core.record import read_record
 from bottega.verbs.registry import VERBS
 from conftest import Workshop
@@ -216,7 +217,7 @@ def test_a_verbs_own_file_is_one_step_of_run(bottega: Call, workshop: Workshop) 
 
 def test_run_plans_runs_skips_and_reports(bottega: Call, workshop: Workshop) -> None:
     recipe = (
-        "parameters: {tokens: 300}\n"
+        "parameters: {tokens: 300}\nsmaller: {tokens: [300, 310]}\npatience_seconds: 0\n"
         "steps:\n"
         f"  tok: {{verb: tokenizer train, data: {workshop.corpus}, vocab_size: '${{tokens}}'}}\n"
         f"  text: {{verb: data prepare, data: {workshop.corpus}, tokenizer: '${{tok}}'}}\n"
@@ -233,12 +234,35 @@ def test_run_plans_runs_skips_and_reports(bottega: Call, workshop: Workshop) -> 
     status, out, err = bottega("run", "mine.yaml", "--json", "--tokens", 310)
     found = strict_json(out)
     assert status == 0 and found["steps"]["tok"]["vocab_size"] == 310 and found["steps"]["seen"], err
+    assert "smaller: bottega run mine.yaml --tokens 300\n" in err
     assert "310" in Path(found["report"]).read_text()
     status, out, err = bottega("run", "mine.yaml", "--tokens=310")
     assert status == 0 and err.count("done already") == 2 and "hello" in out.replace(" ", "").replace("·", "")
     status, out, err = bottega("run", "mine.yaml", "tokenizer_train.min_frequency=3", "--quiet", "--workspace", "other")
     assert (status, Path("other/mine/report.html").is_file()) == (0, True)
     assert "done already" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "smaller"),
+    [
+        ("--size base --text {docs}", "mine.yaml --text {docs} --size small"),
+        ("--text={docs} --size=small --workspace w", "mine.yaml --text={docs} --workspace w --size tiny"),
+        ("size=small model.seed=2 --text {docs}", "mine.yaml model.seed=2 --text {docs} --size tiny"),
+        ("--size tiny --text {docs}", None),
+    ],
+)
+def test_a_long_run_offers_the_same_command_with_the_next_smaller_size(
+    bottega: Call, workshop: Workshop, words: str, smaller: str | None
+) -> None:
+    (text,) = shipped_recipes().values()
+    Path("mine.yaml").write_text(text.replace("patience_seconds: 360", "patience_seconds: 1"))
+    given = words.format(docs=workshop.documents).split()
+    status, out, err = bottega("run", "mine.yaml", *given, "--plan")
+    assert status == 0 and err == "" and "9 of 9 steps to do" in out
+    offers = [line for line in out.splitlines() if line.startswith("that is more than 1.0 s; smaller: ")]
+    expected = [] if smaller is None else ["bottega run " + smaller.format(docs=workshop.documents)]
+    assert [line.partition("smaller: ")[2] for line in offers] == expected
 
 
 def test_recipes_are_listed_copied_and_described(bottega: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,13 +54,15 @@ def run(
             raise UserError("no recipe is named", hint="Name it first: bottega run RECIPE " + recipe + " …")
         chosen = _with_arguments(load_recipe(recipe), context.args)
         chain = Chain(chosen, workspace_path(workspace), VERBS)
-        if plan:
-            _show_plan(chain.plan(), chosen, as_json=json)
-            return
         planned = chain.plan()
+        words = [recipe, *context.args, *(("--workspace", str(workspace)) if workspace else ())]
+        advice = _advice(planned, chosen, words)
+        if plan:
+            _show_plan(planned, chosen, advice, as_json=json)
+            return
         require_all(planned)
         if not quiet:
-            _warn_if_long(planned, chosen, console)
+            _say(advice, console)
         steps = chain.run(reporter_for(console, quiet), None if quiet else _announcer(console), planned)
         _finish(chain, steps, console, as_json=json)
 
@@ -136,7 +139,7 @@ def _with_arguments(recipe: Recipe, words: list[str]) -> Recipe:
     return with_overrides(with_parameters(recipe, parameters), overrides)
 
 
-def _show_plan(steps: list[Step], recipe: Recipe, *, as_json: bool) -> None:
+def _show_plan(steps: list[Step], recipe: Recipe, advice: list[str], *, as_json: bool) -> None:
     from rich.console import Console
 
     from bottega.cli.render import show, show_json
@@ -158,26 +161,44 @@ def _show_plan(steps: list[Step], recipe: Recipe, *, as_json: bool) -> None:
                 if not check.passed and not step.done
             ]
         table = Table(f"Plan of {recipe.name}", ("step", "verb", "work", "time", "memory"), rows)
-        show([table, *blocks, Text(_total(steps))], Console())
+        show([table, *blocks], Console())
+        _say(advice, Console())
     require_all(steps)
 
 
-def _total(steps: list[Step]) -> str:
+def _advice(steps: list[Step], recipe: Recipe, words: list[str]) -> list[str]:
+    """What to know before it starts: how much there is to do, and how to do less if that is much."""
+    from bottega.core.recipe import next_smaller
     from bottega.core.view import human_seconds
 
     todo = [step for step in steps if not step.done]
     seconds = sum(step.plan.cost.seconds or 0.0 for step in todo)
-    return f"{len(todo)} of {len(steps)} steps to do, about {human_seconds(seconds)} on this machine"
+    lines = [f"{len(todo)} of {len(steps)} steps to do, about {human_seconds(seconds)} on this machine"]
+    smaller = next_smaller(recipe)
+    if recipe.patience_seconds is not None and seconds > recipe.patience_seconds and smaller:
+        command = _command_with(words, smaller)
+        lines.append(f"that is more than {human_seconds(recipe.patience_seconds)}; smaller: {command}")
+    return lines
 
 
-def _warn_if_long(steps: list[Step], recipe: Recipe, console: Console) -> None:
-    from bottega.core.view import human_seconds
+def _say(lines: list[str], console: Console) -> None:
+    """Each on a line of its own, however long: a command is there to be copied."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    seconds = sum(step.plan.cost.seconds or 0.0 for step in steps if not step.done)
-    console.print(_total(steps), markup=False, highlight=False)
-    if recipe.patience_seconds and seconds > recipe.patience_seconds and recipe.smaller:
-        message = f"that is more than {human_seconds(recipe.patience_seconds)}; smaller: {recipe.smaller}"
-        console.print(message, markup=False, highlight=False)
+
+def _command_with(words: list[str], values: dict[str, Any]) -> str:
+    """The command as it was given, with other values of some parameters."""
+    kept, rest = [], iter(words)
+    for word in rest:
+        name, separator, _ = word.partition("=")
+        if name.removeprefix("--").replace("-", "_") not in values:
+            kept.append(word)
+        elif not separator:
+            next(rest, None)
+    return shlex.join(
+        ["bottega", "run", *kept, *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
+    )
 
 
 def _announcer(console: Console) -> Any:

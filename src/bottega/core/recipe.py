@@ -41,8 +41,8 @@ KEYS = {"name", "description", "parameters", "steps", "patience_seconds", "small
 class Recipe:
     """A recipe as written.
 
-    `patience_seconds` and `smaller` say from what estimate on to suggest which other command;
-    `report` holds the title and the words of the report.
+    From an estimate of `patience_seconds` on, a smaller value of a parameter is suggested: `smaller` maps
+    its name to its values, the smallest first. `report` holds the title and the words of the report.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Recipe:
     description: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     patience_seconds: float | None = None
-    smaller: str = ""
+    smaller: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -120,9 +120,18 @@ def recipe_from(data: Any, where: str) -> Recipe:
         str(data.get("description") or "").strip(),
         parameters,
         patience,
-        str(data.get("smaller") or ""),
+        _smaller(data, parameters, where),
         report,
     )
+
+
+def _smaller(data: dict[str, Any], parameters: dict[str, Any], where: str) -> dict[str, Any]:
+    smaller = _mapping(data, "smaller", where)
+    for name, values in smaller.items():
+        if name not in parameters or not isinstance(values, list):
+            hint = "Write `smaller: {PARAMETER: [values, the smallest first]}`."
+            raise UserError(f"{where}, smaller: {name!r} is not a parameter with a list of values", hint=hint)
+    return smaller
 
 
 def _mapping(data: dict[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -144,6 +153,15 @@ def with_parameters(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
             hint = did_you_mean(name, recipe.parameters)
             raise UserError(f"recipe {recipe.name} has no parameter {name!r}", hint=hint)
     return replace(recipe, parameters={**recipe.parameters, **values})
+
+
+def next_smaller(recipe: Recipe) -> dict[str, Any]:
+    """The parameter and value with which the recipe does less than now; empty if it knows none."""
+    for name, values in recipe.smaller.items():
+        place = values.index(recipe.parameters[name]) if recipe.parameters[name] in values else 0
+        if place > 0:
+            return {name: values[place - 1]}
+    return {}
 
 
 def with_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
