@@ -238,6 +238,10 @@ def test_run_plans_runs_skips_and_reports(bottega: Call, workshop: Workshop) -> 
     assert "310" in Path(found["report"]).read_text()
     status, out, err = bottega("run", "mine.yaml", "--tokens=310")
     assert status == 0 and err.count("done already") == 2 and "hello" in out.replace(" ", "").replace("·", "")
+    for words in (("--plan",), ()):
+        status, out, err = bottega("run", "mine.yaml", "--tokens=320", *words)
+        line = "replaced, as settings or inputs differ: tok and what follows from changed inputs (text); another --work"
+        assert status == 0 and line in (out if words else err)
     status, out, err = bottega("run", "mine.yaml", "tokenizer_train.min_frequency=3", "--quiet", "--workspace", "other")
     assert (status, Path("other/mine/report.html").is_file()) == (0, True)
     assert "done already" not in err

@@ -167,6 +167,21 @@ def test_a_changed_setting_redoes_this_step_and_later_ones(text: Path) -> None:
     assert ran(chain(text, "often=3", "second.times=4")) == ["first", "second", "third"]
 
 
+def test_the_plan_says_which_finished_steps_will_be_replaced(text: Path) -> None:
+    def replaced(*overrides: str) -> list[str]:
+        return [step.replaces for step in chain(text, *overrides).plan()]
+
+    assert replaced() == ["no", "no", "no"]
+    ran(chain(text))
+    assert replaced() == ["no", "no", "no"]
+    assert replaced("third.times=2") == ["no", "no", "yes"]
+    assert replaced("often=3") == ["yes", "maybe", "maybe"]
+    shutil.rmtree(text.parent / "w" / "chain" / "first")
+    assert replaced() == ["no", "maybe", "maybe"]
+    text.write_text("cd")
+    assert replaced("second.times=2") == ["no", "maybe", "maybe"]
+
+
 def test_a_step_whose_input_came_out_the_same_is_not_redone(text: Path) -> None:
     ran(chain(text))
     text.write_text("a" + "b")  # the same content at a later time

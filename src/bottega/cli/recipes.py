@@ -147,7 +147,9 @@ def _show_plan(steps: list[Step], recipe: Recipe, advice: list[str], *, as_json:
     from bottega.core.view import Table, Text, human_bytes, human_seconds
 
     if as_json:
-        show_json([{"step": step.name, "done": step.done, **step.plan.as_data()} for step in steps])
+        show_json(
+            [{"step": step.name, "done": step.done, "replaces": step.replaces, **step.plan.as_data()} for step in steps]
+        )
     else:
         rows, blocks = [], []
         for step in steps:
@@ -167,7 +169,7 @@ def _show_plan(steps: list[Step], recipe: Recipe, advice: list[str], *, as_json:
 
 
 def _advice(steps: list[Step], recipe: Recipe, words: list[str]) -> list[str]:
-    """What to know before it starts: how much there is to do, and how to do less if that is much."""
+    """What to know before it starts: how much is to do, how to do less if that is much, and what will be gone."""
     from bottega.core.recipe import next_smaller
     from bottega.core.view import human_seconds
 
@@ -178,6 +180,13 @@ def _advice(steps: list[Step], recipe: Recipe, words: list[str]) -> list[str]:
     if recipe.patience_seconds is not None and seconds > recipe.patience_seconds and smaller:
         command = _command_with(words, smaller)
         lines.append(f"that is more than {human_seconds(recipe.patience_seconds)}; smaller: {command}")
+    surely, maybe = (", ".join(s.name for s in steps if s.replaces == which) for which in ("yes", "maybe"))
+    if surely or maybe:
+        parts = [surely, f"what follows from changed inputs ({maybe})" if maybe else ""]
+        lines.append(
+            f"replaced, as settings or inputs differ: {' and '.join(filter(None, parts))}; "
+            "another --workspace keeps what is finished"
+        )
     return lines
 
 

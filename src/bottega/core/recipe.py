@@ -23,12 +23,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bottega.core.atomic import clear_leftovers
 from bottega.core.errors import UserError, did_you_mean
 from bottega.core.plan import Plan, Specs
 from bottega.core.progress import Reporter
+from bottega.core.record import has_record
 from bottega.core.schema import Config, parse_override, parse_yaml, read_yaml
 from bottega.core.verb import Result, Verb, execute, find_verb, is_done, overwrites
 from bottega.core.workspace import open_workspace, writing
@@ -56,12 +57,17 @@ class Recipe:
 
 @dataclass
 class Step:
-    """One step of a run: its plan, and whether its result was there already."""
+    """One step of a run: its plan, and whether its result was there already.
+
+    `replaces` says that it is not done, and what stands in its place is another finished result: "yes",
+    or "maybe" if that depends on how its inputs come out.
+    """
 
     name: str
     verb: Verb
     plan: Plan
     done: bool = False
+    replaces: Literal["no", "maybe", "yes"] = "no"
     result: Result | None = None
 
 
@@ -205,6 +211,8 @@ class Chain:
             inputs_ready = not any(changed & {path, *path.parents} for path in inputs)
             step.done = inputs_ready and is_done(step.verb, step.plan)
             if not step.done and step.plan.out is not None:
+                if has_record(step.plan.out):
+                    step.replaces = "yes" if inputs_ready else "maybe"
                 changed.add(step.plan.out.resolve())
                 written += step.plan.cost.bytes_written
                 if step.plan.produces is not None:
