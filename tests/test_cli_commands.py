@@ -251,8 +251,9 @@ def test_run_plans_runs_skips_and_reports(bottega: Call, workshop: Workshop) -> 
     ("words", "smaller"),
     [
         ("--size base --text {docs}", "mine.yaml --text {docs} --size small"),
-        ("--text={docs} --size=small --workspace w", "mine.yaml --text={docs} --workspace w --size tiny"),
+        ("--text={docs} --size=small --workspace w", "mine.yaml --text={docs} --workspace=w --size tiny"),
         ("size=small model.seed=2 --text {docs}", "mine.yaml model.seed=2 --text {docs} --size tiny"),
+        ("--seed 3 --size small --text {docs}", "mine.yaml --text {docs} --seed=3 --size tiny"),
         ("--size tiny --text {docs}", None),
     ],
 )
@@ -267,6 +268,24 @@ def test_a_long_run_offers_the_same_command_with_the_next_smaller_size(
     offers = [line for line in out.splitlines() if line.startswith("that is more than 1.0 s; smaller: ")]
     expected = [] if smaller is None else ["bottega run " + smaller.format(docs=workshop.documents)]
     assert [line.partition("smaller: ")[2] for line in offers] == expected
+
+
+def test_common_options_go_to_every_step_that_has_them(bottega: Call, workshop: Workshop) -> None:
+    words = ["run", "quickstart", "--text", workshop.documents, "--plan", "--json", "--threads", 1, "--seed", 7]
+    status, out, err = bottega(*words, "--dtype=float32", "base.seed=3")
+    assert status == 0, err
+    for step in strict_json(out):
+        verb, config = VERBS[step["verb"]], step["config"]
+        for name, value in (("threads", 1), ("seed", 3 if step["step"] == "base" else 7), ("dtype", "float32")):
+            assert (name in config) == (name in verb.config_type().model_fields)
+            assert config.get(name, value) == value, (step["step"], name)
+    assert {step["step"] for step in strict_json(out) if "seed" in step["config"]} >= {"corpus", "base", "model"}
+    step = f"{{verb: tokenizer train, data: {workshop.corpus}, vocab_size: '${{seed}}'}}"
+    Path("mine.yaml").write_text(f"parameters: {{seed: 300}}\nsteps: {{tok: {step}}}\n")
+    status, out, err = bottega("run", "mine.yaml", "--plan", "--json", "--seed", 310)  # the recipe's own meaning
+    assert status == 0 and strict_json(out)[0]["config"]["vocab_size"] == 310, err
+    status, _, err = bottega("run", "mine.yaml", "--plan", "--threads", 1)
+    assert status == 2 and "no step of recipe mine has the setting 'threads'" in err
 
 
 def test_recipes_are_listed_copied_and_described(bottega: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +15,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bottega.core.recipe import Recipe, Step
+    from bottega.core.verb import Verb
 
 WORKSPACE = Annotated[
     Path | None, typer.Option(help="Where the steps' folders go [default: $BOTTEGA_WORKSPACE or ./workspace].")
 ]
+# They mean the same everywhere: here, for every step that has them.
+THREADS = Annotated[int | None, typer.Option(help="CPU threads of every step (default: as many as there are cores).")]
+SEED = Annotated[int | None, typer.Option(help="Seed of every step that draws.")]
+DEVICE = Annotated[str | None, typer.Option(help="Where every step computes: auto, cpu, cuda or mps.")]
+DTYPE = Annotated[str | None, typer.Option(help="Precision of every step.")]
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -35,6 +42,10 @@ def run(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe's name (bottega recipes list) or YAML file.")],
     workspace: WORKSPACE = None,
+    threads: THREADS = None,
+    seed: SEED = None,
+    device: DEVICE = None,
+    dtype: DTYPE = None,
     plan: PLAN = False,
     json: JSON = False,
     debug: DEBUG = False,
@@ -42,7 +53,8 @@ def run(
 ) -> None:
     """Run a recipe's steps that are not done yet, and write its report.
 
-    A recipe's parameters are options (--size tiny); single settings are STEP.NAME=VALUE.
+    A recipe's parameters are options (--size tiny); single settings are STEP.NAME=VALUE, or VERB.NAME=VALUE
+    for every step of that verb.
     """
     with handled(debug) as console:
         from bottega.core.errors import UserError
@@ -52,11 +64,12 @@ def run(
 
         if recipe.startswith("-"):
             raise UserError("no recipe is named", hint="Name it first: bottega run RECIPE " + recipe + " …")
-        chosen = _with_arguments(load_recipe(recipe), context.args)
+        common = {"threads": threads, "seed": seed, "device": device, "dtype": dtype}
+        words = [*context.args, *(f"--{name}={value}" for name, value in common.items() if value is not None)]
+        chosen = _with_arguments(load_recipe(recipe), words, common, VERBS)
         chain = Chain(chosen, workspace_path(workspace), VERBS)
         planned = chain.plan()
-        words = [recipe, *context.args, *(("--workspace", str(workspace)) if workspace else ())]
-        advice = _advice(planned, chosen, words)
+        advice = _advice(planned, chosen, [recipe, *words, *([f"--workspace={workspace}"] if workspace else [])])
         if plan:
             _show_plan(planned, chosen, advice, as_json=json)
             return
@@ -113,10 +126,10 @@ def print_schema() -> None:
         show_json(recipe_schema())
 
 
-def _with_arguments(recipe: Recipe, words: list[str]) -> Recipe:
-    """`--size tiny`, `--size=tiny` and `step.setting=value`."""
+def _with_arguments(recipe: Recipe, words: list[str], common: Iterable[str], registry: Mapping[str, Verb]) -> Recipe:
+    """`--size tiny`, `--size=tiny` and `step.setting=value`; the `common` settings go to every step that has them."""
     from bottega.core.errors import UserError
-    from bottega.core.recipe import with_overrides, with_parameters
+    from bottega.core.recipe import with_overrides, with_parameters, with_setting
     from bottega.core.schema import parse_scalar
 
     parameters: dict[str, Any] = {}
@@ -136,6 +149,8 @@ def _with_arguments(recipe: Recipe, words: list[str]) -> Recipe:
         name = name.replace("-", "_")
         # What is text by default stays text: a folder may be called `2024` or `notes #1`.
         parameters[name] = value if isinstance(recipe.parameters.get(name), str) else parse_scalar(value)
+    for name in [name for name in common if name in parameters and name not in recipe.parameters]:
+        recipe = with_setting(recipe, registry, name, parameters.pop(name))
     return with_overrides(with_parameters(recipe, parameters), overrides)
 
 

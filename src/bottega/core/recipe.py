@@ -161,6 +161,17 @@ def with_parameters(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     return replace(recipe, parameters={**recipe.parameters, **values})
 
 
+def with_setting(recipe: Recipe, registry: Mapping[str, Verb], name: str, value: Any) -> Recipe:
+    """Give a setting to every step whose verb has it; raises UserError if none has."""
+    steps = {step: dict(settings) for step, settings in recipe.steps.items()}
+    having = [s for s in steps.values() if name in find_verb(registry, s["verb"]).config_type().model_fields]
+    if not having:
+        raise UserError(f"no step of recipe {recipe.name} has the setting {name!r}")
+    for settings in having:
+        settings[name] = value
+    return replace(recipe, steps=steps)
+
+
 def next_smaller(recipe: Recipe) -> dict[str, Any]:
     """The parameter and value with which the recipe does less than now; empty if it knows none."""
     for name, values in recipe.smaller.items():
