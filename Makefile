@@ -26,17 +26,27 @@ RECIPE := $(WORKSPACE)/quickstart
 space := $(subst ,, )
 escaped = $(subst $(space),\ ,$(1))
 threads = $(if $(THREADS),--threads $(THREADS))
+BUILD = $(BIN)/bottega run quickstart --size $(SIZE) --text $(call escaped,$(TEXT)) --workspace $(call escaped,$(WORKSPACE)) $(threads)
+# A port in use is better said before the build than after it.
+check_port := import sys; from bottega.serve.listen import port_check; port = sys.argv[1]; \
+  port.isdigit() and int(port) < 65536 or sys.exit(f"error: PORT={port} is no port"); \
+  check = port_check("127.0.0.1", int(port)); \
+  sys.exit(None if check.passed else "error: " + check.detail.replace("--port ", "make run PORT="))
 
 .PHONY: run build test slow lint clean
 .DEFAULT_GOAL := run
 
-run: build
+run: $(VENV)/.installed
+ifneq ($(SERVE),0)
+	@$(BIN)/python -c '$(check_port)' $(PORT)
+endif
+	$(BUILD)
 ifneq ($(SERVE),0)
 	$(BIN)/bottega web $(call escaped,$(RECIPE)/model) --port $(PORT) --report $(call escaped,$(RECIPE)/report.html) $(threads)
 endif
 
 build: $(VENV)/.installed
-	$(BIN)/bottega run quickstart --size $(SIZE) --text $(call escaped,$(TEXT)) --workspace $(call escaped,$(WORKSPACE)) $(threads)
+	$(BUILD)
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
