@@ -74,6 +74,8 @@ def test_help_lists_every_verb(bottega: Call) -> None:
     [
         ("tokenizer train data=x out=y vocab_sise=300", ["unknown setting 'vocab_sise'", "Did you mean 'vocab_size'?"]),
         ("tokenizer train --vocab-sise 300", ["--vocab-sise", "--vocab-size"]),
+        ("tokenizer train tokenizer_train.vocab_sise=300", ["unknown setting 'vocab_sise'", "'vocab_size'"]),
+        ("tokenizer train =3", ["is not an override"]),
         ("tokenizer train data=x", ["'out' is required"]),
         ("tokenizer train data=none out=y vocab_size=300", ["none"]),
         ("tokenizer train data=x out=y vocab_size=3", ["vocab_size", "greater than or equal to 264", "(got 3)"]),
@@ -183,6 +185,40 @@ def test_settings_from_file_then_single_ones_then_options(bottega: Call, worksho
         )
     ]
     assert [(plan["vocab_size"], plan["min_frequency"]) for plan in plans] == [(300, 2), (310, 3), (320, 2), (330, 2)]
+
+
+def test_files_and_single_settings_go_with_arguments_by_position(bottega: Call, workshop: Workshop) -> None:
+    Path("look.yaml").write_text(f"verb: tokenizer inspect\ntokenizer: {workshop.tokenizer}\ntext: from the file\n")
+
+    def look(*words: object) -> str:
+        status, out, err = bottega("tokenizer", "inspect", *words, "--plan", "--json")
+        assert status == 0, err
+        config = strict_json(out)["config"]
+        assert config["tokenizer"] == str(workshop.tokenizer)
+        return config["text"]
+
+    assert look("look.yaml") == "from the file"
+    assert look("look.yaml", "text=2024 #1") == "2024 #1"
+    assert look(workshop.tokenizer, "x = 1") == "x = 1"  # no setting is called x
+    assert look(workshop.tokenizer, "look.yaml", "said") == "said"
+    assert look("text=before", workshop.tokenizer) == "before"
+    assert look(f"tokenizer={workshop.tokenizer}", "text=text=5") == "text=5"
+    assert look("look.yaml", "tokenizer_inspect.text=whole name") == "whole name"
+    assert look(workshop.tokenizer, "missing.yaml") == "missing.yaml"
+    for words, said in (
+        ((workshop.tokenizer, "a", "b"), "cannot read b"),
+        (("text=a",), "'tokenizer' is required"),
+        ((workshop.tokenizer, "a", "txet=b"), "Did you mean 'text'?"),
+    ):
+        status, _, err = bottega("tokenizer", "inspect", *words)
+        assert status == 2 and said in err
+
+
+@pytest.mark.parametrize("name", [name for name, verb in VERBS.items() if verb.arguments])
+def test_every_verb_takes_its_settings_from_a_file(bottega: Call, name: str) -> None:
+    Path("mine.yaml").write_text("no_such_setting: 1\n")
+    status, _, err = bottega(*name.split(), "mine.yaml")
+    assert status == 2 and f"{name}: " in err and "unknown setting 'no_such_setting'" in err
 
 
 @pytest.mark.parametrize(
