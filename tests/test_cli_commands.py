@@ -361,3 +361,20 @@ def test_the_python_api_is_one_function_per_verb(workshop: Workshop, tmp_path: P
         _ = verbs.trian
     with pytest.raises(ImportError):
         exec("from bottega.verbs import trian")
+
+
+def test_the_python_api_plans_as_the_command_does(bottega: Call, workshop: Workshop) -> None:
+    settings = {"data": workshop.corpus, "out": "tok", "vocab_size": 300}
+    words = ["tokenizer", "train", *(f"{name}={value}" for name, value in settings.items()), "--plan", "--json"]
+    plan = verbs.plan("tokenizer_train", **settings)
+    printed = strict_json(bottega(*words)[1])
+    for each in (plan, printed):  # what is free changes from moment to moment
+        each["checks"] = [(check["name"], check["passed"]) for check in each["checks"]]
+    assert json.loads(json.dumps(plan)) == json.loads(json.dumps(printed)) and not Path("tok").exists()
+    Path("tok").mkdir()
+    checks = verbs.plan("tokenizer train", **settings)["checks"]
+    assert [check["passed"] for check in checks if check["name"] == "out"] == [False]
+    with pytest.raises(UserError, match="unknown verb 'trian'"):
+        verbs.plan("trian")
+    with pytest.raises(UserError, match="unknown setting 'vocab_sise'"):
+        verbs.plan("tokenizer train", vocab_sise=3)
