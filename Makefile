@@ -3,6 +3,7 @@
 #   make run                        build the quickstart assistant and serve it on 127.0.0.1:8000
 #   make run SIZE=tiny SERVE=0      a smaller one, without serving
 #   make run TEXT=~/notes           from your own documents
+#   make run THREADS=2              with so many CPU threads
 #   make test                       the default test tier, on a finished installation
 #
 # TORCH_INDEX: package index to take torch from. Where the plain package brings CUDA libraries that you
@@ -14,6 +15,7 @@ SIZE ?= small
 TEXT ?= python
 PORT ?= 8000
 SERVE ?= 1
+THREADS ?=
 WORKSPACE ?= workspace
 TORCH_INDEX ?=
 
@@ -23,17 +25,28 @@ RECIPE := $(WORKSPACE)/quickstart
 # Spaces in a folder's name, for the shell; not quotes, which would keep it from reading ~.
 space := $(subst ,, )
 escaped = $(subst $(space),\ ,$(1))
+threads = $(if $(THREADS),--threads $(THREADS))
+BUILD = $(BIN)/bottega run quickstart --size $(SIZE) --text $(call escaped,$(TEXT)) --workspace $(call escaped,$(WORKSPACE)) $(threads)
+# A port in use is better said before the build than after it.
+check_port := import sys; from bottega.serve.listen import port_check; port = sys.argv[1]; \
+  port.isdigit() and int(port) < 65536 or sys.exit(f"error: PORT={port} is no port"); \
+  check = port_check("127.0.0.1", int(port)); \
+  sys.exit(None if check.passed else "error: " + check.detail.replace("--port ", "make run PORT="))
 
 .PHONY: run build test slow lint clean
 .DEFAULT_GOAL := run
 
-run: build
+run: $(VENV)/.installed
 ifneq ($(SERVE),0)
-	$(BIN)/bottega web $(call escaped,$(RECIPE)/model) --port $(PORT) --report $(call escaped,$(RECIPE)/report.html)
+	@$(BIN)/python -c '$(check_port)' $(PORT)
+endif
+	$(BUILD)
+ifneq ($(SERVE),0)
+	$(BIN)/bottega web $(call escaped,$(RECIPE)/model) --port $(PORT) --report $(call escaped,$(RECIPE)/report.html) $(threads)
 endif
 
 build: $(VENV)/.installed
-	$(BIN)/bottega run quickstart --size $(SIZE) --text $(call escaped,$(TEXT)) --workspace $(call escaped,$(WORKSPACE))
+	$(BUILD)
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

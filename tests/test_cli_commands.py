@@ -14,6 +14,7 @@ from bottega import verbs
 from bottega.cli.main import main
 from bottega.cli.render import show_json
 from bottega.core.errors import UserError
+from bottega.core.recipe import shipped_recipes
 from bottega.core.record import read_record
 from bottega.verbs.registry import VERBS
 from conftest import Workshop
@@ -73,6 +74,8 @@ def test_help_lists_every_verb(bottega: Call) -> None:
     [
         ("tokenizer train data=x out=y vocab_sise=300", ["unknown setting 'vocab_sise'", "Did you mean 'vocab_size'?"]),
         ("tokenizer train --vocab-sise 300", ["--vocab-sise", "--vocab-size"]),
+        ("tokenizer train tokenizer_train.vocab_sise=300", ["unknown setting 'vocab_sise'", "'vocab_size'"]),
+        ("tokenizer train =3", ["is not an override"]),
         ("tokenizer train data=x", ["'out' is required"]),
         ("tokenizer train data=none out=y vocab_size=300", ["none"]),
         ("tokenizer train data=x out=y vocab_size=3", ["vocab_size", "greater than or equal to 264", "(got 3)"]),
@@ -136,7 +139,7 @@ def test_plan_writes_nothing_and_tells_what_would_be(bottega: Call, workshop: Wo
     plan = strict_json(out)
     assert status == 0 and err == ""
     assert plan["verb"] == "tokenizer train" and plan["out"] == "tok" and plan["config"]["vocab_size"] == 300
-    assert {check["name"]: check["passed"] for check in plan["checks"]} == {"text": True, "out": True}
+    assert {check["name"]: check["passed"] for check in plan["checks"]} == {"text": True, "out": True, "disk": True}
     status, out, _ = bottega(*words, "--plan")
     assert status == 0 and "300 tokens" in out and "writes" in out
     assert list(Path().iterdir()) == []
@@ -184,6 +187,40 @@ def test_settings_from_file_then_single_ones_then_options(bottega: Call, worksho
     assert [(plan["vocab_size"], plan["min_frequency"]) for plan in plans] == [(300, 2), (310, 3), (320, 2), (330, 2)]
 
 
+def test_files_and_single_settings_go_with_arguments_by_position(bottega: Call, workshop: Workshop) -> None:
+    Path("look.yaml").write_text(f"verb: tokenizer inspect\ntokenizer: {workshop.tokenizer}\ntext: from the file\n")
+
+    def look(*words: object) -> str:
+        status, out, err = bottega("tokenizer", "inspect", *words, "--plan", "--json")
+        assert status == 0, err
+        config = strict_json(out)["config"]
+        assert config["tokenizer"] == str(workshop.tokenizer)
+        return config["text"]
+
+    assert look("look.yaml") == "from the file"
+    assert look("look.yaml", "text=2024 #1") == "2024 #1"
+    assert look(workshop.tokenizer, "x = 1") == "x = 1"  # no setting is called x
+    assert look(workshop.tokenizer, "look.yaml", "said") == "said"
+    assert look("text=before", workshop.tokenizer) == "before"
+    assert look(f"tokenizer={workshop.tokenizer}", "text=text=5") == "text=5"
+    assert look("look.yaml", "tokenizer_inspect.text=whole name") == "whole name"
+    assert look(workshop.tokenizer, "missing.yaml") == "missing.yaml"
+    for words, said in (
+        ((workshop.tokenizer, "a", "b"), "cannot read b"),
+        (("text=a",), "'tokenizer' is required"),
+        ((workshop.tokenizer, "a", "txet=b"), "Did you mean 'text'?"),
+    ):
+        status, _, err = bottega("tokenizer", "inspect", *words)
+        assert status == 2 and said in err
+
+
+@pytest.mark.parametrize("name", [name for name, verb in VERBS.items() if verb.arguments])
+def test_every_verb_takes_its_settings_from_a_file(bottega: Call, name: str) -> None:
+    Path("mine.yaml").write_text("no_such_setting: 1\n")
+    status, _, err = bottega(*name.split(), "mine.yaml")
+    assert status == 2 and f"{name}: " in err and "unknown setting 'no_such_setting'" in err
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -216,7 +253,7 @@ def test_a_verbs_own_file_is_one_step_of_run(bottega: Call, workshop: Workshop) 
 
 def test_run_plans_runs_skips_and_reports(bottega: Call, workshop: Workshop) -> None:
     recipe = (
-        "parameters: {tokens: 300}\n"
+        "parameters: {tokens: 300}\nsmaller: {tokens: [300, 310]}\npatience_seconds: 0\n"
         "steps:\n"
         f"  tok: {{verb: tokenizer train, data: {workshop.corpus}, vocab_size: '${{tokens}}'}}\n"
         f"  text: {{verb: data prepare, data: {workshop.corpus}, tokenizer: '${{tok}}'}}\n"
@@ -233,12 +270,58 @@ def test_run_plans_runs_skips_and_reports(bottega: Call, workshop: Workshop) -> 
     status, out, err = bottega("run", "mine.yaml", "--json", "--tokens", 310)
     found = strict_json(out)
     assert status == 0 and found["steps"]["tok"]["vocab_size"] == 310 and found["steps"]["seen"], err
+    assert "smaller: bottega run mine.yaml --tokens 300\n" in err
     assert "310" in Path(found["report"]).read_text()
     status, out, err = bottega("run", "mine.yaml", "--tokens=310")
     assert status == 0 and err.count("done already") == 2 and "hello" in out.replace(" ", "").replace("·", "")
+    for words in (("--plan",), ()):
+        status, out, err = bottega("run", "mine.yaml", "--tokens=320", *words)
+        line = "replaced, as settings or inputs differ: tok and what follows from changed inputs (text); another --work"
+        assert status == 0 and line in (out if words else err)
     status, out, err = bottega("run", "mine.yaml", "tokenizer_train.min_frequency=3", "--quiet", "--workspace", "other")
     assert (status, Path("other/mine/report.html").is_file()) == (0, True)
     assert "done already" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "smaller"),
+    [
+        ("--size base --text {docs}", "mine.yaml --text {docs} --size small"),
+        ("--text={docs} --size=small --workspace w", "mine.yaml --text={docs} --workspace=w --size tiny"),
+        ("size=small model.seed=2 --text {docs}", "mine.yaml model.seed=2 --text {docs} --size tiny"),
+        ("--seed 3 --size small --text {docs}", "mine.yaml --text {docs} --seed=3 --size tiny"),
+        ("--size tiny --text {docs}", None),
+    ],
+)
+def test_a_long_run_offers_the_same_command_with_the_next_smaller_size(
+    bottega: Call, workshop: Workshop, words: str, smaller: str | None
+) -> None:
+    (text,) = shipped_recipes().values()
+    Path("mine.yaml").write_text(text.replace("patience_seconds: 360", "patience_seconds: 1"))
+    given = words.format(docs=workshop.documents).split()
+    status, out, err = bottega("run", "mine.yaml", *given, "--plan")
+    assert status == 0 and err == "" and "9 of 9 steps to do" in out
+    offers = [line for line in out.splitlines() if line.startswith("that is more than 1.0 s; smaller: ")]
+    expected = [] if smaller is None else ["bottega run " + smaller.format(docs=workshop.documents)]
+    assert [line.partition("smaller: ")[2] for line in offers] == expected
+
+
+def test_common_options_go_to_every_step_that_has_them(bottega: Call, workshop: Workshop) -> None:
+    words = ["run", "quickstart", "--text", workshop.documents, "--plan", "--json", "--threads", 1, "--seed", 7]
+    status, out, err = bottega(*words, "--dtype=float32", "base.seed=3")
+    assert status == 0, err
+    for step in strict_json(out):
+        verb, config = VERBS[step["verb"]], step["config"]
+        for name, value in (("threads", 1), ("seed", 3 if step["step"] == "base" else 7), ("dtype", "float32")):
+            assert (name in config) == (name in verb.config_type().model_fields)
+            assert config.get(name, value) == value, (step["step"], name)
+    assert {step["step"] for step in strict_json(out) if "seed" in step["config"]} >= {"corpus", "base", "model"}
+    step = f"{{verb: tokenizer train, data: {workshop.corpus}, vocab_size: '${{seed}}'}}"
+    Path("mine.yaml").write_text(f"parameters: {{seed: 300}}\nsteps: {{tok: {step}}}\n")
+    status, out, err = bottega("run", "mine.yaml", "--plan", "--json", "--seed", 310)  # the recipe's own meaning
+    assert status == 0 and strict_json(out)[0]["config"]["vocab_size"] == 310, err
+    status, _, err = bottega("run", "mine.yaml", "--plan", "--threads", 1)
+    assert status == 2 and "no step of recipe mine has the setting 'threads'" in err
 
 
 def test_recipes_are_listed_copied_and_described(bottega: Call) -> None:
@@ -278,3 +361,20 @@ def test_the_python_api_is_one_function_per_verb(workshop: Workshop, tmp_path: P
         _ = verbs.trian
     with pytest.raises(ImportError):
         exec("from bottega.verbs import trian")
+
+
+def test_the_python_api_plans_as_the_command_does(bottega: Call, workshop: Workshop) -> None:
+    settings = {"data": workshop.corpus, "out": "tok", "vocab_size": 300}
+    words = ["tokenizer", "train", *(f"{name}={value}" for name, value in settings.items()), "--plan", "--json"]
+    plan = verbs.plan("tokenizer_train", **settings)
+    printed = strict_json(bottega(*words)[1])
+    for each in (plan, printed):  # what is free changes from moment to moment
+        each["checks"] = [(check["name"], check["passed"]) for check in each["checks"]]
+    assert json.loads(json.dumps(plan)) == json.loads(json.dumps(printed)) and not Path("tok").exists()
+    Path("tok").mkdir()
+    checks = verbs.plan("tokenizer train", **settings)["checks"]
+    assert [check["passed"] for check in checks if check["name"] == "out"] == [False]
+    with pytest.raises(UserError, match="unknown verb 'trian'"):
+        verbs.plan("trian")
+    with pytest.raises(UserError, match="unknown setting 'vocab_sise'"):
+        verbs.plan("tokenizer train", vocab_sise=3)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from bottega import verbs
+from bottega.core import machine
 from bottega.core.atomic import WORK_FOLDER, partial_path
 from conftest import Workshop
 
@@ -58,6 +59,23 @@ def test_planning_to_train_needs_no_torch_beyond_the_rates(workshop: Workshop) -
         "import sys; sys.argv = ['bottega', 'train', 'data=x', 'out=y', 'tokenizer=z', 'learnin_rate=1']\n"
         "from bottega.cli.main import main\ntry: main()\nexcept SystemExit as e: assert e.code == 2"
     )
+    assert "torch" not in imported(code)
+
+
+def test_a_recipe_with_nothing_to_do_loads_no_torch(workshop: Workshop, tmp_path: Path) -> None:
+    """Estimating and choosing a device must not need it, once the machine's rates are known."""
+    recipe, tokens, tokenizer = tmp_path / "mine.yaml", workshop.tokens, workshop.tokenizer
+    recipe.write_text(
+        f"steps:\n  text: {{verb: data prepare, data: {workshop.corpus}, tokenizer: {tokenizer}}}\n"
+        f"  base: {{verb: train, data: {tokens}, tokenizer: {tokenizer}, layers: 1, hidden_size: 64, tokens: 256,"
+        f" row_length: 64, tokens_per_step: 256, device: {'auto' if machine._is_cpu_alone() else 'cpu'}}}\n"
+    )
+    words = ["bottega", "run", str(recipe), "--workspace", str(tmp_path / "w"), "--quiet"]
+    code = (
+        f"import sys; sys.argv = {words}\n"
+        "from bottega.cli.main import main\ntry: main()\nexcept SystemExit as e: assert not e.code"
+    )
+    assert "torch" in imported(code)
     assert "torch" not in imported(code)
 
 

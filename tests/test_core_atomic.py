@@ -80,19 +80,6 @@ def test_finishing_replaces_the_earlier_and_leaves_nothing_else(tmp_path: Path) 
         assert [path.name for path in out.iterdir()] == ["weights"]
 
 
-def test_only_an_artefact_is_ever_replaced(tmp_path: Path) -> None:
-    folder = tmp_path / "documents"
-    atomic.require_free(folder, False)
-    folder.mkdir()
-    (folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match="exists already"):
-        atomic.require_free(folder, False)
-    with pytest.raises(UserError, match=r"has no record\.json, so it is not replaced"):
-        atomic.require_free(folder, True)
-    (folder / "record.json").write_text("{}")
-    atomic.require_free(folder, True)
-
-
 def test_two_processes_do_not_build_one_folder(tmp_path: Path) -> None:
     out = tmp_path / "model"
     holder = hold("folder", out)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -103,6 +104,44 @@ def test_the_best_of_several_occasions_is_kept(tmp_path: Path, monkeypatch: pyte
         rates = machine.measure(cache=cache)
         assert rates.occasions == min(occasion, machine.OCCASIONS)
     assert rates.float32 == 9e9  # by the sixth time it is known, and not measured
+
+
+@pytest.mark.parametrize(
+    ("cuda", "hip", "driver", "alone"),
+    [
+        ("None", "None", False, True),
+        ("None", "None", True, True),
+        ("'13.0'", "None", False, True),
+        ("'13.0'", "None", True, False),
+        ("None", "'7.0'", False, False),
+    ],
+)
+def test_a_machine_without_accelerator_is_known_without_torch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cuda: str, hip: str, driver: bool, alone: bool
+):
+    def load(name: str) -> None:
+        if not driver:
+            raise OSError(name)
+
+    (tmp_path / "version.py").write_text(f"cuda: Optional[str] = {cuda}\nhip: Optional[str] = {hip}\n")
+    found = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(machine.ctypes, "CDLL", load)
+    monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
+    assert machine._is_cpu_alone() == alone
+    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
+    assert not machine._is_cpu_alone()
+    (tmp_path / "version.py").unlink()
+    assert not machine._is_cpu_alone()
+
+
+def test_known_rates_are_taken_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    cache = tmp_path / "machine.json"
+    rates = machine.measure(cache=cache, threads=1)
+    monkeypatch.setattr(machine, "_measured_here", set())  # as in a new process
+    monkeypatch.setattr(machine, "_torch_is_loaded", lambda: False)
+    monkeypatch.setattr(machine, "_measure", lambda *_: pytest.fail("measured again"))
+    assert machine.measure(cache=cache, threads=1) == rates and rates.occasions == 1
 
 
 def test_resolve(monkeypatch: pytest.MonkeyPatch):

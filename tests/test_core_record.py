@@ -131,6 +131,15 @@ def test_a_missing_or_added_file_changes_the_hash(artefact: Path) -> None:
     assert current_hash(artefact, found) != found.content_hash
 
 
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"artist": "Nico"}', "no JSON at all"])
+def test_a_file_of_that_name_that_is_no_record_of_ours_is_content(tmp_path: Path, content: str) -> None:
+    (tmp_path / "record.json").write_text(content)
+    assert input_entry(tmp_path) == {"path": str(tmp_path), "sha256": digest_path(tmp_path)}
+    before = input_entry(tmp_path)
+    (tmp_path / "record.json").write_text(content + " ")
+    assert input_entry(tmp_path) != before
+
+
 def test_a_folders_hash_covers_names_and_contents_of_files(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name / "sub").mkdir(parents=True)

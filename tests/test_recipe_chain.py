@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Self
 
 import pytest
 
+from bottega.core import machine
 from bottega.core.errors import UserError
-from bottega.core.plan import Check, Plan, Specs
+from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.progress import Quiet
 from bottega.core.recipe import Chain, load_recipe, parse_recipe, with_overrides
 from bottega.core.record import read_record
@@ -51,6 +52,7 @@ class TextSpec:
 def plan_repeat(config: Repeat, specs: Specs) -> Plan:
     length = config.times * specs.of(config.source, TextSpec).length
     plan = Plan("repeat", config, config.out, {"source": config.source}, produces=TextSpec(length))
+    plan.cost = Cost(bytes_written=length)
     plan.checks = [Check("length", length <= 1000, f"{length} of at most 1000 bytes")]
     return plan
 
@@ -136,12 +138,48 @@ def test_a_second_run_does_nothing(text: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["first", "second", "third"]
 
 
+def test_what_is_done_is_planned_once(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran(chain(text))
+    plans: list[str] = []
+    monkeypatch.setattr(
+        Chain, "_plan_step", lambda *given, old=Chain._plan_step: (plans.append(given[1]), old(*given))[1]
+    )
+    made = chain(text)
+    made.run(Quiet(), planned=made.plan())
+    assert plans == ["first", "second", "third"]
+
+
+def test_what_changed_between_plan_and_run_is_seen(text: Path) -> None:
+    ran(chain(text))
+    made = chain(text)
+    planned = made.plan()
+    shutil.rmtree(made.folder / "second")
+    RUNS.clear()
+    made.run(Quiet(), planned=planned)
+    assert RUNS == ["second"]
+
+
 def test_a_changed_setting_redoes_this_step_and_later_ones(text: Path) -> None:
     ran(chain(text))
     assert ran(chain(text, "second.times=4")) == ["second", "third"]
     assert ran(chain(text, "second.times=4")) == []
     assert [step.done for step in chain(text, "often=3").plan()] == [False, False, False]
     assert ran(chain(text, "often=3", "second.times=4")) == ["first", "second", "third"]
+
+
+def test_the_plan_says_which_finished_steps_will_be_replaced(text: Path) -> None:
+    def replaced(*overrides: str) -> list[str]:
+        return [step.replaces for step in chain(text, *overrides).plan()]
+
+    assert replaced() == ["no", "no", "no"]
+    ran(chain(text))
+    assert replaced() == ["no", "no", "no"]
+    assert replaced("third.times=2") == ["no", "no", "yes"]
+    assert replaced("often=3") == ["yes", "maybe", "maybe"]
+    shutil.rmtree(text.parent / "w" / "chain" / "first")
+    assert replaced() == ["no", "maybe", "maybe"]
+    text.write_text("cd")
+    assert replaced("second.times=2") == ["no", "maybe", "maybe"]
 
 
 def test_a_step_whose_input_came_out_the_same_is_not_redone(text: Path) -> None:
@@ -211,6 +249,19 @@ def test_a_failed_check_in_a_late_step_stops_before_the_first_one_runs(text: Pat
     assert RUNS == [] and not (text.parent / "w" / "chain").exists()
 
 
+def test_the_disk_needs_room_for_all_steps_that_are_to_be_done(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "disk_free", lambda folder: 20)  # 4, 12 and 12 bytes are to be written
+    with pytest.raises(UserError, match="disk: writes 12 B after 16 B of earlier steps, 20 B free"):
+        chain(text).run(Quiet())
+    assert RUNS == []
+    monkeypatch.setattr(machine, "disk_free", lambda folder: 28)
+    ran(chain(text))
+    monkeypatch.setattr(machine, "disk_free", lambda folder: 12)
+    assert ran(chain(text, "third.times=1")) == []
+    shutil.rmtree(text.parent / "w" / "chain" / "third")
+    assert ran(chain(text)) == ["third"]
+
+
 def test_a_check_of_a_step_that_is_done_stops_nothing(text: Path) -> None:
     ran(chain(text, "second.times=100"))
     plan = REGISTRY["repeat"].plan
@@ -269,6 +320,22 @@ def test_a_step_may_write_elsewhere_and_later_ones_find_it(text: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(UserError, match="as an earlier step does"):
         chain(text, f"first.out={elsewhere}", f"third.out={elsewhere}").plan()
+
+
+def test_a_step_writes_neither_into_nor_around_nor_over_what_it_reads(text: Path) -> None:
+    made = chain(text)
+    ran(made)
+    third, inside = made.folder / "third", made.folder / "second" / "deep"
+    config = Repeat(source=third, out=third, overwrite=True)
+    (check,) = [each for each in REGISTRY["repeat"].make_plan(config, Specs()).checks if each.name == "out"]
+    assert not check.passed and "is the source" in check.detail
+    with pytest.raises(UserError, match=r" is the source .*, which is read for it"):
+        execute(REGISTRY["repeat"], plan_repeat(config, Specs()), Quiet())
+    with pytest.raises(UserError, match=r"step third writes .*, second "):
+        chain(text, f"third.out={inside}").plan()
+    with pytest.raises(UserError, match=r"out: .* is the source .*, which is read for it"):
+        chain(text, f"first.out={text}").run(Quiet())
+    assert (made.folder / "third" / "text.txt").read_text() == "ab" * 6 and text.read_text() == "ab"
 
 
 def test_a_folder_that_is_no_artefact_is_never_replaced(text: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bottega.core.errors import UserError
-from bottega.core.recipe import Chain, Recipe, load_recipe, parse_recipe, shipped_recipes, with_overrides
+from bottega.core.recipe import Chain, Recipe, load_recipe, next_smaller, parse_recipe, shipped_recipes, with_overrides
 from bottega.verbs.registry import VERBS
 
 
@@ -31,6 +31,9 @@ from bottega.verbs.registry import VERBS
         ("report: {headings: text}\nsteps: {a: {verb: x}}", "report: `headings` is not a mapping"),
         ("report: {limits: text}\nsteps: {a: {verb: x}}", "`limits` is not a list"),
         ("patience_seconds: long\nsteps: {a: {verb: x}}", "is not a number"),
+        ("smaller: less\nsteps: {a: {verb: x}}", "`smaller` is not a mapping"),
+        ("smaller: {size: [1]}\nsteps: {a: {verb: x}}", "'size' is not a parameter with a list of values"),
+        ("parameters: {size: 1}\nsmaller: {size: 1}\nsteps: {a: {verb: x}}", "'size' is not a parameter with a list"),
         ("parameters: {a: 1}\nsteps: {a: {verb: x}}", "'a' is a step and a parameter"),
         ("steps: {a: {verb: x}, a: {verb: y}}", "the key 'a' is given twice"),
         ("steps: [", "is not valid YAML"),
@@ -45,6 +48,14 @@ def test_what_a_recipe_refuses(body: str, message: str) -> None:
 def recipe() -> Recipe:
     steps = "{one: {verb: data prepare, a: 1}, two: {verb: data prepare}, base: {verb: train}}"
     return parse_recipe(f"parameters: {{size: small}}\nsteps: {steps}", "mine.yaml")
+
+
+def test_the_next_smaller_value() -> None:
+    body = "parameters: {size: small, n: 3}\nsmaller: {size: [tiny, small, base], n: [1, 2]}\nsteps: {a: {verb: x}}"
+    parsed = parse_recipe(body, "mine.yaml")
+    found = [next_smaller(with_overrides(parsed, [f"size={size}", "n=2"])) for size in ("base", "small", "tiny", "own")]
+    assert found == [{"size": "small"}, {"size": "tiny"}, {"n": 1}, {"n": 1}]
+    assert next_smaller(with_overrides(parsed, ["size=tiny"])) == {}
 
 
 def test_overrides_by_step_verb_and_parameter() -> None:

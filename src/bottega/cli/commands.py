@@ -27,7 +27,7 @@ DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 FROM_FILE = Annotated[
     list[str] | None,
-    typer.Argument(metavar="FILE|NAME=VALUE", help="Settings from a YAML file, and single ones."),
+    typer.Argument(metavar="FILE|NAME=VALUE", help="Settings from a YAML file, and single ones; arguments too."),
 ]
 _COMMON = {"plan": PLAN, "json": JSON, "debug": DEBUG, "quiet": QUIET}
 
@@ -37,9 +37,10 @@ def add_verb(app: typer.Typer, name: str, verb: Verb, *, full: bool) -> None:
 
     def command(**given: Any) -> None:
         flags = {key: given.pop(key) for key in _COMMON}
-        files = given.pop("settings", None) or []
+        words = [given.pop(name) for name in verb.arguments] + (given.pop("settings", None) or [])
         with handled(flags["debug"]) as console:
-            config = _config(verb, {key: value for key, value in given.items() if value not in (None, [])}, files)
+            given = {key: value for key, value in given.items() if value not in (None, [])}
+            config = _config(verb, given, [str(word) for word in words if word is not None])
             _run(verb, config, console, plan_only=flags["plan"], as_json=flags["json"], quiet=flags["quiet"])
 
     if full:
@@ -105,12 +106,11 @@ def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_js
 
     from bottega.cli.render import show, show_json
     from bottega.core.plan import Specs
-    from bottega.core.verb import execute, out_checks
+    from bottega.core.verb import execute
 
     output = Console(highlight=False)
     plan = verb.make_plan(config, Specs())
     if plan_only:
-        plan.checks += out_checks(plan)
         if as_json:
             show_json(plan.as_data())
         else:
@@ -126,18 +126,42 @@ def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_js
             output.print(f"written: {plan.out}", markup=False)
 
 
-def _config(verb: Verb, given: dict[str, Any], files: list[str]) -> Config:
-    """Settings from a file, then single overrides, then options; later ones win."""
-    from bottega.core.schema import parse_override
+def _config(verb: Verb, given: dict[str, Any], words: list[str]) -> Config:
+    """Settings from a file, then single overrides, then options; later ones win.
 
+    Of the `words`, NAME=VALUE with the name of a setting and files of YAML are settings wherever they stand;
+    the first others are the verb's arguments.
+    """
     values: dict[str, Any] = {}
-    for text in files:
-        if "=" in text:
-            keys, value = parse_override(text)
-            values[".".join(keys[1:] if keys[0] == verb.name.replace(" ", "_") and keys[1:] else keys)] = value
+    arguments = list(verb.arguments)
+    for word in words:
+        is_file = word.endswith((".yaml", ".yml")) and Path(word).is_file()
+        if arguments and not is_file and not _is_setting(verb, word):
+            given = {arguments.pop(0): word, **given}
+        elif "=" in word:
+            values |= _single_setting(verb, word)
         else:
-            values.update(_file_settings(verb, Path(text)))
+            values.update(_file_settings(verb, Path(word)))
     return verb.config_type().parse({**values, **given}, where=verb.name)
+
+
+def _name_in(verb: Verb, word: str) -> str:
+    """NAME of `NAME=VALUE` or `VERB.NAME=VALUE`."""
+    return word.partition("=")[0].strip().removeprefix(verb.name.replace(" ", "_") + ".")
+
+
+def _is_setting(verb: Verb, word: str) -> bool:
+    return "=" in word and _name_in(verb, word) in verb.config_type().model_fields
+
+
+def _single_setting(verb: Verb, word: str) -> dict[str, Any]:
+    from bottega.core.schema import optional_of, parse_override
+
+    name, text = _name_in(verb, word), word.partition("=")[2]
+    field = verb.config_type().model_fields.get(name)
+    if field and text != "null" and optional_of(field.annotation)[0] in (str, Path):
+        return {name: text}  # a folder may be called `2024` or `notes #1`
+    return {name: parse_override(word)[1]}
 
 
 def _file_settings(verb: Verb, path: Path) -> dict[str, Any]:
@@ -175,8 +199,7 @@ def _parameters(verb: Verb) -> list[inspect.Parameter]:
                 annotation=Annotated[annotation if required else annotation | None, declared],
             )
         )
-    if not verb.arguments and verb.step:
-        parameters.append(_parameter("settings", FROM_FILE, None))
+    parameters.append(_parameter("settings", FROM_FILE, None))
     return [*parameters, *(_parameter(name, annotation, False) for name, annotation in _COMMON.items())]
 
 

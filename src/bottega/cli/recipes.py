@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +15,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bottega.core.recipe import Recipe, Step
+    from bottega.core.verb import Verb
 
 WORKSPACE = Annotated[
     Path | None, typer.Option(help="Where the steps' folders go [default: $BOTTEGA_WORKSPACE or ./workspace].")
 ]
+# They mean the same everywhere: here, for every step that has them.
+THREADS = Annotated[int | None, typer.Option(help="CPU threads of every step (default: as many as there are cores).")]
+SEED = Annotated[int | None, typer.Option(help="Seed of every step that draws.")]
+DEVICE = Annotated[str | None, typer.Option(help="Where every step computes: auto, cpu, cuda or mps.")]
+DTYPE = Annotated[str | None, typer.Option(help="Precision of every step.")]
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -34,6 +42,10 @@ def run(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe's name (bottega recipes list) or YAML file.")],
     workspace: WORKSPACE = None,
+    threads: THREADS = None,
+    seed: SEED = None,
+    device: DEVICE = None,
+    dtype: DTYPE = None,
     plan: PLAN = False,
     json: JSON = False,
     debug: DEBUG = False,
@@ -41,7 +53,8 @@ def run(
 ) -> None:
     """Run a recipe's steps that are not done yet, and write its report.
 
-    A recipe's parameters are options (--size tiny); single settings are STEP.NAME=VALUE.
+    A recipe's parameters are options (--size tiny); single settings are STEP.NAME=VALUE, or VERB.NAME=VALUE
+    for every step of that verb.
     """
     with handled(debug) as console:
         from bottega.core.errors import UserError
@@ -51,16 +64,19 @@ def run(
 
         if recipe.startswith("-"):
             raise UserError("no recipe is named", hint="Name it first: bottega run RECIPE " + recipe + " …")
-        chosen = _with_arguments(load_recipe(recipe), context.args)
+        common = {"threads": threads, "seed": seed, "device": device, "dtype": dtype}
+        words = [*context.args, *(f"--{name}={value}" for name, value in common.items() if value is not None)]
+        chosen = _with_arguments(load_recipe(recipe), words, common, VERBS)
         chain = Chain(chosen, workspace_path(workspace), VERBS)
-        if plan:
-            _show_plan(chain.plan(), chosen, as_json=json)
-            return
         planned = chain.plan()
-        require_all(planned)  # before there is a workspace
+        advice = _advice(planned, chosen, [recipe, *words, *([f"--workspace={workspace}"] if workspace else [])])
+        if plan:
+            _show_plan(planned, chosen, advice, as_json=json)
+            return
+        require_all(planned)
         if not quiet:
-            _warn_if_long(planned, chosen, console)
-        steps = chain.run(reporter_for(console, quiet), None if quiet else _announcer(console))
+            _say(advice, console)
+        steps = chain.run(reporter_for(console, quiet), None if quiet else _announcer(console), planned)
         _finish(chain, steps, console, as_json=json)
 
 
@@ -110,10 +126,10 @@ def print_schema() -> None:
         show_json(recipe_schema())
 
 
-def _with_arguments(recipe: Recipe, words: list[str]) -> Recipe:
-    """`--size tiny`, `--size=tiny` and `step.setting=value`."""
+def _with_arguments(recipe: Recipe, words: list[str], common: Iterable[str], registry: Mapping[str, Verb]) -> Recipe:
+    """`--size tiny`, `--size=tiny` and `step.setting=value`; the `common` settings go to every step that has them."""
     from bottega.core.errors import UserError
-    from bottega.core.recipe import with_overrides, with_parameters
+    from bottega.core.recipe import with_overrides, with_parameters, with_setting
     from bottega.core.schema import parse_scalar
 
     parameters: dict[str, Any] = {}
@@ -133,10 +149,12 @@ def _with_arguments(recipe: Recipe, words: list[str]) -> Recipe:
         name = name.replace("-", "_")
         # What is text by default stays text: a folder may be called `2024` or `notes #1`.
         parameters[name] = value if isinstance(recipe.parameters.get(name), str) else parse_scalar(value)
+    for name in [name for name in common if name in parameters and name not in recipe.parameters]:
+        recipe = with_setting(recipe, registry, name, parameters.pop(name))
     return with_overrides(with_parameters(recipe, parameters), overrides)
 
 
-def _show_plan(steps: list[Step], recipe: Recipe, *, as_json: bool) -> None:
+def _show_plan(steps: list[Step], recipe: Recipe, advice: list[str], *, as_json: bool) -> None:
     from rich.console import Console
 
     from bottega.cli.render import show, show_json
@@ -144,7 +162,9 @@ def _show_plan(steps: list[Step], recipe: Recipe, *, as_json: bool) -> None:
     from bottega.core.view import Table, Text, human_bytes, human_seconds
 
     if as_json:
-        show_json([{"step": step.name, "done": step.done, **step.plan.as_data()} for step in steps])
+        show_json(
+            [{"step": step.name, "done": step.done, "replaces": step.replaces, **step.plan.as_data()} for step in steps]
+        )
     else:
         rows, blocks = [], []
         for step in steps:
@@ -158,26 +178,51 @@ def _show_plan(steps: list[Step], recipe: Recipe, *, as_json: bool) -> None:
                 if not check.passed and not step.done
             ]
         table = Table(f"Plan of {recipe.name}", ("step", "verb", "work", "time", "memory"), rows)
-        show([table, *blocks, Text(_total(steps))], Console())
+        show([table, *blocks], Console())
+        _say(advice, Console())
     require_all(steps)
 
 
-def _total(steps: list[Step]) -> str:
+def _advice(steps: list[Step], recipe: Recipe, words: list[str]) -> list[str]:
+    """What to know before it starts: how much is to do, how to do less if that is much, and what will be gone."""
+    from bottega.core.recipe import next_smaller
     from bottega.core.view import human_seconds
 
     todo = [step for step in steps if not step.done]
     seconds = sum(step.plan.cost.seconds or 0.0 for step in todo)
-    return f"{len(todo)} of {len(steps)} steps to do, about {human_seconds(seconds)} on this machine"
+    lines = [f"{len(todo)} of {len(steps)} steps to do, about {human_seconds(seconds)} on this machine"]
+    smaller = next_smaller(recipe)
+    if recipe.patience_seconds is not None and seconds > recipe.patience_seconds and smaller:
+        command = _command_with(words, smaller)
+        lines.append(f"that is more than {human_seconds(recipe.patience_seconds)}; smaller: {command}")
+    surely, maybe = (", ".join(s.name for s in steps if s.replaces == which) for which in ("yes", "maybe"))
+    if surely or maybe:
+        parts = [surely, f"what follows from changed inputs ({maybe})" if maybe else ""]
+        lines.append(
+            f"replaced, as settings or inputs differ: {' and '.join(filter(None, parts))}; "
+            "another --workspace keeps what is finished"
+        )
+    return lines
 
 
-def _warn_if_long(steps: list[Step], recipe: Recipe, console: Console) -> None:
-    from bottega.core.view import human_seconds
+def _say(lines: list[str], console: Console) -> None:
+    """Each on a line of its own, however long: a command is there to be copied."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    seconds = sum(step.plan.cost.seconds or 0.0 for step in steps if not step.done)
-    console.print(_total(steps), markup=False, highlight=False)
-    if recipe.patience_seconds and seconds > recipe.patience_seconds and recipe.smaller:
-        message = f"that is more than {human_seconds(recipe.patience_seconds)}; smaller: {recipe.smaller}"
-        console.print(message, markup=False, highlight=False)
+
+def _command_with(words: list[str], values: dict[str, Any]) -> str:
+    """The command as it was given, with other values of some parameters."""
+    kept, rest = [], iter(words)
+    for word in rest:
+        name, separator, _ = word.partition("=")
+        if name.removeprefix("--").replace("-", "_") not in values:
+            kept.append(word)
+        elif not separator:
+            next(rest, None)
+    return shlex.join(
+        ["bottega", "run", *kept, *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
+    )
 
 
 def _announcer(console: Console) -> Any:

@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bottega.core.errors import BusyError, UserError
-from bottega.core.hashing import RECORD_FILE
+from bottega.core.errors import BusyError
 
 STEP_FILE = "step.json"
 WORK_FOLDER = ".work"
@@ -135,19 +134,6 @@ def empty_folder(folder: Path) -> None:
     """Remove everything in `folder`, but not the folder (it may be locked)."""
     for path in folder.iterdir():
         _remove(path)
-
-
-def require_free(out: Path, overwrite: bool) -> None:
-    """Raise UserError if `out` exists and may not be replaced; only an artefact (it has a record) ever may."""
-    if not out.exists():
-        return
-    if not overwrite:
-        raise UserError(f"{out} exists already", hint="Choose another --out, or pass --overwrite to replace it.")
-    if not (out / RECORD_FILE).is_file():
-        raise UserError(
-            f"{out} exists and has no {RECORD_FILE}, so it is not replaced",
-            hint="Choose another --out, or remove it yourself.",
-        )
 
 
 def _step_hash(folder: Path) -> str:

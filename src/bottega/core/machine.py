@@ -10,10 +10,14 @@ so each is measured on several occasions, under half a second each, and the best
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -77,13 +81,16 @@ def facts(folder: Path = Path()) -> Machine:
     """The machine, and the free disk where `folder` lies. Never fails, imports no torch."""
     name, flags = _cpu()
     total, available = _memory()
+    system, python = platform.platform(), platform.python_version()
+    return Machine(name, cores(), flags, total, available, disk_free(folder), system, python, _torch_version())
+
+
+def disk_free(folder: Path) -> int | None:
+    """Bytes free where `folder` lies or will lie; None if the system does not tell."""
     try:
-        disk = shutil.disk_usage(next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())).free
+        return shutil.disk_usage(next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())).free
     except OSError:
-        disk = None
-    return Machine(
-        name, cores(), flags, total, available, disk, platform.platform(), platform.python_version(), _torch_version()
-    )
+        return None
 
 
 def cores() -> int:
@@ -110,37 +117,51 @@ def peak_memory_bytes() -> int:
 
 def measure(*, threads: int | None = None, refresh: bool = False, cache: Path | None = None) -> Rates:
     """The rates at `threads` (default: torch's present number): those in `cache`, and until they have been
-    measured on OCCASIONS occasions, or on `refresh`, one more measurement. A process measures once.
+    measured on OCCASIONS occasions, or on `refresh`, one more measurement. A process measures once, and
+    does not load torch for one more: that is left to those that compute.
     """
-    import torch
-
-    present = torch.get_num_threads()
-    torch.set_num_threads(threads or present)
-    try:
-        return _measure(cache or cache_path(), refresh)
-    finally:
-        torch.set_num_threads(present)
-
-
-def _measure(cache: Path, refresh: bool) -> Rates:
-    import torch
-
-    (cpu, flags), threads = _cpu(), torch.get_num_threads()
-    key = f"{cpu} {' '.join(flags)} | torch {torch.__version__} | {threads} threads"
+    cache = cache or cache_path()
+    threads = threads or _present_threads()
+    cpu, flags = _cpu()
+    key = f"{cpu} {' '.join(flags)} | torch {_torch_version()} | {threads} threads"
     known, before = _read_cache(cache), None
     with contextlib.suppress(TypeError):
         before = Rates(**known[key]) if key in known else None
-    if before and not refresh and (before.occasions >= OCCASIONS or (cache, key) in _measured_here):
+    enough = before and (before.occasions >= OCCASIONS or (cache, key) in _measured_here or not _torch_is_loaded())
+    if before and enough and not refresh:
         return before
-    rates = Rates(
-        cpu, str(torch.__version__), threads, _product_rate(torch.float32), _product_rate(torch.bfloat16), _bandwidth()
-    )
+    rates = _measure(cpu, threads)
     rates = rates.best_with(before) if before else rates
     _measured_here.add((cache, key))
     with contextlib.suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_json(cache, {**known, key: asdict(rates)})
     return rates
+
+
+def _measure(cpu: str, threads: int) -> Rates:
+    import torch
+
+    present = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        products = _product_rate(torch.float32), _product_rate(torch.bfloat16)
+        return Rates(cpu, str(torch.__version__), threads, *products, _bandwidth())
+    finally:
+        torch.set_num_threads(present)
+
+
+def _torch_is_loaded() -> bool:
+    return "torch" in sys.modules
+
+
+def _present_threads() -> int:
+    """The threads that torch computes with now, or will once a verb has set them."""
+    if not _torch_is_loaded():
+        return resolve_threads(None)
+    import torch
+
+    return torch.get_num_threads()
 
 
 def cache_path() -> Path:
@@ -156,8 +177,8 @@ def preferred_dtype() -> Literal["bfloat16", "float32"]:
 
 def resolve_device(name: str) -> str:
     """ "auto" → "cuda", "mps" or "cpu"; raises UserError for one that is not there."""
-    if name == "cpu":
-        return name
+    if name == "cpu" or (name == "auto" and not _torch_is_loaded() and _is_cpu_alone()):
+        return "cpu"
     import torch
 
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -170,6 +191,25 @@ def resolve_device(name: str) -> str:
             f"device {name!r} is not usable with this torch ({torch.__version__})", hint="Use --device cpu."
         )
     return name
+
+
+def _is_cpu_alone() -> bool:
+    """Whether torch can surely use nothing but the CPU, told without loading it: by its build, or without a driver."""
+    found = importlib.util.find_spec("torch")
+    if platform.system() != "Linux" or found is None or found.origin is None:
+        return False
+    try:
+        build = Path(found.origin).with_name("version.py").read_text("utf-8")
+    except OSError:
+        return False
+    none = {match[1] for match in re.finditer(r"^(cuda|hip)\b[^=\n]*= None$", build, re.MULTILINE)}
+    if "hip" not in none:
+        return False
+    if "cuda" not in none:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL("libcuda.so.1")
+            return False
+    return True
 
 
 def resolve_dtype(name: str, device: str = "cpu") -> str:

@@ -19,18 +19,19 @@ anything runs; a step that is done already (same verb, settings and content of i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bottega.core.atomic import clear_leftovers
 from bottega.core.errors import UserError, did_you_mean
 from bottega.core.plan import Plan, Specs
 from bottega.core.progress import Reporter
+from bottega.core.record import has_record
 from bottega.core.schema import Config, parse_override, parse_yaml, read_yaml
-from bottega.core.verb import Result, Verb, execute, find_verb, is_done
+from bottega.core.verb import Result, Verb, execute, find_verb, is_done, overwrites
 from bottega.core.workspace import open_workspace, writing
 
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -41,8 +42,8 @@ KEYS = {"name", "description", "parameters", "steps", "patience_seconds", "small
 class Recipe:
     """A recipe as written.
 
-    `patience_seconds` and `smaller` say from what estimate on to suggest which other command;
-    `report` holds the title and the words of the report.
+    From an estimate of `patience_seconds` on, a smaller value of a parameter is suggested: `smaller` maps
+    its name to its values, the smallest first. `report` holds the title and the words of the report.
     """
 
     name: str
@@ -50,18 +51,23 @@ class Recipe:
     description: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     patience_seconds: float | None = None
-    smaller: str = ""
+    smaller: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Step:
-    """One step of a run: its plan, and whether its result was there already."""
+    """One step of a run: its plan, and whether its result was there already.
+
+    `replaces` says that it is not done, and what stands in its place is another finished result: "yes",
+    or "maybe" if that depends on how its inputs come out.
+    """
 
     name: str
     verb: Verb
     plan: Plan
     done: bool = False
+    replaces: Literal["no", "maybe", "yes"] = "no"
     result: Result | None = None
 
 
@@ -120,9 +126,18 @@ def recipe_from(data: Any, where: str) -> Recipe:
         str(data.get("description") or "").strip(),
         parameters,
         patience,
-        str(data.get("smaller") or ""),
+        _smaller(data, parameters, where),
         report,
     )
+
+
+def _smaller(data: dict[str, Any], parameters: dict[str, Any], where: str) -> dict[str, Any]:
+    smaller = _mapping(data, "smaller", where)
+    for name, values in smaller.items():
+        if name not in parameters or not isinstance(values, list):
+            hint = "Write `smaller: {PARAMETER: [values, the smallest first]}`."
+            raise UserError(f"{where}, smaller: {name!r} is not a parameter with a list of values", hint=hint)
+    return smaller
 
 
 def _mapping(data: dict[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -144,6 +159,26 @@ def with_parameters(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
             hint = did_you_mean(name, recipe.parameters)
             raise UserError(f"recipe {recipe.name} has no parameter {name!r}", hint=hint)
     return replace(recipe, parameters={**recipe.parameters, **values})
+
+
+def with_setting(recipe: Recipe, registry: Mapping[str, Verb], name: str, value: Any) -> Recipe:
+    """Give a setting to every step whose verb has it; raises UserError if none has."""
+    steps = {step: dict(settings) for step, settings in recipe.steps.items()}
+    having = [s for s in steps.values() if name in find_verb(registry, s["verb"]).config_type().model_fields]
+    if not having:
+        raise UserError(f"no step of recipe {recipe.name} has the setting {name!r}")
+    for settings in having:
+        settings[name] = value
+    return replace(recipe, steps=steps)
+
+
+def next_smaller(recipe: Recipe) -> dict[str, Any]:
+    """The parameter and value with which the recipe does less than now; empty if it knows none."""
+    for name, values in recipe.smaller.items():
+        place = values.index(recipe.parameters[name]) if recipe.parameters[name] in values else 0
+        if place > 0:
+            return {name: values[place - 1]}
+    return {}
 
 
 def with_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
@@ -177,46 +212,60 @@ class Chain:
 
     def plan(self) -> list[Step]:
         """The plan of every step, made from what is on disk and what earlier steps will make."""
-        specs, steps, changed = Specs(), [], set[Path]()
+        specs, steps, changed, written = Specs(), [], set[Path](), 0
         for name in self.recipe.steps:
-            step = self._plan_step(name, specs)
+            step = self._plan_step(name, specs, written)
             out = step.plan.out.resolve() if step.plan.out else None
-            if out is not None and any(other.plan.out and other.plan.out.resolve() == out for other in steps):
-                raise UserError(f"step {name} writes {out}, as an earlier step does")
+            if out is not None:
+                _require_own_place(name, out, steps)
             inputs = [path.resolve() for path in step.plan.inputs.values()]
             inputs_ready = not any(changed & {path, *path.parents} for path in inputs)
             step.done = inputs_ready and is_done(step.verb, step.plan)
             if not step.done and step.plan.out is not None:
+                if has_record(step.plan.out):
+                    step.replaces = "yes" if inputs_ready else "maybe"
                 changed.add(step.plan.out.resolve())
+                written += step.plan.cost.bytes_written
                 if step.plan.produces is not None:
                     specs.predict(step.plan.out, step.plan.produces)
             steps.append(step)
         return steps
 
-    def run(self, reporter: Reporter, on_step: Callable[[Step, int, int], None] | None = None) -> list[Step]:
-        """Run what is not done yet; every check of each such step has passed before the first one runs."""
+    def run(
+        self,
+        reporter: Reporter,
+        on_step: Callable[[Step, int, int], None] | None = None,
+        planned: Sequence[Step] | None = None,
+    ) -> list[Step]:
+        """Run what is not done yet; every check of each such step has passed before the first one runs.
+
+        `planned` is what `plan` gave a moment ago, if it has been asked already.
+        """
+        planned = self.plan() if planned is None else planned
+        require_all(planned)
         open_workspace(self.workspace)
         with writing(self.workspace):
-            require_all(self.plan())
-            finished, count = [], len(self.recipe.steps)
-            for number, name in enumerate(self.recipe.steps, start=1):
-                step = self._plan_step(name, Specs())
-                step.done = is_done(step.verb, step.plan)
+            finished = []
+            for number, step in enumerate(planned, start=1):
+                # What was to be done may turn out done once its inputs are there; the rest may have changed since.
+                if not (step.done and is_done(step.verb, step.plan)):
+                    step = self._plan_step(step.name, Specs())
+                    step.done = is_done(step.verb, step.plan)
                 if on_step:
-                    on_step(step, number, count)
+                    on_step(step, number, len(planned))
                 if not step.done:
-                    step.result = execute(step.verb, step.plan, reporter, overwrite=self._may_replace(step.plan))
+                    step.result = execute(step.verb, step.plan, reporter, overwrite=self._may_replace(step.plan.config))
                 elif step.plan.out is not None:
                     clear_leftovers(step.plan.out)
                 finished.append(step)
         return finished
 
-    def _may_replace(self, plan: Plan) -> bool:
+    def _may_replace(self, config: Config) -> bool:
         """A recipe owns the folders below its own; elsewhere the step must say `overwrite`."""
-        own = plan.out is not None and self.folder.resolve() in plan.out.resolve().parents
-        return own or bool(getattr(plan.config, "overwrite", False))
+        out: Path | None = getattr(config, "out", None)
+        return overwrites(config) or (out is not None and self.folder.resolve() in out.resolve().parents)
 
-    def _plan_step(self, name: str, specs: Specs) -> Step:
+    def _plan_step(self, name: str, specs: Specs, written: int = 0) -> Step:
         settings = dict(self.recipe.steps[name])
         verb = find_verb(self.registry, settings.pop("verb"))
         where = f"step {name}"
@@ -227,7 +276,8 @@ class Chain:
         config_type: type[Config] = verb.config_type()
         if "out" in config_type.model_fields:
             values.setdefault("out", self.folder / name)
-        plan = verb.make_plan(config_type.parse(values, where=where), specs)
+        config = config_type.parse(values, where=where)
+        plan = verb.make_plan(config, specs, may_replace=self._may_replace(config), reserved=written)
         self._outs[name] = plan.out
         return Step(name, verb, plan)
 
@@ -255,6 +305,17 @@ class Chain:
             f"step {step} refers to ${{{name}}}, which is no parameter and no earlier step",
             hint=did_you_mean(name, [*earlier, *self.recipe.parameters]),
         )
+
+
+def _require_own_place(name: str, out: Path, earlier: Iterable[Step]) -> None:
+    """Raise UserError if the step would write where an earlier one writes, or in it, or around it."""
+    for step in earlier:
+        other = step.plan.out.resolve() if step.plan.out else None
+        if other is not None and (out == other or out in other.parents or other in out.parents):
+            raise UserError(
+                f"step {name} writes {out}, " + ("as an earlier step does" if out == other else f"{step.name} {other}"),
+                hint="Each step needs a folder of its own.",
+            )
 
 
 def require_all(steps: Iterable[Step]) -> None:

@@ -50,6 +50,15 @@ class Record:
         write_json(folder / RECORD_FILE, asdict(self))
 
 
+def has_record(folder: Path) -> bool:
+    """Whether `folder` is an artefact of ours. A file called record.json may be anybody's; ours has a step hash."""
+    try:
+        data = json.loads((folder / RECORD_FILE).read_text("utf-8"))
+    except (ValueError, OSError, RecursionError):
+        return False
+    return isinstance(data, dict) and isinstance(data.get("step_hash"), str) and "schema_version" in data
+
+
 def read_record(folder: Path) -> Record | None:
     """The record of the artefact at `folder`, migrated to this version; None if it has none.
 
@@ -71,7 +80,7 @@ def read_record(folder: Path) -> Record | None:
             version = data["schema_version"]
         return Record(**data)
     except (ValueError, KeyError, TypeError, OSError) as error:
-        hint = f"Restore it, or remove {folder} and make it again."
+        hint = f"Restore it or make {folder} again; if bottega did not write this file, give it another name."
         raise UserError(f"{path} is not a record: {error!r}", hint=hint) from None
 
 
@@ -113,5 +122,5 @@ def environment() -> dict[str, Any]:
 
 def input_entry(path: Path) -> dict[str, str]:
     """`{path, sha256}` of one input; an untouched artefact with a record is not read again."""
-    record = read_record(path) if path.is_dir() else None
+    record = read_record(path) if has_record(path) else None
     return {"path": str(path), "sha256": current_hash(path, record) if record else digest_path(path)}

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from bottega.core import atomic
 from bottega.core.errors import UserError, did_you_mean
 from bottega.core.hashing import NOT_CONTENT, digest_data, digest_path
-from bottega.core.plan import Check
-from bottega.core.record import Record, current_hash, environment, input_entry, now, read_record
+from bottega.core.place import place_checks, require_apart, require_free
+from bottega.core.record import Record, current_hash, environment, has_record, input_entry, now, read_record
 from bottega.core.workspace import writing_in
 
 if TYPE_CHECKING:  # the registry imports this module, and `bottega --help` the registry
@@ -96,9 +96,15 @@ class Verb:
         """The verb's config model."""
         return load(self.config)
 
-    def make_plan(self, config: Config, specs: Specs) -> Plan:
-        """Check everything that can be checked from headers."""
-        return load(self.plan)(config, specs)
+    def make_plan(self, config: Config, specs: Specs, *, may_replace: bool | None = None, reserved: int = 0) -> Plan:
+        """Check everything that can be checked from headers, and what holds for every verb that writes.
+
+        `may_replace` says whether an artefact at OUT may be replaced (default: the setting `overwrite`),
+        `reserved` how many bytes earlier steps of a chain will have written by then.
+        """
+        plan: Plan = load(self.plan)(config, specs)
+        plan.checks += place_checks(plan, overwrites(config) if may_replace is None else may_replace, reserved)
+        return plan
 
 
 def load(reference: str) -> Any:
@@ -125,7 +131,7 @@ def step_hash(verb: Verb, plan: Plan) -> str:
 
 def is_done(verb: Verb, plan: Plan) -> bool:
     """Whether `plan.out` already holds the finished, untouched result of this very step."""
-    if plan.out is None or not plan.out.is_dir():
+    if plan.out is None or not has_record(plan.out):
         return False
     record = read_record(plan.out)
     if record is None or record.verb != verb.name or not all(path.exists() for path in plan.inputs.values()):
@@ -133,15 +139,9 @@ def is_done(verb: Verb, plan: Plan) -> bool:
     return record.step_hash == step_hash(verb, plan) and record.content_hash == current_hash(plan.out, record)
 
 
-def out_checks(plan: Plan) -> list[Check]:
-    """Whether what a single verb writes has its place free."""
-    if plan.out is None:
-        return []
-    try:
-        atomic.require_free(plan.out, bool(getattr(plan.config, "overwrite", False)))
-    except UserError as error:
-        return [Check("out", False, f"{error.message}. {error.hint}")]
-    return [Check("out", True, f"{plan.out} is free")]
+def overwrites(config: Config) -> bool:
+    """Whether the settings say that what stands at OUT may be replaced."""
+    return bool(getattr(config, "overwrite", False))
 
 
 def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | None = None) -> Result:
@@ -150,11 +150,12 @@ def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | Non
     run: Callable[[Plan, Context], Result] = load(verb.run)
     if plan.out is None:
         return run(plan, Context(reporter))
-    allowed = overwrite if overwrite is not None else bool(getattr(plan.config, "overwrite", False))
-    atomic.require_free(plan.out, allowed)
+    allowed = overwrites(plan.config) if overwrite is None else overwrite
+    require_apart(plan.out, plan.inputs)
+    require_free(plan.out, allowed)
     plan.out.parent.mkdir(parents=True, exist_ok=True)
     with writing_in(plan.out) or nullcontext(), atomic.building(plan.out) as folder:
-        atomic.require_free(plan.out, allowed)  # another process may have made it since
+        require_free(plan.out, allowed)  # another process may have made it since
         hash_ = step_hash(verb, plan)
         found = _finished_before(folder, hash_)
         if found is not None:

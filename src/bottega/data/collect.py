@@ -53,10 +53,6 @@ def plan_collect(config: CollectData, specs: Specs) -> Plan:  # noqa: ARG001 (re
     else:
         path = Path(config.source)
         plan.inputs["source"] = path
-        inside = path.resolve() in config.out.resolve().parents
-        plan.checks.append(
-            Check("out", not inside, f"{config.out} " + ("lies in the source" if inside else "is apart"))
-        )
         files = {str(file): file.stat().st_size for file in _files(path, skipped)}
         total, count = sum(files.values()), len(files)
         detail = f"{count} files, {human_bytes(total)}" if path.exists() else "there is no such file or folder"

@@ -47,8 +47,15 @@ def _chain() -> dict[str, Any]:
         "name": {"type": "string", "pattern": NAME, "description": "Name of the recipe's folder in the workspace."},
         "description": {"type": "string", "description": "What the recipe makes; its first line is the report's."},
         "parameters": {**named, "description": "Name → default; given as --name VALUE, used as ${name}."},
-        "patience_seconds": {"type": "number", "description": "From this estimate on, `smaller` is suggested."},
-        "smaller": {"type": "string", "description": "A command that does less."},
+        "patience_seconds": {
+            "type": "number",
+            "description": "From this estimate on, the next of `smaller` is suggested.",
+        },
+        "smaller": {
+            **named,
+            "additionalProperties": {"type": "array"},
+            "description": "Parameter → its values, the smallest first.",
+        },
         "report": {"type": "object", "description": "Title and words of report.html."},
         "steps": {
             **named,
