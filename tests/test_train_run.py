@@ -34,14 +34,15 @@ TINY: dict[str, Any] = {
     "layers": 1, "hidden_size": 64, "row_length": 64, "tokens_per_step": 256, "tokens": 20 * 256, "threads": 1,
     "dtype": "float32", "save_every": 4,
 }  # fmt: skip
-TUNED = {name: value for name, value in TINY.items() if name not in ("layers", "hidden_size")}  # the model has its own
+# The model has its own shape, and a row holds the longest conversation of the workshop.
+TUNED = {name: value for name, value in TINY.items() if name not in ("layers", "hidden_size")} | {"row_length": 96}
 
 # Losses of the first, tenth and twentieth step. They change when the arithmetic of a stage changes, and then
 # the change must be meant.
 GOLDEN = {
     ("pretrain", "muon"): (5.9267, 3.9189, 3.0963),
     ("pretrain", "adamw"): (5.9267, 3.7311, 3.0472),
-    ("sft", "muon"): (3.4968, 3.1864, 3.0127),
+    ("sft", "muon"): (3.3659, 3.1126, 2.9411),
 }
 
 
@@ -212,6 +213,29 @@ def test_plain_text_is_no_data_for_fine_tuning(workshop: Workshop, tmp_path: Pat
     pretrain(workshop, tmp_path / "base", tokens=256)
     with pytest.raises(UserError, match="sft on plain text"):
         verbs.train(stage="sft", data=workshop.tokens, model=tmp_path / "base", out=tmp_path / "chat", **TUNED)
+
+
+def test_fine_tuning_that_trains_no_stop_token_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    pretrain(workshop, tmp_path / "base", tokens=256)
+    talk = "The river keeps the stone. " * 40
+    messages = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": talk}]
+    rows = [{"messages": messages} for _ in range(6)]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verbs.data_prepare(data=tmp_path / "long.jsonl", tokenizer=workshop.tokenizer, kind="chat", out=tmp_path / "long")
+    places = {"data": tmp_path / "long", "model": tmp_path / "base", "out": tmp_path / "chat"}
+    settings = {"stage": "sft", **places, **TUNED}
+    with pytest.raises(UserError, match="no token that ends an answer is trained") as error:
+        verbs.train(**settings)
+    longest = json.loads((tmp_path / "long" / "manifest.json").read_text())["longest"]
+    assert f"row_length={longest}" in error.value.hint and not (tmp_path / "chat").exists()
+    plan = plan_train(Train.parse(settings), Specs())
+    assert any(check.name == "row length" and str(longest) in check.detail for check in plan.checks)
+    rows += [{"messages": [messages[0], {"role": "assistant", "content": "The river."}]}]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verbs.data_prepare(data=tmp_path / "long.jsonl", tokenizer=workshop.tokenizer, kind="chat", out=tmp_path / "mixed")
+    data = verbs.train(**{**settings, "data": tmp_path / "mixed"})
+    assert (data["conversations_truncated"], data["conversations_dropped"]) == (6, 0)
+    assert "6 conversations, which were cut there" in (tmp_path / "chat" / "README.md").read_text()
 
 
 def test_a_diverging_run_stops_and_says_so(workshop: Workshop, tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     dtype = resolve_dtype(config.dtype, device)
     plan = Plan("train", config, config.out, inputs)
     plan.checks = _checks(config, data, architecture, tokenizer_hash)
+    if data.chat and data.longest > settings.row_length:
+        detail = f"{settings.row_length} tokens; conversations of up to {data.longest} are cut there, before they end"
+        plan.checks.append(Check("row length", True, detail))
     if config.heldout:
         plan.checks += _heldout_checks(data, specs.of(config.heldout, TokensSpec))
     for name in config.trackers:

@@ -119,6 +119,9 @@ def training(folder: Path) -> list[Block]:
         ("tokens per second", human_count(metrics["tokens_per_second"])),
         ("skipped steps", metrics["skipped_steps"]),
     ]
+    for name in ("conversations_truncated", "conversations_dropped"):
+        if metrics.get(name):
+            rows.append((name.replace("_", " "), metrics[name]))
     return [loss_chart(folder / METRICS_FILE, "Loss"), Table("Training", ("", ""), rows)]
 
 
