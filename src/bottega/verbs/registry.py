@@ -79,6 +79,7 @@ _ALL = (
         config="bottega.evaluate.config:EvaluateModel",
         plan="bottega.evaluate.plan:plan_evaluate",
         run="bottega.evaluate.run:run_evaluate",
+        version=2,
         report="bottega.verbs.reports:evaluation",
         arguments=("model",),
     ),
