@@ -367,6 +367,9 @@ def test_what_does_not_fit_is_said_before_anything_runs(folder: Path, tmp_path: 
     (tmp_path / "t.txt").write_text(TEXT)
     with pytest.raises(UserError, match="nothing to measure"):
         evaluate(model=str(folder))
+    for seed in (-1, 2**64):
+        with pytest.raises(UserError, match="seed"):
+            evaluate(model=str(folder), text=tmp_path / "t.txt", seed=seed)
     with pytest.raises(UserError, match="give text too"):
         evaluate(model=str(folder), questions=tmp_path / "q.jsonl", against=str(folder))
     with pytest.raises(UserError, match="stride 9 is longer than context 8"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +27,7 @@ from bottega.model.decoder import Decoder
 from bottega.train.batch import micro_batches
 from bottega.train.config import Train
 from bottega.train.loop import Machine, _accumulate
-from bottega.train.memory import saved_values_per_token
+from bottega.train.memory import saved_values_per_token, train_memory
 from bottega.train.metrics import read_metrics
 from bottega.train.plan import plan_train
 from conftest import Workshop
@@ -121,6 +123,19 @@ def test_an_interrupted_run_goes_on_bitwise(workshop: Workshop, tmp_path: Path, 
     assert not partial_path(tmp_path / "parts").exists()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "optimizer.json", "progress.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 40])
+def test_a_damaged_state_is_an_error_that_names_it(
+    workshop: Workshop, tmp_path: Path, name: str, content: bytes
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(workshop, tmp_path / "model", reporter=Interrupt(5))
+    (state,) = (path for path in partial_path(tmp_path / "model").rglob("state-*") if path.is_dir())
+    (state / name).write_bytes(content)
+    with pytest.raises(BottegaError, match=rf"{state.name} cannot be read"):
+        pretrain(workshop, tmp_path / "model")
+
+
 def test_early_stopping_keeps_the_best_weights(workshop: Workshop, tmp_path: Path) -> None:
     data = pretrain(
         workshop, tmp_path / "model", heldout=workshop.heldout, evaluate_every=1, patience=2, learning_rate=0.3,
@@ -154,6 +169,10 @@ def test_data_of_another_tokenizer_is_refused(workshop: Workshop, tmp_path: Path
     [
         ({"learning_rte": 1.0}, "learning_rate"),
         ({"epochs": 1.0}, "tokens or epochs"),
+        ({"tokens": None, "epochs": float("inf")}, "epochs"),
+        ({"tokens": None, "epochs": 1e300}, "epochs"),
+        ({"tokens": 10**400}, "tokens"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
         ({"stage": "sft"}, "model to start from"),
         ({"hidden_size": 100}, "multiple of 64"),
         ({"trackers": ["wandb"]}, "wandb is not installed"),
@@ -213,6 +232,38 @@ def test_plain_text_is_no_data_for_fine_tuning(workshop: Workshop, tmp_path: Pat
     pretrain(workshop, tmp_path / "base", tokens=256)
     with pytest.raises(UserError, match="sft on plain text"):
         verbs.train(stage="sft", data=workshop.tokens, model=tmp_path / "base", out=tmp_path / "chat", **TUNED)
+
+
+def test_the_planned_memory_is_the_peak_of_the_process(workshop: Workshop, tmp_path: Path) -> None:
+    """Deep and narrow, so that Muon's workspace decides: all matrices of a shape at once would be a fifth more."""
+    settings: dict[str, Any] = {
+        "data": workshop.tokens, "tokenizer": workshop.tokenizer, "out": tmp_path / "m", **TINY, "layers": 12,
+        "hidden_size": 512, "tokens_per_step": 128, "tokens": 128,
+    }  # fmt: skip
+    planned = plan_train(Train.parse(settings), Specs()).cost.peak_memory or 0
+    words = [
+        sys.executable,
+        "-m",
+        "bottega",
+        "train",
+        "--quiet",
+        *(f"{key}={value}" for key, value in settings.items()),
+    ]
+    _, status, usage = os.wait4(os.posix_spawn(sys.executable, words, os.environ), 0)
+    assert status == 0
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    assert 0.88 < planned / peak < 1.15, (planned, peak)
+
+
+def test_the_memory_estimate_takes_the_larger_of_activations_and_the_optimizers_step() -> None:
+    wide = ModelConfig(
+        vocab_size=384, hidden_size=4096, intermediate_size=11008, num_hidden_layers=1, num_attention_heads=32,
+        num_key_value_heads=32, head_dim=128, max_position_embeddings=128, tie_word_embeddings=True,
+    )  # fmt: skip
+    few, many = (train_memory(wide, tokens, "muon", "float32") for tokens in (16, 2**20))
+    assert few.step == many.step == 4 * (3 * 4096 * 11008 + 2 * 4096**2)
+    assert few.total - train_memory(wide, 8, "muon", "float32").total == 0 < many.total - few.total
+    assert train_memory(wide, 16, "adamw", "float32").step == 0
 
 
 def test_fine_tuning_that_trains_no_stop_token_is_refused(workshop: Workshop, tmp_path: Path) -> None:
