@@ -22,6 +22,7 @@ _ALL = (
         config="bottega.data.config:PrepareData",
         plan="bottega.data.prepare:plan_prepare",
         run="bottega.data.prepare:run_prepare",
+        version=2,
     ),
     Verb(
         "tokenizer train",
