@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,18 @@ import torch
 from safetensors.torch import load_file
 
 from bottega import verbs
+from bottega.checkpoint.card import front_matter
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
+from bottega.checkpoint.spec import ModelSpec
 from bottega.checkpoint.writer import write_model_files, write_tensors
 from bottega.core.atomic import partial_path
+from bottega.core.dial import SIZES
 from bottega.core.errors import BottegaError, UserError
 from bottega.core.plan import Specs
 from bottega.core.progress import Quiet
+from bottega.core.view import Table
+from bottega.data.spec import TokensSpec
 from bottega.model.decoder import Decoder
 from bottega.train.batch import micro_batches
 from bottega.train.config import Train
@@ -30,6 +36,7 @@ from bottega.train.loop import Machine, _accumulate
 from bottega.train.memory import saved_values_per_token, train_memory
 from bottega.train.metrics import read_metrics
 from bottega.train.plan import plan_train
+from bottega.verbs.reports import training
 from conftest import Workshop
 
 TINY: dict[str, Any] = {
@@ -287,6 +294,57 @@ def test_fine_tuning_that_trains_no_stop_token_is_refused(workshop: Workshop, tm
     data = verbs.train(**{**settings, "data": tmp_path / "mixed"})
     assert (data["conversations_truncated"], data["conversations_dropped"]) == (6, 0)
     assert "6 conversations, which were cut there" in (tmp_path / "chat" / "README.md").read_text()
+
+
+def test_the_card_passes_licences_and_the_base_on(workshop: Workshop, tmp_path: Path) -> None:
+    base, chat, corpus = tmp_path / "base", tmp_path / "chat", tmp_path / "corpus"
+    shutil.copytree(workshop.corpus, corpus)
+    manifest = json.loads((corpus / "corpus.json").read_text())
+    (corpus / "corpus.json").write_text(json.dumps(manifest | {"license": "PSF-2.0"}))
+    verbs.data_prepare(data=corpus, tokenizer=workshop.tokenizer, out=tmp_path / "tokens")
+    pretrain(workshop, base, data=tmp_path / "tokens", tokens=256)
+    card = (base / "README.md").read_text()
+    assert "Licence of the text: PSF-2.0." in card and "license" not in front_matter(card)
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    for empty in (False, True):
+        data = workshop.conversations
+        if empty:
+            (corpus / "conversations.jsonl").write_text("")
+            verbs.data_prepare(data=corpus, tokenizer=workshop.tokenizer, kind="chat", out=tmp_path / "none")
+            data = tmp_path / "none"
+        settings = {
+            "stage": "sft",
+            "data": data,
+            "model": base,
+            "out": chat / str(empty),
+            "when_empty": "copy",
+            **TUNED,
+        }
+        plan = plan_train(Train.parse(settings), Specs())
+        assert isinstance(plan.produces, ModelSpec) and plan.produces.licence == "apache-2.0"
+        assert any("model: apache-2.0" in check.detail for check in plan.checks)
+        assert bool(verbs.train(**settings).get("copied")) == empty
+        assert ModelSpec.read(chat / str(empty)).licence == "apache-2.0"
+        front = front_matter((chat / str(empty) / "README.md").read_text())
+        assert front["base_model"] == "base" and str(tmp_path) not in (chat / str(empty) / "README.md").read_text()
+
+
+def test_fine_tuning_by_the_dial_sees_every_conversation(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain(workshop, tmp_path / "base", tokens=256)
+    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], finetune_tokens=256))
+    settings = {**TUNED, "stage": "sft", "data": workshop.conversations, "model": tmp_path / "base", "size": "tiny"}
+    del settings["tokens"]
+    planned = plan_train(Train.parse({**settings, "out": tmp_path / "chat"}), Specs()).details["settings"].tokens
+    conversations = TokensSpec.read(workshop.conversations)
+    data = verbs.train(**settings, out=tmp_path / "chat")
+    assert planned >= conversations.tokens and data["passes"] >= 1
+    assert verbs.train(**settings, out=tmp_path / "few", tokens=256)["passes"] < 1, "what the user says counts"
+    notes = [
+        block.note for block in training(tmp_path / "few") + training(tmp_path / "chat") if isinstance(block, Table)
+    ]
+    assert "Less than one pass" in notes[0] and not notes[1]
 
 
 def test_a_diverging_run_stops_and_says_so(workshop: Workshop, tmp_path: Path) -> None:

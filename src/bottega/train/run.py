@@ -29,7 +29,7 @@ from bottega.train.batch import collate
 from bottega.train.config import Train
 from bottega.train.loop import Between, Machine, fit, mean_loss
 from bottega.train.metrics import METRICS_FILE, loss_chart
-from bottega.train.settings import Settings
+from bottega.train.settings import Settings, with_whole_pass
 from bottega.train.state import Progress, weights_of
 
 CUT = (
@@ -47,9 +47,10 @@ def run_train(plan: Plan, context: Context) -> Result:
     source = config.model or config.tokenizer
     assert source is not None
     if not settings.steps:
-        return _copy(config, context)
+        return _copy(plan, config, context)
     model = _model(config, plan.details["architecture"], machine)
     batches = Batches(config.data, row_length=settings.row_length, seed=config.seed)
+    settings = with_whole_pass(settings, batches.epoch_rows)
     tokenizer = Tokenizer.load(source)
     if config.stage == "sft":
         require_stops(batches, settings, _stop_ids(tokenizer, plan.details["architecture"]))
@@ -60,7 +61,7 @@ def run_train(plan: Plan, context: Context) -> Result:
     progress = fit(model, batches, settings, machine, context.out, context.work, context.reporter, between)
     data = _metrics(progress, settings, batches, model.config)
     _write_model(context.out, model, plan.details["architecture"], source, tokenizer)
-    _write_card(config, context, plan.details["architecture"], data)
+    _write_card(plan, config, context, plan.details["architecture"], data)
     if config.prompts and between.sample:
         between.sample(progress.step)
     return Result(data, _view(data, context.out))
@@ -119,29 +120,38 @@ def _sampling(config: Train, model: Decoder, tokenizer: Tokenizer, reporter: Rep
     return sample
 
 
-def _copy(config: Train, context: Context) -> Result:
+def _copy(plan: Plan, config: Train, context: Context) -> Result:
     assert config.model is not None
     folder = ModelFolder.open(config.model)
     write_tensors(context.out, {name: tensor.load() for name, tensor in folder.tensors.items()})
     write_model_files(context.out, folder.config, generation=folder.generation_config, tokenizer_folder=config.model)
     reason = "there was nothing to train on: this is the model it started from, unchanged"
     data = {"steps": 0, "copied": True, "reason": reason}
-    _write_card(config, context, folder.config, data)
+    _write_card(plan, config, context, folder.config, data)
     return Result(data, [Text(reason)])
 
 
-def _write_card(config: Train, context: Context, model: ModelConfig, data: dict[str, Any]) -> None:
+def _write_card(plan: Plan, config: Train, context: Context, model: ModelConfig, data: dict[str, Any]) -> None:
     lines = [f"Tokens: {config.data.name}, prepared with `bottega data prepare`."]
+    if plan.details["data_licence"]:
+        lines.append(f"Licence of the text: {plan.details['data_licence']}.")
     if data.get("conversations_truncated") or data.get("conversations_dropped"):
         lines.append(CUT.format(**data))
     what = "pre-trained" if config.stage == "pretrain" else "fine-tuned on conversations"
     text = CardText(
         title=config.out.name,
         summary=f"A small language model, {what} with bottega." if not data.get("copied") else data["reason"],
+        licence=plan.details["licence"],
         data=lines,
+        base_model=_base_name(config.model) if config.model else None,
         limits=["It is small and was trained for minutes: what it says may be wrong. Check before you rely on it."],
     )
     write_card(context.out, model, text, context.record(data))
+
+
+def _base_name(model: Path) -> str:
+    """The name of the model that was started from: a folder's own, without where it lies, or org/name of the hub."""
+    return model.resolve().name if model.exists() else str(model).partition("@")[0]
 
 
 def _write_model(folder: Path, model: Decoder, config: ModelConfig, source: Path, tokenizer: Tokenizer) -> None:

@@ -156,7 +156,9 @@ def training(folder: Path) -> list[Block]:
     for name in ("conversations_truncated", "conversations_dropped"):
         if metrics.get(name):
             rows.append((name.replace("_", " "), metrics[name]))
-    return [loss_chart(folder / METRICS_FILE, "Loss"), Table("Training", ("", ""), rows)]
+    unseen = record is not None and record.config["stage"] == "sft" and metrics["passes"] < 1
+    note = 'Less than one pass: not everything that the questions call "seen" was trained on.' if unseen else ""
+    return [loss_chart(folder / METRICS_FILE, "Loss"), Table("Training", ("", ""), rows, note)]
 
 
 def evaluation(folder: Path) -> list[Block]:
