@@ -1,5 +1,6 @@
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from bottega.core.plan import Specs
 from bottega.core.progress import Quiet
 from bottega.core.report import Section, render_report
 from bottega.core.verb import Verb, execute
+from bottega.core.view import Table
 from bottega.evaluate.choice import (
     NO_QUESTION,
     ChoiceScorer,
@@ -26,7 +28,8 @@ from bottega.evaluate.config import EvaluateModel
 from bottega.evaluate.plan import plan_evaluate
 from bottega.evaluate.spec import EvaluationSpec, read_evaluation
 from bottega.evaluate.statistics import wilson
-from bottega.evaluate.texts import Question, read_documents, read_questions, read_texts
+from bottega.evaluate.texts import Question, read_documents, read_questions, read_texts, sample_documents
+from bottega.evaluate.view import evaluation_blocks
 from bottega.model.decoder import Decoder
 from bottega.tokenizer.chat import encode_chat
 from bottega.tokenizer.tokenizer import Tokenizer
@@ -223,6 +226,42 @@ def test_budget_keeps_documents_whole_and_says_so(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode(cut.each[0].content.decode()) == cut.each[0].ids
 
 
+def write_texts(file: Path, texts: list[str]) -> Path:
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return file
+
+
+def test_a_budget_draws_from_all_documents(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = ["", *(f"{letter} splits text." for letter in "ABCDEFGHIJKLMNOPQRST")]
+    file = write_texts(tmp_path / "t.jsonl", texts)
+    total = sum(len(tokenizer.encode(text)) for text in texts)
+    drawn = Counter[str]()
+    for seed in range(100):
+        sample = sample_documents(tokenizer, file, total // 4 + 1, seed)
+        assert (sample.of_documents, sample.of_tokens) == (20, total) and not sample.documents.whole
+        assert total / 4 * 0.85 <= sample.documents.tokens <= total // 4 + 1
+        drawn.update(document.content.decode() for document in sample.documents.each)
+    assert set(drawn) == set(texts[1:]), "every document can be drawn, the last as well as the first"
+    assert max(drawn.values()) <= 45 and min(drawn.values()) >= 8
+    again = sample_documents(tokenizer, file, total // 4 + 1, 99)
+    assert again.documents.each == sample.documents.each
+    everything = sample_documents(tokenizer, file, total, 0)
+    assert everything.documents.whole and everything.documents.tokens == total
+
+
+def test_what_does_not_fit_the_budget_is_passed_over_and_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    short, long = "It splits text.", "The path module joins paths. " * 40
+    file = write_texts(tmp_path / "t.jsonl", [long, *[short] * 4, long])
+    size = len(tokenizer.encode(short))
+    for seed in range(8):
+        sample = sample_documents(tokenizer, file, 4 * size, seed)
+        assert [document.content.decode() for document in sample.documents.each] == [short] * 4
+        assert sample.passed_over <= 2 and not sample.cut
+    assert {sample_documents(tokenizer, file, 4 * size, seed).passed_over for seed in range(8)} > {0}
+    only = sample_documents(tokenizer, write_texts(tmp_path / "u.jsonl", [long, long]), 20, 0)
+    assert only.cut and only.passed_over == 1 and 15 <= only.documents.tokens <= 20
+
+
 def test_a_text_file_is_read_byte_for_byte(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"a\r\nb\xc3\xb6")
     assert list(read_texts(tmp_path / "t.txt")) == ["a\r\nbö"]
@@ -245,6 +284,21 @@ def test_eval_of_a_text_has_the_fixed_keys(folder: Path, tmp_path: Path) -> None
     assert data["bytes"] == len(TEXT) and data["tokens"] == len(Tokenizer.load(folder).encode(TEXT))
     assert data["bits_per_byte"] == pytest.approx(math.log2(data["perplexity"]) * data["tokens"] / data["bytes"])
     assert "kl_mean" not in data and data["context"] == 128 and data["stride"] == 64
+
+
+def test_a_budget_measures_model_and_baselines_on_the_same_documents(folder: Path, tmp_path: Path) -> None:
+    texts = [f"{letter}: {TEXT[: 30 + 3 * place]}" for place, letter in enumerate("ABCDEFGHIJKL")]
+    file = write_texts(tmp_path / "t.jsonl", texts)
+    write_texts(tmp_path / "train.jsonl", [TEXT])
+    other = make_model(tmp_path / "other", vocabulary=280)
+    settings = {"text": file, "baselines": tmp_path / "train.jsonl", "against": str(other), "max_tokens": 60}
+    data = evaluate(model=str(folder), **settings)
+    assert data["baselines"]["held_out_bytes"] == data["bytes"] == data["reference"]["bytes"]
+    assert data["of_documents"] == 12 and 0 < data["documents"] < 12 and data["tokens"] <= 60 < data["of_tokens"]
+    notes = " ".join(block.note for block in evaluation_blocks(data) if isinstance(block, Table))
+    assert f"{data['documents']} of 12 documents, {data['tokens']} of {data['of_tokens']} tokens" in notes
+    others = [evaluate(model=str(folder), **settings, seed=seed)["bytes"] for seed in range(1, 5)]
+    assert set(others) != {data["bytes"]}, "another seed draws others"
 
 
 def test_eval_against_itself_and_another(folder: Path, tmp_path: Path) -> None:
@@ -313,6 +367,9 @@ def test_what_does_not_fit_is_said_before_anything_runs(folder: Path, tmp_path: 
     (tmp_path / "t.txt").write_text(TEXT)
     with pytest.raises(UserError, match="nothing to measure"):
         evaluate(model=str(folder))
+    for seed in (-1, 2**64):
+        with pytest.raises(UserError, match="seed"):
+            evaluate(model=str(folder), text=tmp_path / "t.txt", seed=seed)
     with pytest.raises(UserError, match="give text too"):
         evaluate(model=str(folder), questions=tmp_path / "q.jsonl", against=str(folder))
     with pytest.raises(UserError, match="stride 9 is longer than context 8"):

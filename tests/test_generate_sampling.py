@@ -86,7 +86,10 @@ def test_rows_with_equal_seeds_draw_equal_and_greedy_draws_nothing() -> None:
     assert all(torch.equal(draws[0], draw) for draw in draws)
     stream = random_stream(9)
     before = stream.get_state().clone()
-    assert torch.equal(choose(logits, history, Sampling(temperature=0.0), [stream, stream]), logits.argmax(-1))
+    for temperature in (0.0, 1e-38, 1e-320, 9e-6):  # logits divided by so little are beyond float32
+        assert torch.equal(
+            choose(logits, history, Sampling(temperature=temperature), [stream, stream]), logits.argmax(-1)
+        )
     assert torch.equal(stream.get_state(), before)
 
 

@@ -37,7 +37,7 @@ steps:
      patience: 4, threads: 1, dtype: float32}
   chat: {verb: data prepare, data: "${corpus}", tokenizer: "${tokenizer}", kind: chat}
   model:
-    {verb: train, stage: sft, data: "${chat}", model: "${base}", row_length: 64, tokens_per_step: 256, tokens: 3072,
+    {verb: train, stage: sft, data: "${chat}", model: "${base}", row_length: 128, tokens_per_step: 256, tokens: 3072,
      save_every: 2, threads: 1, dtype: float32}
   evaluation: {verb: eval, model: "${model}", text: "${corpus}", max_tokens: 500, threads: 1, dtype: float32}
 """

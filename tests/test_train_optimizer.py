@@ -43,7 +43,9 @@ def test_muon_equals_torchs_muon() -> None:
     assert (ours - theirs).norm() < 0.02 * moved  # torch iterates in bfloat16, ours in float32
 
 
-def test_matrices_of_one_shape_do_not_mix() -> None:
+@pytest.mark.parametrize("at_once", [1, 2 * 8 * 6, 10**6])
+def test_matrices_of_one_shape_do_not_mix(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bottega.train.optimizer.STACKED_VALUES", at_once)
     torch.manual_seed(0)
     together = [torch.nn.Parameter(torch.randn(8, 6)) for _ in range(3)]
     apart = [torch.nn.Parameter(parameter.detach().clone()) for parameter in together]

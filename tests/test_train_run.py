@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,34 +17,41 @@ import torch
 from safetensors.torch import load_file
 
 from bottega import verbs
+from bottega.checkpoint.card import front_matter
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
+from bottega.checkpoint.spec import ModelSpec
 from bottega.checkpoint.writer import write_model_files, write_tensors
 from bottega.core.atomic import partial_path
+from bottega.core.dial import SIZES
 from bottega.core.errors import BottegaError, UserError
 from bottega.core.plan import Specs
 from bottega.core.progress import Quiet
+from bottega.core.view import Table
+from bottega.data.spec import TokensSpec
 from bottega.model.decoder import Decoder
 from bottega.train.batch import micro_batches
 from bottega.train.config import Train
 from bottega.train.loop import Machine, _accumulate
-from bottega.train.memory import saved_values_per_token
+from bottega.train.memory import saved_values_per_token, train_memory
 from bottega.train.metrics import read_metrics
 from bottega.train.plan import plan_train
+from bottega.verbs.reports import training
 from conftest import Workshop
 
 TINY: dict[str, Any] = {
     "layers": 1, "hidden_size": 64, "row_length": 64, "tokens_per_step": 256, "tokens": 20 * 256, "threads": 1,
     "dtype": "float32", "save_every": 4,
 }  # fmt: skip
-TUNED = {name: value for name, value in TINY.items() if name not in ("layers", "hidden_size")}  # the model has its own
+# The model has its own shape, and a row holds the longest conversation of the workshop.
+TUNED = {name: value for name, value in TINY.items() if name not in ("layers", "hidden_size")} | {"row_length": 96}
 
 # Losses of the first, tenth and twentieth step. They change when the arithmetic of a stage changes, and then
 # the change must be meant.
 GOLDEN = {
     ("pretrain", "muon"): (5.9267, 3.9189, 3.0963),
     ("pretrain", "adamw"): (5.9267, 3.7311, 3.0472),
-    ("sft", "muon"): (3.4968, 3.1864, 3.0127),
+    ("sft", "muon"): (3.3659, 3.1126, 2.9411),
 }
 
 
@@ -120,6 +130,19 @@ def test_an_interrupted_run_goes_on_bitwise(workshop: Workshop, tmp_path: Path, 
     assert not partial_path(tmp_path / "parts").exists()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "optimizer.json", "progress.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 40])
+def test_a_damaged_state_is_an_error_that_names_it(
+    workshop: Workshop, tmp_path: Path, name: str, content: bytes
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(workshop, tmp_path / "model", reporter=Interrupt(5))
+    (state,) = (path for path in partial_path(tmp_path / "model").rglob("state-*") if path.is_dir())
+    (state / name).write_bytes(content)
+    with pytest.raises(BottegaError, match=rf"{state.name} cannot be read"):
+        pretrain(workshop, tmp_path / "model")
+
+
 def test_early_stopping_keeps_the_best_weights(workshop: Workshop, tmp_path: Path) -> None:
     data = pretrain(
         workshop, tmp_path / "model", heldout=workshop.heldout, evaluate_every=1, patience=2, learning_rate=0.3,
@@ -153,6 +176,10 @@ def test_data_of_another_tokenizer_is_refused(workshop: Workshop, tmp_path: Path
     [
         ({"learning_rte": 1.0}, "learning_rate"),
         ({"epochs": 1.0}, "tokens or epochs"),
+        ({"tokens": None, "epochs": float("inf")}, "epochs"),
+        ({"tokens": None, "epochs": 1e300}, "epochs"),
+        ({"tokens": 10**400}, "tokens"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
         ({"stage": "sft"}, "model to start from"),
         ({"hidden_size": 100}, "multiple of 64"),
         ({"trackers": ["wandb"]}, "wandb is not installed"),
@@ -212,6 +239,112 @@ def test_plain_text_is_no_data_for_fine_tuning(workshop: Workshop, tmp_path: Pat
     pretrain(workshop, tmp_path / "base", tokens=256)
     with pytest.raises(UserError, match="sft on plain text"):
         verbs.train(stage="sft", data=workshop.tokens, model=tmp_path / "base", out=tmp_path / "chat", **TUNED)
+
+
+def test_the_planned_memory_is_the_peak_of_the_process(workshop: Workshop, tmp_path: Path) -> None:
+    """Deep and narrow, so that Muon's workspace decides: all matrices of a shape at once would be a fifth more."""
+    settings: dict[str, Any] = {
+        "data": workshop.tokens, "tokenizer": workshop.tokenizer, "out": tmp_path / "m", **TINY, "layers": 12,
+        "hidden_size": 512, "tokens_per_step": 128, "tokens": 128,
+    }  # fmt: skip
+    planned = plan_train(Train.parse(settings), Specs()).cost.peak_memory or 0
+    words = [
+        sys.executable,
+        "-m",
+        "bottega",
+        "train",
+        "--quiet",
+        *(f"{key}={value}" for key, value in settings.items()),
+    ]
+    _, status, usage = os.wait4(os.posix_spawn(sys.executable, words, os.environ), 0)
+    assert status == 0
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    assert 0.88 < planned / peak < 1.15, (planned, peak)
+
+
+def test_the_memory_estimate_takes_the_larger_of_activations_and_the_optimizers_step() -> None:
+    wide = ModelConfig(
+        vocab_size=384, hidden_size=4096, intermediate_size=11008, num_hidden_layers=1, num_attention_heads=32,
+        num_key_value_heads=32, head_dim=128, max_position_embeddings=128, tie_word_embeddings=True,
+    )  # fmt: skip
+    few, many = (train_memory(wide, tokens, "muon", "float32") for tokens in (16, 2**20))
+    assert few.step == many.step == 4 * (3 * 4096 * 11008 + 2 * 4096**2)
+    assert few.total - train_memory(wide, 8, "muon", "float32").total == 0 < many.total - few.total
+    assert train_memory(wide, 16, "adamw", "float32").step == 0
+
+
+def test_fine_tuning_that_trains_no_stop_token_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    pretrain(workshop, tmp_path / "base", tokens=256)
+    talk = "The river keeps the stone. " * 40
+    messages = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": talk}]
+    rows = [{"messages": messages} for _ in range(6)]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verbs.data_prepare(data=tmp_path / "long.jsonl", tokenizer=workshop.tokenizer, kind="chat", out=tmp_path / "long")
+    places = {"data": tmp_path / "long", "model": tmp_path / "base", "out": tmp_path / "chat"}
+    settings = {"stage": "sft", **places, **TUNED}
+    with pytest.raises(UserError, match="no token that ends an answer is trained") as error:
+        verbs.train(**settings)
+    longest = json.loads((tmp_path / "long" / "manifest.json").read_text())["longest"]
+    assert f"row_length={longest}" in error.value.hint and not (tmp_path / "chat").exists()
+    plan = plan_train(Train.parse(settings), Specs())
+    assert any(check.name == "row length" and str(longest) in check.detail for check in plan.checks)
+    rows += [{"messages": [messages[0], {"role": "assistant", "content": "The river."}]}]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verbs.data_prepare(data=tmp_path / "long.jsonl", tokenizer=workshop.tokenizer, kind="chat", out=tmp_path / "mixed")
+    data = verbs.train(**{**settings, "data": tmp_path / "mixed"})
+    assert (data["conversations_truncated"], data["conversations_dropped"]) == (6, 0)
+    assert "6 conversations, which were cut there" in (tmp_path / "chat" / "README.md").read_text()
+
+
+def test_the_card_passes_licences_and_the_base_on(workshop: Workshop, tmp_path: Path) -> None:
+    base, chat, corpus = tmp_path / "base", tmp_path / "chat", tmp_path / "corpus"
+    shutil.copytree(workshop.corpus, corpus)
+    manifest = json.loads((corpus / "corpus.json").read_text())
+    (corpus / "corpus.json").write_text(json.dumps(manifest | {"license": "PSF-2.0"}))
+    verbs.data_prepare(data=corpus, tokenizer=workshop.tokenizer, out=tmp_path / "tokens")
+    pretrain(workshop, base, data=tmp_path / "tokens", tokens=256)
+    card = (base / "README.md").read_text()
+    assert "Licence of the text: PSF-2.0." in card and "license" not in front_matter(card)
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    for empty in (False, True):
+        data = workshop.conversations
+        if empty:
+            (corpus / "conversations.jsonl").write_text("")
+            verbs.data_prepare(data=corpus, tokenizer=workshop.tokenizer, kind="chat", out=tmp_path / "none")
+            data = tmp_path / "none"
+        settings = {
+            "stage": "sft",
+            "data": data,
+            "model": base,
+            "out": chat / str(empty),
+            "when_empty": "copy",
+            **TUNED,
+        }
+        plan = plan_train(Train.parse(settings), Specs())
+        assert isinstance(plan.produces, ModelSpec) and plan.produces.licence == "apache-2.0"
+        assert any("model: apache-2.0" in check.detail for check in plan.checks)
+        assert bool(verbs.train(**settings).get("copied")) == empty
+        assert ModelSpec.read(chat / str(empty)).licence == "apache-2.0"
+        front = front_matter((chat / str(empty) / "README.md").read_text())
+        assert front["base_model"] == "base" and str(tmp_path) not in (chat / str(empty) / "README.md").read_text()
+
+
+def test_fine_tuning_by_the_dial_sees_every_conversation(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain(workshop, tmp_path / "base", tokens=256)
+    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], finetune_tokens=256))
+    settings = {**TUNED, "stage": "sft", "data": workshop.conversations, "model": tmp_path / "base", "size": "tiny"}
+    del settings["tokens"]
+    planned = plan_train(Train.parse({**settings, "out": tmp_path / "chat"}), Specs()).details["settings"].tokens
+    conversations = TokensSpec.read(workshop.conversations)
+    data = verbs.train(**settings, out=tmp_path / "chat")
+    assert planned >= conversations.tokens and data["passes"] >= 1
+    assert verbs.train(**settings, out=tmp_path / "few", tokens=256)["passes"] < 1, "what the user says counts"
+    notes = [
+        block.note for block in training(tmp_path / "few") + training(tmp_path / "chat") if isinstance(block, Table)
+    ]
+    assert "Less than one pass" in notes[0] and not notes[1]
 
 
 def test_a_diverging_run_stops_and_says_so(workshop: Workshop, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bottega.core.schema import Writes
+from bottega.core.schema import Seed, Writes
 
 
 class CollectData(Writes):
@@ -17,7 +17,7 @@ class CollectData(Writes):
     """'python' (the documentation and sources of this Python's standard library), or a file or folder of documents."""
     held_out: float = Field(default=0.08, gt=0.0, lt=0.5)
     """Share of the bytes kept apart to measure with; never more than 16 MiB."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Decides what is held out, how questions are phrased and which wrong answers they offer."""
     questions: int = Field(default=300, ge=0)
     """At most this many multiple-choice questions about seen things, and as many about unseen ones."""

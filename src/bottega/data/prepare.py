@@ -98,6 +98,7 @@ def run_prepare(plan: Plan, context: Context) -> Result:
         "masked_share": round(1 - writer.trained_tokens / writer.tokens, 4) if writer.tokens else 0.0,
         "longest": writer.longest,
         "text_bytes": text_bytes,
+        "license": CorpusSpec.read(config.data).licence if (config.data / spec.CORPUS_FILE).is_file() else "",
         "formats": dict(formats),
         "dropped": skipped.as_data(),
         "reason": reason,

@@ -39,6 +39,7 @@ class CorpusSpec:
     conversations: int = 0
     questions: int = 0
     exact: bool = False
+    licence: str = ""
     kind: ClassVar[str] = "corpus"
 
     @classmethod
@@ -55,6 +56,7 @@ class CorpusSpec:
                 conversations=_count(manifest["conversations"]["count"]),
                 questions=_count(manifest["questions"]["count"]),
                 exact=True,
+                licence=str(manifest.get("license") or ""),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path / CORPUS_FILE} is not a corpus manifest: {error!r}") from None
@@ -102,6 +104,8 @@ class TokensSpec:
     longest: int = 0
     text_bytes: int = 0
     exact: bool = False
+    licence: str = ""
+    """What the corpus says of its text, in words; empty if nothing is known."""
     shards: tuple[Shard, ...] = ()
     kind: ClassVar[str] = "tokens"
 
@@ -122,6 +126,7 @@ class TokensSpec:
                 longest=_count(manifest["longest"]),
                 text_bytes=_count(manifest["text_bytes"]),
                 exact=True,
+                licence=str(manifest.get("license") or ""),
                 shards=tuple(
                     Shard.at(path, i, chat=chat, tokens=_count(row["tokens"]), documents=_count(row["documents"]))
                     for i, row in enumerate(manifest["shards"])

@@ -20,21 +20,30 @@ def rank(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8], "big")
 
 
-def choose_heldout(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
-    """Names of the units to hold out: in order of rank, each that still fits into `share` of the bytes.
+def draw(sizes: Mapping[str, int], target: int, seed: int) -> tuple[list[str], list[str]]:
+    """Names in order of rank, each that still fits into `target`; and those that were passed over as too large.
 
-    A unit larger than what is left is passed over, so the share is met closely from below; at
-    95 % of it the search ends, for otherwise the smallest units would be picked to fill the rest.
-    Raises UserError if there is only one unit.
+    The target is met closely from below; at 95 % of it the search ends, for otherwise the smallest
+    would be picked to fill the rest.
     """
-    target = left = min(int(sum(sizes.values()) * share), MAX_HELDOUT)
-    chosen: set[str] = set()
+    left, chosen, passed = target, list[str](), list[str]()
     for name in sorted(sizes, key=lambda name: (rank(seed, name), name)):
         if left < target * (1 - _FULL):
             break
         if sizes[name] <= left:
-            chosen.add(name)
+            chosen.append(name)
             left -= sizes[name]
+        else:
+            passed.append(name)
+    return chosen, passed
+
+
+def choose_heldout(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
+    """Names of the units to hold out: those that `draw` takes for `share` of the bytes.
+
+    Raises UserError if there is only one unit.
+    """
+    chosen = set(draw(sizes, min(int(sum(sizes.values()) * share), MAX_HELDOUT), seed)[0])
     if not chosen and len(sizes) > 1:
         chosen.add(min(sizes, key=lambda name: (sizes[name], name)))
     if not chosen:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bottega.core.schema import OnModel, Writes
+from bottega.core.schema import OnModel, Seed, Writes
 
 DEFAULT_CONTEXT = 2048
 Prompt = Literal["auto", "chat", "plain"]
@@ -29,7 +29,7 @@ class EvaluateModel(OnModel):
     stride: int | None = Field(default=None, ge=1)
     """Tokens scored per window of a long document (default: half of --context)."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Score only the first documents that fit this many tokens."""
+    """Score at most so many tokens: whole documents, drawn with --seed from all of them."""
     max_questions: int | None = Field(default=None, ge=1)
     """Ask only this many questions, drawn with --seed."""
     prompt: Prompt = "auto"
@@ -42,8 +42,8 @@ class EvaluateModel(OnModel):
     """Folder to write evaluation.json and predictions.jsonl into (default: only show)."""
     overwrite: bool = False
     """Replace OUT if it exists already."""
-    seed: int = 0
-    """Seed of the bootstrap and of the drawing of questions."""
+    seed: Seed = 0
+    """Seed of the bootstrap and of the drawing of documents and questions."""
 
     @model_validator(mode="after")
     def _consistent(self) -> EvaluateModel:

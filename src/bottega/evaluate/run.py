@@ -26,7 +26,15 @@ from bottega.evaluate.likelihood import Likelihood, Windowing, score_documents, 
 from bottega.evaluate.plan import NOT_COMPARABLE
 from bottega.evaluate.samples import sample_answers, sample_continuations
 from bottega.evaluate.spec import EVALUATION_FILE, PREDICTIONS_FILE
-from bottega.evaluate.texts import Document, Documents, read_documents, read_questions, read_texts, text_file
+from bottega.evaluate.texts import (
+    Document,
+    Documents,
+    read_documents,
+    read_questions,
+    read_texts,
+    sample_documents,
+    text_file,
+)
 from bottega.evaluate.view import evaluation_blocks
 from bottega.generate.generator import Generator
 from bottega.model.decoder import Decoder
@@ -73,7 +81,8 @@ def _measure_text(plan: Plan, config: EvaluateModel, model: Loaded, reporter: Re
     assert config.text is not None
     decoder, tokenizer = model
     file = text_file(config.text)
-    documents = read_documents(tokenizer, read_texts(file), config.max_tokens)
+    sample = sample_documents(tokenizer, file, config.max_tokens, config.seed)
+    documents = sample.documents
     if not documents.each:
         raise UserError(f"{file} holds no text")
     windowing = windowing_for(decoder, tokenizer, plan.details["context"], plan.details["stride"])
@@ -86,7 +95,7 @@ def _measure_text(plan: Plan, config: EvaluateModel, model: Loaded, reporter: Re
             data = likelihood.as_data()
         else:
             data = _compare(plan, config.against, model, documents, windowing, reporter)
-        data |= {"whole": documents.whole, "lossy_documents": documents.lossy}
+        data |= sample.as_data()
         if simple is not None:
             data["baselines"] = simple.result().as_data()
             torch.set_num_threads(resolve_threads(config.threads))
@@ -145,8 +154,8 @@ def _samples(config: EvaluateModel, model: Loaded, reporter: Reporter) -> list[d
         chat = asks_by_chat(tokenizer, config.prompt)
         return sample_answers(generator, questions, config.samples, chat=chat, reporter=reporter)
     assert config.text is not None  # the config's own validation
-    documents = read_documents(tokenizer, read_texts(text_file(config.text)), SAMPLED_TOKENS)
-    return sample_continuations(generator, documents.each, config.samples, reporter)
+    sample = sample_documents(tokenizer, text_file(config.text), SAMPLED_TOKENS, config.seed)
+    return sample_continuations(generator, sample.documents.each, config.samples, reporter)
 
 
 def _ask(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.core.errors import UserError
 from bottega.data.spec import HELDOUT_FILE
+from bottega.data.split import draw
 
 if TYPE_CHECKING:
     from bottega.tokenizer.tokenizer import Tokenizer
@@ -45,6 +46,24 @@ class Documents:
     def bytes(self) -> int:
         """UTF-8 bytes of all documents."""
         return sum(len(document.content) for document in self.each)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Documents drawn from all of a text, and what they were drawn from."""
+
+    documents: Documents
+    of_documents: int
+    of_tokens: int
+    passed_over: int
+    """Drawn documents that were left out because they did not fit what was left of the budget."""
+    cut: bool = False
+    """Whether no document fitted, so that only the beginning of one is there."""
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        counts = {"of_documents": self.of_documents, "of_tokens": self.of_tokens, "passed_over": self.passed_over}
+        return {"whole": self.documents.whole, "cut": self.cut, **counts, "lossy_documents": self.documents.lossy}
 
 
 @dataclass(frozen=True)
@@ -90,20 +109,39 @@ def read_documents(tokenizer: Tokenizer, texts: Iterator[str], max_tokens: int |
     """
     found = Documents()
     left = max_tokens
-    for batch in _batches(texts):
-        for text, ids in zip(batch, tokenizer.encode_batch(batch), strict=True):
-            kept = text
-            if left is not None and len(ids) > left:
-                found.whole = False
-                if found.each:
-                    return found
-                kept, ids = _cut(tokenizer, text, len(ids), left)
-            found.each.append(Document(ids, kept.encode("utf-8")))
-            found.lossy += tokenizer.decode(ids, skip_special=False) != kept
-            if not found.whole:
+    for text, ids in _encoded(tokenizer, texts):
+        kept = text
+        if left is not None and len(ids) > left:
+            found.whole = False
+            if found.each:
                 return found
-            left = None if left is None else left - len(ids)
+            kept, ids = _cut(tokenizer, text, len(ids), left)
+        found.each.append(Document(ids, kept.encode("utf-8")))
+        found.lossy += tokenizer.decode(ids, skip_special=False) != kept
+        if not found.whole:
+            return found
+        left = None if left is None else left - len(ids)
     return found
+
+
+def sample_documents(tokenizer: Tokenizer, file: Path, max_tokens: int | None, seed: int) -> Sample:
+    """The documents of a file, all or as many as `max_tokens` allows, drawn at random whatever their place.
+
+    The order of drawing hangs on the seed and a document's place in the file. The file is read twice,
+    so that only what was drawn is kept in memory. If no document fits, the first that was drawn is cut.
+    """
+    sizes = {str(place): len(ids) for place, (_, ids) in enumerate(_encoded(tokenizer, read_texts(file)))}
+    total = sum(sizes.values())
+    if max_tokens is None or total <= max_tokens:
+        return Sample(read_documents(tokenizer, read_texts(file)), len(sizes), total, 0)
+    fitting, passed = draw(sizes, max_tokens, seed)
+    chosen = dict.fromkeys(fitting or passed[:1], "")
+    for place, text in enumerate(text for text in read_texts(file) if text):
+        if str(place) in chosen:
+            chosen[str(place)] = text
+    documents = read_documents(tokenizer, iter(chosen.values()), max_tokens)
+    documents.whole = False
+    return Sample(documents, len(sizes), total, len(passed) - (not fitting), cut=not fitting)
 
 
 def read_questions(file: Path) -> list[Question]:
@@ -142,6 +180,12 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"{file} is not UTF-8 text") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not JSON lines: {error}") from None
+
+
+def _encoded(tokenizer: Tokenizer, texts: Iterator[str]) -> Iterator[tuple[str, list[int]]]:
+    """Every text that is not empty, with its tokens."""
+    for batch in _batches(texts):
+        yield from zip(batch, tokenizer.encode_batch(batch), strict=True)
 
 
 def _batches(texts: Iterator[str]) -> Iterator[Sequence[str]]:

@@ -132,13 +132,23 @@ def choice_bars(choice: dict[str, Any], note: str = "") -> Bars:
 def _text_note(data: dict[str, Any]) -> str:
     parts = [f"Context {data['context']}, stride {data['stride']}, in {data['dtype']}."]
     if not data["whole"]:
-        parts.append("Only the beginning of the text was scored, as --max-tokens says.")
+        parts.append(_sample_note(data))
     if data["lossy_documents"]:
         lossy = data["lossy_documents"]
         parts.append(f"The tokenizer cannot give back {lossy} documents exactly: their bits per byte are too low.")
     if data["bits_per_byte_interval"] is None:
         parts.append("No interval: it needs two documents or more.")
     return " ".join(parts)
+
+
+def _sample_note(data: dict[str, Any]) -> str:
+    count, all_, tokens = data["documents"], data["of_documents"], f"{data['tokens']:,} of {data['of_tokens']:,} tokens"
+    if data["cut"]:
+        return f"Only the beginning of one of {all_} documents was scored ({tokens}): none fits --max-tokens."
+    note = f"Drawn at random as --max-tokens allows: {count} of {all_} documents, {tokens}."
+    if data["passed_over"]:
+        note += f" Passed over, because they are longer than what was left: {data['passed_over']}."
+    return note
 
 
 def _rounded(value: float) -> float:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from bottega.core.errors import UserError
 
+# Below this temperature logits divided by it leave float32's range, and the draw is the greedy one anyway.
+LEAST_TEMPERATURE = 1e-5
 # A full sort of a large vocabulary costs more than a decoding step; this many candidates nearly
 # always hold the nucleus, and where they do not, the sort is done.
 FIRST_CANDIDATES = 1024
@@ -23,7 +25,7 @@ FIRST_CANDIDATES = 1024
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of one request. `temperature` 0 is greedy; top_k 0, top_p 1, min_p 0, penalty 1 are off."""
+    """Settings of one request. `temperature` 0 (below 1e-5) is greedy; top_k 0, top_p 1, min_p 0, penalty 1 are off."""
 
     max_new_tokens: int = 128
     temperature: float = 1.0
@@ -69,7 +71,7 @@ def choose(logits: Tensor, history: Tensor, sampling: Sampling, streams: list[to
     scores = logits if logits.dtype == torch.float64 else logits.float()
     if sampling.repetition_penalty != 1.0:
         scores = penalise(scores, history, sampling.repetition_penalty)
-    if sampling.temperature == 0:
+    if sampling.temperature < LEAST_TEMPERATURE:
         return greedy(scores)
     tokens, probabilities = candidates(scores / sampling.temperature, sampling)
     cumulative = probabilities.double().cumsum(-1)

@@ -42,15 +42,15 @@ class Train(Writes, Compute):
     """Tokens per optimiser step (default: from the dial)."""
     micro_batch_tokens: int = Field(default=8192, ge=8)
     """Tokens that pass through the model at once; the rest of the batch is accumulated."""
-    tokens: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1, le=10**15)
     """Tokens to train on in all (default: from the dial)."""
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0, le=10_000)
     """Passes over the data, instead of --tokens."""
     optimizer: OptimizerName = "muon"
     """muon (matrices of the blocks; AdamW for the rest) or adamw."""
-    learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Peak learning rate (default: from the dial; for sft less, see docs/dial.md)."""
-    weight_decay: float = Field(default=0.1, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Decay of the blocks' matrices, per unit of learning rate."""
     schedule: Schedule = "wsd"
     """wsd (warm-up, stable, decay), cosine, linear or constant."""

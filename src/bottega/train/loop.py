@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from bottega.core.progress import Reporter
@@ -29,7 +29,7 @@ from bottega.train.metrics import MetricsLog
 from bottega.train.optimizer import build_optimizers
 from bottega.train.schedule import learning_rate_factor
 from bottega.train.settings import Settings, flops_per_token
-from bottega.train.state import BEST_FILE, Progress, restore_state, save_state, weights_of
+from bottega.train.state import BEST_FILE, Progress, restore_best, restore_state, save_state, weights_of
 
 
 @dataclass(frozen=True)
@@ -202,9 +202,8 @@ def _judge(model: Decoder, work: Path, progress: Progress, loss: float, patience
 
 
 def _restore_best(model: Decoder, work: Path, progress: Progress) -> None:
-    path = work / BEST_FILE
-    if progress.best_step and path.exists():
-        model.load_state_dict(load_file(path), strict=False)
+    if progress.best_step and (work / BEST_FILE).exists():
+        restore_best(work, model)
 
 
 def _note(loss: float, mfu: float | None, progress: Progress) -> str:

@@ -1,16 +1,18 @@
 """What training a decoder needs in memory, from its config alone. Imports no torch.
 
 Weights, gradients and optimiser states are float32. Activations are counted as what autograd keeps
-for the backward pass of one micro-batch (a test compares the count with the bytes it really keeps).
+for the backward pass of one micro-batch (a test compares the count with the bytes it really keeps). When
+the optimiser steps they are gone, and its workspace stands in their place: the peak is at the larger one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
-from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.config import ModelConfig, tensor_shapes
 from bottega.core.plan import PROCESS_BYTES
-from bottega.train.sizes import CHUNK_VALUES
+from bottega.train.sizes import CHUNK_VALUES, STACKED_VALUES
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,14 @@ class TrainMemory:
     optimizer: int
     activations: int
     head: int
+    step: int
+    """Workspace of the optimiser's step."""
 
     @property
     def total(self) -> int:
         """Peak of the process."""
-        return PROCESS_BYTES + self.weights + self.gradients + self.optimizer + self.activations + self.head
+        held = self.weights + self.gradients + self.optimizer
+        return PROCESS_BYTES + held + max(self.activations + self.head, self.step)
 
 
 def train_memory(config: ModelConfig, micro_batch_tokens: int, optimizer: str, dtype: str) -> TrainMemory:
@@ -37,7 +42,21 @@ def train_memory(config: ModelConfig, micro_batch_tokens: int, optimizer: str, d
     states = 2 * parameters - (inside if optimizer == "muon" else 0)
     activations = saved_values_per_token(config) * micro_batch_tokens * (4 if dtype == "float32" else 3)
     head = 3 * 4 * CHUNK_VALUES + 4 * config.vocab_size * config.hidden_size
-    return TrainMemory(4 * parameters, 4 * parameters, 4 * states, activations, head)
+    step = muon_workspace(config, 4 if dtype == "float32" else 2) if optimizer == "muon" else 0
+    return TrainMemory(4 * parameters, 4 * parameters, 4 * states, activations, head, step)
+
+
+def muon_workspace(config: ModelConfig, item: int) -> int:
+    """Bytes that Muon needs beside its states, at `item` bytes a value: its largest batch of matrices of one shape.
+
+    The batch is there three times (directions, iterate, next iterate), and its products x·xᵀ twice.
+    """
+    counts = Counter(shape for name, shape in tensor_shapes(config).items() if ".layers." in name and len(shape) == 2)
+    most = 0
+    for (rows, columns), count in counts.items():
+        at_once = min(count, max(1, STACKED_VALUES // (rows * columns)))
+        most = max(most, at_once * (3 * rows * columns + 2 * min(rows, columns) ** 2))
+    return item * most
 
 
 def saved_values_per_token(config: ModelConfig) -> int:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from bottega.train.optimizer_names import OptimizerName
+from bottega.train.sizes import STACKED_VALUES
 
 # Quintic coefficients of Jordan et al.: steep at zero, so that small singular values rise quickly.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon over 2-D parameters; those of one shape are orthogonalised together, as one batch."""
+    """Muon over 2-D parameters; those of one shape are orthogonalised together, as batches of about STACKED_VALUES."""
 
     def __init__(
         self,
@@ -46,21 +47,24 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
-            for parameters in by_shape.values():
-                self._update(parameters, group)
+            for shape, parameters in by_shape.items():
+                count = max(1, STACKED_VALUES // shape.numel())
+                for start in range(0, len(parameters), count):
+                    self._update(parameters[start : start + count], group)
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        directions = []
-        for parameter in parameters:
+        first = parameters[0]
+        directions = torch.empty((len(parameters), *first.shape), dtype=self.work_dtype, device=first.device)
+        for parameter, direction in zip(parameters, directions, strict=True):
             state = self.state[parameter]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             buffer, gradient = state["momentum_buffer"], parameter.grad
             assert gradient is not None
             buffer.lerp_(gradient, 1 - group["momentum"])
-            directions.append(gradient.lerp(buffer, group["momentum"]))  # Nesterov
-        updates = orthogonalise(torch.stack(directions).to(self.work_dtype), self.iterations)
-        scale = 0.2 * max(parameters[0].shape) ** 0.5
+            direction.copy_(gradient.lerp(buffer, group["momentum"]))  # Nesterov
+        updates = orthogonalise(directions, self.iterations)
+        scale = 0.2 * max(first.shape) ** 0.5
         for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)

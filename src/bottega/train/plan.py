@@ -34,26 +34,34 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         model = specs.of(config.model, ModelSpec)
         # What is trained is kept in float32, whatever it was stored in before.
         architecture, tokenizer_hash = replace(model.config, dtype="float32"), model.tokenizer_hash
+        licence = model.licence
     else:
         assert config.tokenizer is not None  # the config's own validation
         inputs["tokenizer"] = config.tokenizer
         tokenizer = specs.of(config.tokenizer, TokenizerSpec)
         special = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
         architecture = new_model_config(config, tokenizer.vocab_size, special, "float32")
-        tokenizer_hash = tokenizer.hash
+        tokenizer_hash, licence = tokenizer.hash, None
     settings = resolve(config, architecture, data)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     plan = Plan("train", config, config.out, inputs)
     plan.checks = _checks(config, data, architecture, tokenizer_hash)
+    if licence or data.licence:
+        detail = f"model: {licence or 'not stated'}; text: {data.licence or 'not stated'}"
+        plan.checks.append(Check("licence", True, detail))
+    if data.chat and data.longest > settings.row_length:
+        detail = f"{settings.row_length} tokens; conversations of up to {data.longest} are cut there, before they end"
+        plan.checks.append(Check("row length", True, detail))
     if config.heldout:
         plan.checks += _heldout_checks(data, specs.of(config.heldout, TokensSpec))
     for name in config.trackers:
         found = importlib.util.find_spec(name) is not None
         plan.checks.append(Check("trackers", found, f"{name} is {'' if found else 'not '}installed (bottega[track])"))
     plan.details = {"settings": settings, "architecture": architecture, "dtype": dtype}
+    plan.details |= {"licence": licence, "data_licence": data.licence}
     plan.work = _work(config, settings, architecture, data, dtype)
-    plan.produces = ModelSpec.predict(architecture, tokenizer_hash=tokenizer_hash)
+    plan.produces = replace(ModelSpec.predict(architecture, tokenizer_hash=tokenizer_hash), licence=licence)
     plan.cost = _cost(settings, architecture, data, dtype, device)
     plan.checks.append(memory_check(plan.cost.peak_memory or 0))
     return plan

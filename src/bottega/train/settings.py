@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bottega.checkpoint.config import ModelConfig
 from bottega.core.dial import HEAD_SIZE, intermediate_size, key_value_heads, width
@@ -35,11 +35,21 @@ def resolve(config: Train, model: ModelConfig, data: TokensSpec) -> Settings:
     pretrains = config.stage == "pretrain"
     wanted = config.tokens_per_step or round(dial.tokens_per_step * (1.0 if pretrains else FINETUNE_BATCH))
     rows_per_step = max(1, wanted // row_length)
-    budget = dial.pretrain_tokens if pretrains else dial.finetune_tokens
+    # What a fine-tuned model is later asked about as "seen" it must have seen: one pass at least.
+    budget = dial.pretrain_tokens if pretrains else max(dial.finetune_tokens, data.tokens)
     tokens = math.ceil(config.epochs * data.tokens) if config.epochs else config.tokens or budget
     rate = config.learning_rate or dial.learning_rate * (1.0 if pretrains else FINETUNE_RATE)
     steps = max(1, math.ceil(tokens / (rows_per_step * row_length))) if data.documents else 0
     return Settings(steps, rows_per_step, row_length, steps * rows_per_step * row_length, rate, config)
+
+
+def with_whole_pass(settings: Settings, epoch_rows: int) -> Settings:
+    """The settings with steps for every row once, where fine-tuning was left to the dial; rows are never quite full."""
+    config = settings.config
+    if config.stage == "pretrain" or config.tokens or config.epochs:
+        return settings
+    steps = max(settings.steps, math.ceil(epoch_rows / settings.rows_per_step))
+    return replace(settings, steps=steps, tokens=steps * settings.rows_per_step * settings.row_length)
 
 
 def new_model_config(config: Train, vocab_size: int, special: dict[str, int | None], dtype: str) -> ModelConfig:

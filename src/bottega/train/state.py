@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bottega.core.atomic import sync_folder
@@ -24,6 +25,8 @@ from bottega.model.decoder import Decoder
 from bottega.train.guard import Guard
 
 PREFIX = "state-"
+# What reading a file raises that was cut or changed.
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError)
 BEST_FILE = "best.safetensors"
 
 
@@ -74,11 +77,23 @@ def restore_state(folder: Path, model: Decoder, optimizers: list[torch.optim.Opt
             optimizers, load_file(state / "optimizer.safetensors"), json.loads((state / "optimizer.json").read_text())
         )
         values = json.loads((state / "progress.json").read_text("utf-8"))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise BottegaError(f"{state} cannot be read: {error}", hint="Remove the folder to start anew.") from None
-    values["guard"] = Guard(**values["guard"])
-    values["evaluations"] = [tuple(pair) for pair in values["evaluations"]]
-    return Progress(**values)
+        values["guard"] = Guard(**values["guard"])
+        values["evaluations"] = [tuple(pair) for pair in values["evaluations"]]
+        return Progress(**values)
+    except DAMAGE as error:
+        raise _damaged(state, error) from None
+
+
+def restore_best(folder: Path, model: Decoder) -> None:
+    """Load the best weights that were kept in `folder` into the model."""
+    try:
+        model.load_state_dict(load_file(folder / BEST_FILE), strict=False)
+    except DAMAGE as error:
+        raise _damaged(folder / BEST_FILE, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> BottegaError:
+    return BottegaError(f"{path} cannot be read: {error}", hint=f"Remove {path.parent} to start anew.")
 
 
 def weights_of(model: Decoder) -> dict[str, torch.Tensor]:

@@ -22,6 +22,7 @@ _ALL = (
         config="bottega.data.config:PrepareData",
         plan="bottega.data.prepare:plan_prepare",
         run="bottega.data.prepare:run_prepare",
+        version=2,
     ),
     Verb(
         "tokenizer train",
@@ -87,6 +88,7 @@ _ALL = (
         config="bottega.evaluate.config:EvaluateModel",
         plan="bottega.evaluate.plan:plan_evaluate",
         run="bottega.evaluate.run:run_evaluate",
+        version=2,
         report="bottega.verbs.reports:evaluation",
         arguments=("model",),
     ),

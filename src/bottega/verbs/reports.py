@@ -29,14 +29,48 @@ def write_recipe_report(recipe: Recipe, folder: Path, steps: Sequence[Step]) -> 
         blocks = report_of(step.verb, step.plan.out) if step.plan.out else []
         if blocks:
             sections.append(Section(str(headings.get(step.name, step.name)), blocks))
-    if limits := recipe.report.get("limits"):
-        sections.append(Section("What it cannot do", [Text(str(line)) for line in limits]))
+    if limits := _limits(recipe.report.get("limits") or [], records):
+        sections.append(Section("What it cannot do", [Text(line) for line in limits]))
     sections.append(Section("How it was made", [_steps_table(records), _environment_table(records)]))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     title = str(recipe.report.get("title", recipe.name))
-    write_report(path, title, sections, subtitle=recipe.description.partition("\n")[0], facts=_facts(records))
+    subtitle = " ".join(filter(None, [recipe.description.partition("\n")[0], _made_from(records)]))
+    write_report(path, title, sections, subtitle=subtitle, facts=_facts(records))
     return path
+
+
+def _made_from(records: dict[str, Record | None]) -> str:
+    """From what text, by the record of the corpus; nothing if there is none."""
+    for record in records.values():
+        if record is not None and record.verb == "data collect":
+            source = str(record.config["source"])
+            what = "this Python's standard library" if source == "python" else f"the documents in {Path(source).name}"
+            return f"Made from {what}."
+    return ""
+
+
+def _limits(limits: Sequence[Any], records: dict[str, Record | None]) -> list[str]:
+    """The sentences that hold: a limit is a sentence, or {text, when: STEP.FIGURE or a list of them}."""
+    lines = []
+    for limit in limits:
+        if not isinstance(limit, dict):
+            lines.append(str(limit))
+            continue
+        when = limit.get("when") or []
+        if all(_holds(str(name), records) for name in ([when] if isinstance(when, str) else when)):
+            lines.append(str(limit.get("text", "")))
+    return lines
+
+
+def _holds(name: str, records: dict[str, Record | None]) -> bool:
+    """Whether a step's record has the figure `STEP.FIGURE`, and above zero (or not empty)."""
+    step, *keys = name.split(".")
+    record = records.get(step)
+    value: Any = record.metrics if record else None
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value > 0 if isinstance(value, (int, float)) else bool(value)
 
 
 def _facts(records: dict[str, Record | None]) -> list[Fact]:
@@ -119,7 +153,12 @@ def training(folder: Path) -> list[Block]:
         ("tokens per second", human_count(metrics["tokens_per_second"])),
         ("skipped steps", metrics["skipped_steps"]),
     ]
-    return [loss_chart(folder / METRICS_FILE, "Loss"), Table("Training", ("", ""), rows)]
+    for name in ("conversations_truncated", "conversations_dropped"):
+        if metrics.get(name):
+            rows.append((name.replace("_", " "), metrics[name]))
+    unseen = record is not None and record.config["stage"] == "sft" and metrics["passes"] < 1
+    note = 'Less than one pass: not everything that the questions call "seen" was trained on.' if unseen else ""
+    return [loss_chart(folder / METRICS_FILE, "Loss"), Table("Training", ("", ""), rows, note)]
 
 
 def evaluation(folder: Path) -> list[Block]:
