@@ -343,3 +343,43 @@ def test_the_page_says_when_the_web_app_is_gone(page: Page, context: BrowserCont
     expect(page.locator("#banner")).to_contain_text("cannot be reached")
     context.set_offline(False)
     expect(page.locator("#banner")).to_be_hidden()
+
+
+def test_an_answer_that_breaks_off_with_the_web_app_is_kept_and_the_page_goes_on(
+    browser: Browser, tmp_path: Path
+) -> None:
+    model = make_model(tmp_path / "tiny")
+    page = browser.new_page()
+    use_settings(page, {"temperature": 0, "max_tokens": 5000})
+    with running_web(model) as (url, process):
+        page.goto(url)
+        expect(page.locator("#model-facts")).to_contain_text("parameters")
+        ask(page, "Tell me everything.")
+        expect(page.locator(".content").last).not_to_be_empty()
+        process.kill()
+        expect(page.locator(".trouble").last).to_contain_text("broke off")
+        said = page.locator(".content").last.inner_text()
+        expect(page.locator("#banner")).to_contain_text("cannot be reached")
+    with running_web(model, port=int(url.rsplit(":", 1)[1])):
+        expect(page.locator("#banner")).to_be_hidden()
+        expect(page.locator("#send")).to_be_enabled()
+        expect(page.locator("#stop")).to_be_hidden()
+        page.reload()
+        expect(page.locator(".message")).to_have_count(2)
+        assert said and page.locator(".content").last.inner_text() == said
+        page.get_by_role("button", name="Settings", exact=True).click()
+        page.locator("#max_tokens").fill("8")
+        page.keyboard.press("Alt+KeyR")
+        expect(page.locator(".stats").last).to_contain_text("8 tokens")
+    page.close()
+
+
+def test_a_reload_in_mid_answer_keeps_what_was_said(page: Page) -> None:
+    page.locator("#open-settings").click()
+    page.locator("#max_tokens").fill("5000")
+    ask(page, "Tell me everything.")
+    expect(page.locator(".content").last).not_to_be_empty()
+    page.reload()
+    expect(page.locator(".message")).to_have_count(2)
+    expect(page.locator(".content").last).not_to_be_empty()
+    expect(page.locator(".stats").last).to_contain_text("stopped by you")

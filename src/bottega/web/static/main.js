@@ -166,15 +166,16 @@ async function answer() {
     }
   } catch (error) {
     failed(message, error);
+  } finally {
+    message.seconds = (performance.now() - started) / 1000;
+    narrator.follow(message.content, true);
+    if (running === controller) running = null;
+    conversations.save();
+    if (conversation === conversations.current) drawConversation();
+    if (message.trouble) setTimeout(() => watch.look(), 300); // by then the web app knows why
+    updateComposer();
+    refreshPrompt();
   }
-  message.seconds = (performance.now() - started) / 1000;
-  narrator.follow(message.content, true);
-  if (running === controller) running = null;
-  conversations.save();
-  if (conversation === conversations.current) drawConversation();
-  if (message.trouble) setTimeout(() => watch.look(), 300); // by then the web app knows why
-  updateComposer();
-  refreshPrompt();
 }
 
 function failed(message, error) {
@@ -284,6 +285,13 @@ function listConversations() {
   });
   $("conversation-list").replaceChildren(...rows);
 }
+
+// A page that is left in mid-answer keeps what came so far.
+window.addEventListener("pagehide", () => {
+  if (!running) return;
+  conversations.current.messages.at(-1).finish = "stopped";
+  conversations.save();
+});
 
 window.addEventListener("storage", (event) => {
   if (event.key !== CONVERSATIONS) return;
