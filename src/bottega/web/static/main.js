@@ -59,8 +59,9 @@ $("key-form").addEventListener("submit", () => {
 
 const actions = {
   async copy(message, button) {
-    await navigator.clipboard.writeText(message.content);
-    button.textContent = "Copied";
+    // Browsers give no clipboard to a page that came over plain HTTP from another machine.
+    const copied = await navigator.clipboard?.writeText(message.content).then(() => true, () => false);
+    button.textContent = copied ? "Copied" : "The browser refused";
     setTimeout(() => (button.textContent = "Copy"), 1500);
   },
   edit(message) {
@@ -123,6 +124,7 @@ async function send() {
   fitComposer();
   conversations.current.messages.push({ role: "user", content: text });
   changed();
+  focusMessage();
   await answer();
 }
 
@@ -132,6 +134,7 @@ async function retry() {
   if (messages.at(-1)?.role === "assistant") messages.pop();
   if (messages.length === 0) return;
   changed();
+  focusMessage(); // the button that was pressed is gone
   await answer();
 }
 
@@ -217,6 +220,11 @@ function updateComposer() {
   $("send").disabled = !watch?.ready;
 }
 
+// Puts the cursor into the message field; not on touch screens, where that opens the keyboard.
+function focusMessage() {
+  if (matchMedia("(hover: hover)").matches) $("message").focus();
+}
+
 function fitComposer() {
   const field = $("message");
   field.style.height = "auto";
@@ -279,6 +287,7 @@ function listConversations() {
       conversations.remove(one.id);
       changed();
       listConversations();
+      $("conversation-list").querySelector("button").focus();
     });
     row.append(open, remove);
     return row;
@@ -346,4 +355,4 @@ document.addEventListener("keydown", (event) => {
 
 drawConversation();
 updateComposer();
-if (matchMedia("(hover: hover)").matches) $("message").focus();
+focusMessage();
