@@ -167,6 +167,27 @@ def test_two_tabs_keep_each_others_conversations(page: Page, context: BrowserCon
     expect(page.locator("#conversation-list")).to_contain_text("From the first tab")
 
 
+def test_two_tabs_in_one_conversation_lose_nothing(page: Page, context: BrowserContext) -> None:
+    ask(page, "Common")
+    answer(page)
+    other = context.new_page()
+    other.goto(page.url)
+    expect(other.locator(".message")).to_have_count(2)
+    page.locator("#open-settings").click()
+    page.locator("#max_tokens").fill("5000")
+    ask(page, "From the first tab")
+    expect(page.locator("#stop")).to_be_visible()
+    ask(other, "From the second tab")  # it waits in the queue
+    expect(other.locator("#stop")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator(".stats").last).to_contain_text("stopped by you")
+    expect(other.locator(".stats").last).to_contain_text("60 tokens")
+    kept = json.loads(page.evaluate("() => localStorage.getItem('bottega.conversations')"))["all"]
+    ends = [[one["content"] for one in each["messages"][-2:]] for each in kept]
+    assert {question for question, _ in ends} == {"From the first tab", "From the second tab"}
+    assert all(said for _, said in ends)
+
+
 def test_where_nothing_can_be_stored_conversations_last_as_long_as_the_page(page: Page) -> None:
     page.evaluate("() => { Storage.prototype.setItem = () => { throw new DOMException('no', 'SecurityError'); }; }")
     for text in ("The first", "The second"):
