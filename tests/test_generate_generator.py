@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,19 @@ def test_the_verb_has_the_keys_that_others_script_against(model: Path) -> None:
     assert chat["prompt_tokens"] > data["prompt_tokens"]
     with pytest.raises(UserError, match="--chat"):
         verbs.generate(model=str(model), prompt="The", system="Be brief.", **settings)
+
+
+def test_a_chat_that_is_piped_prints_its_result_alone(model: Path) -> None:
+    def chat(*flags: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bottega", "chat", str(model), "--max-new-tokens", "4", "--temperature", "0"]
+        talk = "The bread is\n/undo\nThe bread is\n/quit\n"
+        return subprocess.run([*command, *flags], input=talk, capture_output=True, text=True, timeout=60, check=True)
+
+    run = chat("--json")
+    question, answer = json.loads(run.stdout)["messages"]
+    assert question == {"role": "user", "content": "The bread is"}
+    assert run.stderr.count(answer["content"].strip()) >= 2
+    assert chat().stdout.strip() == answer["content"].strip() != ""
 
 
 def test_our_folder_opens_in_transformers_with_the_same_logits(workshop: Workshop, tmp_path: Path) -> None:

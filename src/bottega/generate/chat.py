@@ -1,4 +1,8 @@
-"""The verb `chat`: a conversation in the terminal, streaming."""
+"""The verb `chat`: a conversation in the terminal, streaming.
+
+Where standard output is no terminal, it carries the result alone (the answers, or the JSON of
+`--json`), and the talk goes to standard error.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,14 @@ import time
 from bottega.core.errors import UserError
 from bottega.core.plan import Plan
 from bottega.core.verb import Context, Result
+from bottega.core.view import Text
 from bottega.generate.config import Chat
 from bottega.generate.generator import Generator
 from bottega.generate.sampling import Sampling
 from bottega.generate.verb import plan_generate, sampling_of
 from bottega.tokenizer.chat import encode_chat
 
+PROMPT = "\n› "
 HELP = "/new starts over · /undo takes the last question back · /quit or Ctrl-D ends · Ctrl-C stops an answer"
 
 plan_chat = plan_generate
@@ -45,15 +51,26 @@ def run_chat(plan: Plan, context: Context) -> Result:
                 messages.pop()
                 continue
             messages.append({"role": "assistant", "content": answer})
-    return Result({"messages": messages})
+    answers = [Text(message["content"]) for message in messages if message["role"] == "assistant"]
+    return Result({"messages": messages}, [] if sys.stdout.isatty() else answers)
+
+
+def _talk(text: str) -> None:
+    """Show a piece of the conversation."""
+    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    stream.write(text)
+    stream.flush()
 
 
 def _read() -> str | None:
     """The next line; None at the end of the input."""
     try:
-        return input("\n› ").strip()
+        if sys.stdout.isatty():
+            return input(PROMPT).strip()  # by input(), or editing the line would erase it
+        _talk(PROMPT)
+        return input().strip()
     except (EOFError, KeyboardInterrupt):
-        print()
+        _talk("\n")
         return None
 
 
@@ -65,11 +82,10 @@ def _answer(generator: Generator, messages: list[dict[str, str]], sampling: Samp
         for piece in generator.stream(ids, sampling):
             said.append(piece.text)
             count += 1
-            sys.stdout.write(piece.text)
-            sys.stdout.flush()
+            _talk(piece.text)
     except KeyboardInterrupt:
         context.reporter.say(" (stopped)")
     rate = count / max(time.perf_counter() - started, 1e-9)
-    print()
+    _talk("\n")
     context.reporter.say(f"{len(ids)} + {count} tokens · {rate:.0f} tok/s")
     return "".join(said)

@@ -62,12 +62,17 @@ export async function renderPrompt(body) {
   return (await request("/v1/render", body)).json();
 }
 
+const brokenOff = () => new Failure("The answer broke off.", { status: 502, code: "model_stopped" });
+
 // The data of each server-sent event of a response.
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      if (error.name === "AbortError") throw error;
+      throw brokenOff();
+    });
     if (done) return;
     buffer += value;
     const blocks = buffer.split("\n\n");
@@ -123,5 +128,5 @@ export async function* streamAnswer({ model, chat, messages, sampling, signal })
       usage: chunk.usage ?? null,
     };
   }
-  throw new Failure("The answer broke off.", { status: 502, code: "model_stopped" });
+  throw brokenOff();
 }

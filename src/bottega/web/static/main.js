@@ -59,8 +59,9 @@ $("key-form").addEventListener("submit", () => {
 
 const actions = {
   async copy(message, button) {
-    await navigator.clipboard.writeText(message.content);
-    button.textContent = "Copied";
+    // Browsers give no clipboard to a page that came over plain HTTP from another machine.
+    const copied = await navigator.clipboard?.writeText(message.content).then(() => true, () => false);
+    button.textContent = copied ? "Copied" : "The browser refused";
     setTimeout(() => (button.textContent = "Copy"), 1500);
   },
   edit(message) {
@@ -123,6 +124,7 @@ async function send() {
   fitComposer();
   conversations.current.messages.push({ role: "user", content: text });
   changed();
+  focusMessage();
   await answer();
 }
 
@@ -132,6 +134,7 @@ async function retry() {
   if (messages.at(-1)?.role === "assistant") messages.pop();
   if (messages.length === 0) return;
   changed();
+  focusMessage(); // the button that was pressed is gone
   await answer();
 }
 
@@ -166,15 +169,16 @@ async function answer() {
     }
   } catch (error) {
     failed(message, error);
+  } finally {
+    message.seconds = (performance.now() - started) / 1000;
+    narrator.follow(message.content, true);
+    if (running === controller) running = null;
+    conversations.save();
+    if (conversation === conversations.current) drawConversation();
+    if (message.trouble) setTimeout(() => watch.look(), 300); // by then the web app knows why
+    updateComposer();
+    refreshPrompt();
   }
-  message.seconds = (performance.now() - started) / 1000;
-  narrator.follow(message.content, true);
-  if (running === controller) running = null;
-  conversations.save();
-  if (conversation === conversations.current) drawConversation();
-  if (message.trouble) setTimeout(() => watch.look(), 300); // by then the web app knows why
-  updateComposer();
-  refreshPrompt();
 }
 
 function failed(message, error) {
@@ -214,6 +218,11 @@ function updateComposer() {
   $("send").hidden = Boolean(running);
   $("stop").hidden = !running;
   $("send").disabled = !watch?.ready;
+}
+
+// Puts the cursor into the message field; not on touch screens, where that opens the keyboard.
+function focusMessage() {
+  if (matchMedia("(hover: hover)").matches) $("message").focus();
 }
 
 function fitComposer() {
@@ -278,12 +287,20 @@ function listConversations() {
       conversations.remove(one.id);
       changed();
       listConversations();
+      $("conversation-list").querySelector("button").focus();
     });
     row.append(open, remove);
     return row;
   });
   $("conversation-list").replaceChildren(...rows);
 }
+
+// A page that is left in mid-answer keeps what came so far.
+window.addEventListener("pagehide", () => {
+  if (!running) return;
+  conversations.current.messages.at(-1).finish = "stopped";
+  conversations.save();
+});
 
 window.addEventListener("storage", (event) => {
   if (event.key !== CONVERSATIONS) return;
@@ -338,4 +355,4 @@ document.addEventListener("keydown", (event) => {
 
 drawConversation();
 updateComposer();
-if (matchMedia("(hover: hover)").matches) $("message").focus();
+focusMessage();

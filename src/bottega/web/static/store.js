@@ -45,8 +45,10 @@ export function saveTheme(theme) {
   isTooFull("bottega.theme", theme);
 }
 
+const newId = () => crypto.getRandomValues(new Uint32Array(2)).join("-");
+
 export function newConversation() {
-  return { id: crypto.getRandomValues(new Uint32Array(2)).join("-"), created: Date.now(), messages: [] };
+  return { id: newId(), created: Date.now(), messages: [] };
 }
 
 export function title(conversation) {
@@ -80,10 +82,16 @@ export class Conversations {
     this.save();
   }
 
-  // Takes in what another tab has saved, so that saving here does not undo it; `busy` keeps the current one as it is.
+  // Takes in what another tab has saved, so that saving here does not undo it. `busy` keeps the current one as it is;
+  // if another tab has gone on with it, they are two conversations from here on.
   takeIn(busy) {
     const all = read(CONVERSATIONS, null)?.all ?? [];
-    if (!busy) this.current = all.find((one) => one.id === this.current.id) ?? this.current;
+    const theirs = all.find((one) => one.id === this.current.id);
+    const { messages } = this.current;
+    if (!busy) this.current = theirs ?? this.current;
+    else if (theirs?.messages.some((one, index) => one.role === "user" && one.content !== messages[index]?.content)) {
+      this.current.id = newId();
+    }
     this.all = [this.current, ...all.filter((one) => one.id !== this.current.id)].sort((a, b) => b.created - a.created);
   }
 
