@@ -223,6 +223,16 @@ def resolve_dtype(name: str, device: str = "cpu") -> str:
     return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
+def inference_dtype(stored: str, device: str) -> str:
+    """The precision to compute in: the stored one where the machine is fast with it, else float32.
+
+    float32 and float16 weights are never narrowed to bfloat16 unless the user asks.
+    """
+    if device == "cpu":
+        return "bfloat16" if stored == "bfloat16" and preferred_dtype() == "bfloat16" else "float32"
+    return stored
+
+
 def resolve_threads(threads: int | None) -> int:
     """The number of CPU threads to use: `threads`, OMP_NUM_THREADS, or as many as there are cores."""
     if threads is not None:

@@ -10,7 +10,7 @@ from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.hashing import digest_file
-from bottega.core.machine import cores, measure, resolve_device
+from bottega.core.machine import cores, inference_dtype, measure, resolve_device
 from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.view import human_bytes, human_count
 from bottega.data.spec import CORPUS_FILE, QUESTIONS_FILE, TRAIN_FILE, CorpusSpec
@@ -88,8 +88,6 @@ def _dtype(config: EvaluateModel, model: ModelConfig) -> str:
     """The precision that generating takes too, so that what is measured is what will run."""
     if config.dtype != "auto":
         return config.dtype
-    from bottega.generate.generator import inference_dtype
-
     return inference_dtype(model.dtype, resolve_device(config.device))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
 from bottega.core.errors import UserError
-from bottega.core.machine import facts, preferred_dtype, resolve_device, resolve_threads
+from bottega.core.machine import facts, inference_dtype, resolve_device, resolve_threads
 from bottega.core.schema import OnModel
 from bottega.generate.sampling import Sampling, choose, random_stream
 from bottega.generate.stopping import StopStrings
@@ -201,16 +201,6 @@ def _precision_note(folder: ModelFolder, tokenizer: Tokenizer) -> str:
     decoder = load_decoder(folder)
     wide = log_probabilities(decoder, ids)
     return cost_line(divergence(wide, log_probabilities(decoder.to(torch.bfloat16), ids)))
-
-
-def inference_dtype(stored: str, device: str) -> str:
-    """The precision to compute in: the stored one where the machine is fast with it, else float32.
-
-    float32 and float16 weights are never narrowed to bfloat16 unless the user asks.
-    """
-    if device == "cpu":
-        return "bfloat16" if stored == "bfloat16" and preferred_dtype() == "bfloat16" else "float32"
-    return stored
 
 
 class _Answer:
