@@ -12,7 +12,7 @@ import time
 from bottega.core.errors import UserError
 from bottega.core.plan import Plan
 from bottega.core.verb import Context, Result
-from bottega.core.view import Text
+from bottega.core.view import Block, Text
 from bottega.generate.config import Chat
 from bottega.generate.generator import Generator
 from bottega.generate.sampling import Sampling
@@ -51,7 +51,7 @@ def run_chat(plan: Plan, context: Context) -> Result:
                 messages.pop()
                 continue
             messages.append({"role": "assistant", "content": answer})
-    answers = [Text(message["content"]) for message in messages if message["role"] == "assistant"]
+    answers: list[Block] = [Text(message["content"]) for message in messages if message["role"] == "assistant"]
     return Result({"messages": messages}, [] if sys.stdout.isatty() else answers)
 
 
