@@ -8,7 +8,6 @@ knows are kept as they were read, and decide its switches (`families.py`).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -20,6 +19,7 @@ from bottega.checkpoint.layout import PARTS, Place, TensorRow
 from bottega.checkpoint.rope_config import GLOBAL, LOCAL, is_number, read_rope, rope_problems
 from bottega.checkpoint.switches import Switches
 from bottega.core.errors import UserError, did_you_mean
+from bottega.core.model_files import MAX_JSON_BYTES, parse_json, read_bounded
 
 CONFIG_FILE = "config.json"
 ACTIVATIONS = ("silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_bloom", "relu")
@@ -236,12 +236,9 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def read_json(path: Path) -> Any:
     """A JSON file of a model folder; raises UserError if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} has no {path.name}", hint="Is it a model folder?") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+    if not path.exists():
+        raise UserError(f"{path.parent} has no {path.name}", hint="Is it a model folder?")
+    return parse_json(read_bounded(path, MAX_JSON_BYTES), path)
 
 
 def _exists(row: TensorRow, config: ModelConfig, flags: frozenset[str]) -> bool:

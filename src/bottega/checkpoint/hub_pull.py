@@ -17,11 +17,12 @@ from bottega.checkpoint.hub_config import PullModel
 from bottega.checkpoint.hub_errors import HUB
 from bottega.checkpoint.hub_repository import RemoteFile, Repository, require_name, select
 from bottega.checkpoint.hub_transfer import drop_damaged, fetch_blobs, missing_bytes
-from bottega.checkpoint.spec import ModelSpec, chat_template, tokenizer_config
+from bottega.checkpoint.spec import ModelSpec
 from bottega.core.atomic import STEP_FILE, WORK_FOLDER, partial_path
 from bottega.core.errors import UserError
 from bottega.core.hashing import RECORD_FILE, digest_file
 from bottega.core.machine import facts
+from bottega.core.model_files import chat_template, optional_object
 from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.progress import Quiet
 from bottega.core.record import current_hash, read_record
@@ -118,7 +119,7 @@ def _foresee(repository: Repository, get: Get) -> tuple[ModelSpec | None, str]:
         try:
             where = f"{repository.label}: {CONFIG_FILE}"
             config = ModelConfig.from_data(read_json(Path(folder) / CONFIG_FILE), where=where)
-            template = chat_template(Path(folder), tokenizer_config(Path(folder)))
+            template = chat_template(Path(folder), optional_object(Path(folder) / "tokenizer_config.json"))
         except UserError as error:
             return None, f"can be fetched, but not run here: {error.message}"
     tokenizer = files.get("tokenizer.json")

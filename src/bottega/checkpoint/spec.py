@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,8 +14,15 @@ from bottega.checkpoint.header import TensorInfo
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.writer import expected_tensors
 from bottega.codec.gguf import read_gguf
-from bottega.core.errors import UserError
-from bottega.core.hashing import digest_file
+from bottega.core.hashing import digest_tokenizer
+from bottega.core.model_files import (
+    MAX_TEXT_BYTES,
+    MAX_TOKENIZER_BYTES,
+    chat_template,
+    optional_object,
+    parse_object,
+    read_bounded,
+)
 from bottega.core.record import read_record
 
 
@@ -37,7 +43,7 @@ class ModelSpec:
     tokens: dict[str, str] = field(default_factory=dict)
     """Special tokens by role, such as "eos_token"."""
     tokenizer_hash: str = ""
-    """SHA-256 of tokenizer.json; empty if there is none."""
+    """Hash of tokenizer.json (`core.hashing.digest_tokenizer`); empty if there is none."""
     quantised: str = ""
     """How the stored weights are quantised, in a few words; `tensors` are what they come to."""
 
@@ -66,7 +72,7 @@ class ModelSpec:
         tensors = {name: infos[place] for name, place in place_tensors(infos, config, folder).items()}
         if folder.suffix == GGUF_SUFFIX:
             return cls._of_gguf(folder, config, tensors, quantised)
-        tokenizer = tokenizer_config(folder)
+        tokenizer = optional_object(folder / "tokenizer_config.json")
         return cls(
             config=config,
             tensors=tensors,
@@ -97,40 +103,13 @@ class ModelSpec:
 
 
 def _hash(path: Path) -> str:
-    return digest_file(path) if path.is_file() else ""
+    return digest_tokenizer(parse_object(read_bounded(path, MAX_TOKENIZER_BYTES), path)) if path.is_file() else ""
 
 
 def _stop_ids(config: ModelConfig, generation: dict[str, Any]) -> tuple[int, ...]:
     given = generation.get("eos_token_id")
     more = given if isinstance(given, list) else [given]
     return tuple(dict.fromkeys([*config.eos_token_id, *(token for token in more if type(token) is int)]))
-
-
-def tokenizer_config(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json, {} where there is none."""
-    path = folder / "tokenizer_config.json"
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from None
-    return data if isinstance(data, dict) else {}
-
-
-def chat_template(folder: Path, tokenizer: dict[str, Any]) -> str | None:
-    """The chat template: a file of its own, or (older) a string or a list of named ones in the tokenizer's config."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return path.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text: {error}") from None
-    given = tokenizer.get("chat_template")
-    if isinstance(given, list):
-        named = [entry for entry in given if isinstance(entry, dict) and entry.get("name") == "default"]
-        given = named[-1].get("template") if named else None
-    return given if isinstance(given, str) else None
 
 
 def _special_tokens(tokenizer: dict[str, Any]) -> dict[str, str]:
@@ -147,7 +126,9 @@ def _licence(folder: Path) -> str | None:
     card = folder / "README.md"
     if not card.is_file():
         return None
-    licence = front_matter(card.read_text("utf-8", errors="replace")).get("license")
+    with card.open("rb") as file:
+        head = file.read(MAX_TEXT_BYTES)
+    licence = front_matter(head.decode("utf-8", errors="replace")).get("license")
     return str(licence) if licence else None
 
 

@@ -34,7 +34,7 @@ def show(blocks: Sequence[Block], console: Console) -> None:
     """Print blocks one below the other."""
     for block in blocks:
         if isinstance(block, Text):
-            console.print(block.text, markup=False, highlight=False)
+            console.print(block.text, markup=False, highlight=False, soft_wrap=True)
         elif isinstance(block, Table):
             _table(block, console)
         elif isinstance(block, Spans):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ def digest_data(value: Any) -> str:
     """SHA-256 of a JSON-able value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return digest_bytes(text.encode("utf-8", "surrogateescape"))  # file names need not be UTF-8
+
+
+def digest_tokenizer(data: Mapping[str, Any]) -> str:
+    """Hash of what a `tokenizer.json` computes: the order of its keys, padding and truncation do not count."""
+    return digest_data({key: value for key, value in data.items() if key not in ("padding", "truncation")})
 
 
 def digest_file(path: Path) -> str:

@@ -9,7 +9,6 @@ from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
-from bottega.core.hashing import digest_file
 from bottega.core.machine import cores, inference_dtype, measure, resolve_device
 from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.view import human_bytes, human_count
@@ -75,11 +74,6 @@ def plan_evaluate(config: EvaluateModel, specs: Specs) -> Plan:
     return plan
 
 
-def same_tokenizer(first: Path, second: Path) -> bool:
-    """Whether two model folders have the very same tokenizer.json."""
-    return digest_file(first / "tokenizer.json") == digest_file(second / "tokenizer.json")
-
-
 def _folder(model: str, specs: Specs) -> Path:
     return Path(model) if specs.is_predicted(Path(model)) else locate(model)
 
@@ -109,7 +103,7 @@ def _comparison_check(config: EvaluateModel, model: ModelSpec, reference: ModelS
         return Check("comparison", True, "tokenizers are compared when both models are there")
     if not (model.has_tokenizer and reference.has_tokenizer):
         return Check("comparison", False, "both models need a tokenizer.json")
-    if not same_tokenizer(locate(config.model), locate(config.against)):
+    if model.tokenizer_hash != reference.tokenizer_hash:
         return Check("comparison", True, NOT_COMPARABLE)
     sizes = model.config.vocab_size, reference.config.vocab_size
     detail = "same tokenizer" if sizes[0] == sizes[1] else f"vocabularies of {sizes[0]} and {sizes[1]} differ"
