@@ -189,7 +189,8 @@ def _parameters(verb: Verb) -> list[inspect.Parameter]:
             declared = typer.Option(
                 *_option_names(name, field.annotation), help=_with_default(text, field), show_default=False
             )
-        required = name in verb.arguments and field.is_required()
+        # One word at least; a file may bring the rest, and the settings' own check says what is missing.
+        required = name in verb.arguments[:1] and field.is_required()
         annotation = _cli_type(field.annotation)
         parameters.append(
             inspect.Parameter(
