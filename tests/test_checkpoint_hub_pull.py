@@ -482,3 +482,12 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 2 and "pip install 'bottega[hub]'" in capsys.readouterr().err
+
+
+def test_a_plan_of_another_verb_fetches_no_weights(hub: Hub, bottega: Bottega, repo: tuple[str, Repo]):
+    name, _ = repo
+    planned = bottega("show", name, "--plan")
+    assert planned.status == 2 and "a plan fetches nothing" in planned.err and f"hub pull {name}" in planned.err
+    assert not [path for path in hub.requests if path[1].endswith(".safetensors")]
+    assert bottega("show", name, "--json", "--quiet").json()["parameters"]["total"] > 0  # run, it is fetched
+    assert bottega("show", name, "--plan").status == 0  # and then it can be planned

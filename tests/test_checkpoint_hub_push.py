@@ -202,7 +202,7 @@ def test_folders_that_are_none(hub: Hub, bottega: Bottega, folder: Path, spoil, 
         (["{folder}", "mine"], "Write it as ORG/NAME"),
         (["{folder}", "me/mine@main"], "Pass --revision main"),
         (["{folder}", "me/mine", "--revision", "../x"], "is not the name of a branch"),
-        (["{folder}"], "REPOSITORY"),
+        (["{folder}"], "'repository' is required"),
     ],
 )
 def test_words_that_are_wrong(hub: Hub, bottega: Bottega, folder: Path, words: list[str], said: str):

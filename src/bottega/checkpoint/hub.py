@@ -24,6 +24,7 @@ from bottega.checkpoint.hub_repository import RemoteFile, Repository, ask, parse
 from bottega.checkpoint.hub_transfer import fetch_blobs
 from bottega.core.atomic import locked
 from bottega.core.errors import UserError
+from bottega.core.plan import is_only_planning
 from bottega.core.progress import Lines, Quiet, Reporter, Rich
 
 
@@ -48,6 +49,9 @@ def locate(model: Path | str) -> Path:
         repository, note = find(*parsed)
         if note:
             reporter.say(note)
+        if is_only_planning() and not _is_cached(repository):
+            hint = f"Fetch it first (its own --plan says what that takes): bottega hub pull {model}"
+            raise UserError("a plan fetches nothing", hint=hint)
         return fetch(repository, reporter)
     except UserError as error:
         raise UserError(f"there is no folder {model}; {error.message}", hint=error.hint) from None
@@ -91,6 +95,11 @@ def fetch(repository: Repository, reporter: Reporter) -> Path:
         files = select(repository, get)
         fetch_blobs(repository, files, blobs, reporter)
         return link_snapshot(repository, files, root)
+
+
+def _is_cached(repository: Repository) -> bool:
+    root = cache_root()
+    return _is_whole(repository, folder_of(repository.name, root) / "snapshots" / repository.commit, root)
 
 
 def _is_whole(repository: Repository, snapshot: Path, root: Path) -> bool:

@@ -105,11 +105,12 @@ def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_js
     from rich.console import Console
 
     from bottega.cli.render import show, show_json
-    from bottega.core.plan import Specs
+    from bottega.core.plan import Specs, only_planning
     from bottega.core.verb import execute
 
     output = Console(highlight=False)
-    plan = verb.make_plan(config, Specs())
+    with only_planning() if plan_only else contextlib.nullcontext():
+        plan = verb.make_plan(config, Specs())
     if plan_only:
         if as_json:
             show_json(plan.as_data())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -58,6 +59,7 @@ def run(
     """
     with handled(debug) as console:
         from bottega.core.errors import UserError
+        from bottega.core.plan import only_planning
         from bottega.core.recipe import Chain, load_recipe, require_all
         from bottega.core.workspace import workspace_path
         from bottega.verbs.registry import VERBS
@@ -68,7 +70,8 @@ def run(
         words = [*context.args, *(f"--{name}={value}" for name, value in common.items() if value is not None)]
         chosen = _with_arguments(load_recipe(recipe), words, common, VERBS)
         chain = Chain(chosen, workspace_path(workspace), VERBS)
-        planned = chain.plan()
+        with only_planning() if plan else contextlib.nullcontext():
+            planned = chain.plan()
         advice = _advice(planned, chosen, [recipe, *words, *([f"--workspace={workspace}"] if workspace else [])])
         if plan:
             _show_plan(planned, chosen, advice, as_json=json)

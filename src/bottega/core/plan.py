@@ -7,7 +7,9 @@ anything exists.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
@@ -17,6 +19,24 @@ from bottega.core.view import Block, Table, human_bytes, human_count, human_seco
 
 if TYPE_CHECKING:
     from bottega.core.schema import Config
+
+
+_ONLY_PLANNING: ContextVar[bool] = ContextVar("only_planning", default=False)
+
+
+@contextlib.contextmanager
+def only_planning() -> Iterator[None]:
+    """Inside, plans are made that will not be run: nothing may be fetched or written for them."""
+    token = _ONLY_PLANNING.set(True)
+    try:
+        yield
+    finally:
+        _ONLY_PLANNING.reset(token)
+
+
+def is_only_planning() -> bool:
+    """Whether the plan that is being made will not be run."""
+    return _ONLY_PLANNING.get()
 
 
 class Spec(Protocol):

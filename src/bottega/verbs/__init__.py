@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 def plan(name: str, /, **settings: Any) -> dict[str, Any]:
     """The plan of the verb called `name`, as data: checks, work, cost. A check that fails has `passed` False."""
-    return _plan(find_verb(VERBS, name.replace("_", " ")), settings).as_data()
+    from bottega.core.plan import only_planning
+
+    with only_planning():
+        return _plan(find_verb(VERBS, name.replace("_", " ")), settings).as_data()
 
 
 def _plan(verb: Verb, settings: dict[str, Any]) -> Plan:
