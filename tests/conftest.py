@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,21 @@ def generated_text(seed: int, sentences: int = 40) -> str:
         lines = (f"The {draw.choice(THINGS)} {draw.choice(DOINGS)} the {draw.choice(THINGS)}." for _ in range(8))
         parts.append(" ".join(lines) + "\n")
     return "".join(parts)
+
+
+def peak_of_command(words: list[str], folder: Path) -> int:
+    """Run `bottega WORDS` in a process of its own; the most bytes that it held at once, by its own account.
+
+    (What wait4 says of a child is never less than its parent had.)
+    """
+    code = (
+        "import atexit, pathlib, sys; from bottega.cli.main import main; from bottega.core import machine\n"
+        "peak = pathlib.Path(sys.argv.pop(1))\n"
+        "atexit.register(lambda: peak.write_text(str(machine.peak_memory_bytes())))\n"
+        "main()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder / "peak"), *words], check=True, stdout=subprocess.DEVNULL)
+    return int((folder / "peak").read_text())
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 
 from bottega.core.record import Record
 from bottega.verbs.reports import _made_from
-from conftest import generated_text
+from conftest import generated_text, peak_of_command
 
 # The whole chain at `small` may take 4 GB (benchmarks/quickstart.py); this one is far smaller.
 MOST_MEMORY = 2 * 2**30
@@ -36,16 +34,12 @@ def quickstart(root: Path, documents: list[str]) -> Run:
     folder.mkdir()
     for number, text in enumerate(documents):
         (folder / f"{number:02d}.md").write_text(text)
-    words = [sys.executable, "-m", "bottega", "run", "quickstart", "--text", str(folder), "--size", "tiny"]
-    words += ["--workspace", str(root / "workspace"), "--quiet", "train.tokens=4096"]
-    child = os.posix_spawn(sys.executable, words, os.environ)
-    _, status, usage = os.wait4(child, 0)
-    assert status == 0
+    words = ["run", "quickstart", "--text", str(folder), "--size", "tiny", "--workspace", str(root / "workspace")]
+    peak = peak_of_command([*words, "--quiet", "train.tokens=4096"], root)
     made = root / "workspace" / "quickstart"
     page = (made / "report.html").read_text()
     text = html.unescape(re.sub(r"<[^>]+>", " ", page[page.index("<body>") :]))
     steps = {path.parent.name: json.loads(path.read_text())["metrics"] for path in made.glob("*/record.json")}
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Run(" ".join(text.split()), steps, peak)
 
 

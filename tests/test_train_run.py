@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import os
+import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,7 +37,7 @@ from bottega.train.memory import saved_values_per_token, train_memory
 from bottega.train.metrics import read_metrics
 from bottega.train.plan import plan_train
 from bottega.verbs.reports import training
-from conftest import Workshop
+from conftest import Workshop, peak_of_command
 
 TINY: dict[str, Any] = {
     "layers": 1, "hidden_size": 64, "row_length": 64, "tokens_per_step": 256, "tokens": 20 * 256, "threads": 1,
@@ -164,6 +164,43 @@ def test_early_stopping_keeps_the_best_weights(workshop: Workshop, tmp_path: Pat
     )
 
 
+class Said(Quiet):
+    """A reporter that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_samples_are_shown_while_training_and_change_nothing(workshop: Workshop, tmp_path: Path) -> None:
+    reporter, prompts = Said(), ("The river", "# Notes")
+    pretrain(workshop, tmp_path / "plain")
+    pretrain(workshop, tmp_path / "shown", prompts=prompts, sample_every=10, reporter=reporter)
+    shown = [re.match(r"\s*step (\d+) · '(.+)' → '(.+)'$", line) for line in reporter.lines]
+    found = [(int(match[1]), match[2]) for match in shown if match]
+    assert found == [(step, prompt) for step in (10, 20) for prompt in prompts]
+    last = [match[3] for match in shown if match][-2]
+    assert ast.literal_eval(f"'{last}'") == greedy(tmp_path / "shown", prompts[0])
+    assert losses(tmp_path / "shown") == losses(tmp_path / "plain")
+
+
+def greedy(model: Path, prompt: str) -> str:
+    return verbs.generate(model=str(model), prompt=prompt, temperature=0.0, max_new_tokens=48, threads=1)["text"]
+
+
+def test_tensorboard_reads_what_training_logged(workshop: Workshop, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = {"heldout": workshop.heldout, "evaluate_every": 10, "trackers": ["tensorboard"]}
+    pretrain(workshop, tmp_path / "model", **settings)
+    events = accumulator.EventAccumulator(str(tmp_path / "model" / "tensorboard")).Reload()
+    rows = read_metrics(tmp_path / "model" / "metrics.jsonl")
+    for name in ("loss", "learning_rate", "gradient_norm", "heldout_loss"):
+        expected = [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in rows if name in row]
+        assert expected and [(event.step, event.value) for event in events.Scalars(name)] == expected
+
+
 def test_data_of_another_tokenizer_is_refused(workshop: Workshop, tmp_path: Path) -> None:
     verbs.tokenizer_train(data=workshop.corpus, vocab_size=300, out=tmp_path / "other")
     with pytest.raises(UserError, match="tokenizer"):
@@ -248,17 +285,8 @@ def test_the_planned_memory_is_the_peak_of_the_process(workshop: Workshop, tmp_p
         "hidden_size": 512, "tokens_per_step": 128, "tokens": 128,
     }  # fmt: skip
     planned = plan_train(Train.parse(settings), Specs()).cost.peak_memory or 0
-    words = [
-        sys.executable,
-        "-m",
-        "bottega",
-        "train",
-        "--quiet",
-        *(f"{key}={value}" for key, value in settings.items()),
-    ]
-    _, status, usage = os.wait4(os.posix_spawn(sys.executable, words, os.environ), 0)
-    assert status == 0
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    words = ["train", "--quiet", *(f"{key}={value}" for key, value in settings.items())]
+    peak = peak_of_command(words, tmp_path)
     assert 0.88 < planned / peak < 1.15, (planned, peak)
 
 

@@ -120,6 +120,14 @@ def _amount(path: Path, specs: Specs) -> Amount:
     return Amount(file.stat().st_size, 1 if file.suffix != ".jsonl" else None)
 
 
+def _training_bytes(path: Path, specs: Specs) -> int:
+    """How much training text `path` holds or will hold."""
+    if specs.is_predicted(path) or (path / CORPUS_FILE).is_file():
+        corpus = specs.of(path, CorpusSpec)
+        return corpus.bytes - corpus.heldout_bytes
+    return text_file(path, TRAIN_FILE).stat().st_size
+
+
 def _questions(path: Path, specs: Specs) -> int:
     if specs.is_predicted(path):
         return specs.of(path, CorpusSpec).questions
@@ -150,7 +158,7 @@ def _estimate(
         plan.work.append(f"score about {human_count(tokens)} tokens with {names}: context {context}, stride {stride}")
     if config.baselines is not None:
         held_out = int(tokens * BYTES_PER_TOKEN)
-        compressed = 2 * config.xz_megabytes * 2**20 + 2 * held_out
+        compressed = 2 * min(config.xz_megabytes * 2**20, _training_bytes(config.baselines, specs)) + 2 * held_out
         seconds += compressed / XZ_BYTES_PER_SECOND / min(2, cores())
         plan.work.append(f"unigram, bigram and xz (primed with up to {config.xz_megabytes} MiB) on the same bytes")
     if config.questions is not None:

@@ -180,7 +180,9 @@ def _between_steps(
         progress.evaluations.append((step, loss))
         log.write(step=step, heldout_loss=loss)
         _judge(model, work, progress, loss, config.patience)
-    if between.sample and config.sample_every and step % config.sample_every == 0:
+    if (
+        between.sample and config.sample_every and step % config.sample_every == 0 and not last
+    ):  # the run shows the last
         model.eval()
         between.sample(step)
         model.train()
