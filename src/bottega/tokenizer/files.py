@@ -1,6 +1,7 @@
 """What a tokenizer's folder holds, read and bounded, before anything is built from it.
 
-`tokenizer.json` is required. Beside it may stand `tokenizer_config.json` and
+`tokenizer.json` is the tokenizer; where it is missing, it is made from an older format
+(`foreign/`). Beside it may stand `tokenizer_config.json` and
 `special_tokens_map.json` (names of special tokens), `chat_template.jinja` (or the template
 inside the config, as older writers do), `generation_config.json` and `config.json` (ids at
 which generation stops).
@@ -50,21 +51,35 @@ class TokenizerFiles:
 
 
 def read_files(folder: Path) -> TokenizerFiles:
-    """Read a tokenizer's or a model's folder; raises UserError if it has no usable tokenizer.json."""
+    """Read a tokenizer's or a model's folder; raises UserError if it has no tokenizer.
+
+    Without a tokenizer.json, the vocabulary that stands there in another format is converted.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}", hint="A tokenizer is a folder with tokenizer.json.")
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(
-            f"{folder} has no tokenizer.json" if folder.is_dir() else f"there is no folder {folder}",
-            hint="A tokenizer is a folder with tokenizer.json. Older formats (vocab.txt, tokenizer.model) must be "
-            "converted first, for example by saving them once with transformers.",
-        )
-    content = read_bounded(path, MAX_TOKENIZER_BYTES)
+    if path.is_file():
+        content = read_bounded(path, MAX_TOKENIZER_BYTES)
+        return files_of(folder, content, optional_object(folder / "tokenizer_config.json"))
+    from bottega.tokenizer.foreign.source import READ, convert, find  # which reads files by this module
+
+    if find(folder) is None:
+        raise UserError(f"{folder} has no tokenizer.json", hint=f"A tokenizer is a folder that has one. Also {READ}")
+    converted = convert(folder)
+    return files_of(folder, converted.content, converted.config)
+
+
+def files_of(folder: Path, content: bytes, config: dict[str, Any]) -> TokenizerFiles:
+    """The contents of `folder`, whose tokenizer.json and tokenizer_config.json are given.
+
+    Raises UserError if `content` is no tokenizer.json, or one of the other files cannot be read.
+    """
+    path = folder / "tokenizer.json"
     data = parse_object(content, path)
     if not isinstance(data.get("model"), dict):
         raise UserError(f"{path} has no 'model': it is not a tokenizer.json")
-    config = _optional(folder / "tokenizer_config.json")
-    names = {**_named(_optional(folder / "special_tokens_map.json")), **_named(config)}
-    generation, model = _optional(folder / "generation_config.json"), _optional(folder / "config.json")
+    names = {**named_tokens(optional_object(folder / "special_tokens_map.json")), **named_tokens(config)}
+    generation, model = optional_object(folder / "generation_config.json"), optional_object(folder / "config.json")
     stop_ids = frozenset(_ids(generation.get("eos_token_id")) or _ids(model.get("eos_token_id")))
     fallback: dict[str, int] = {}
     for name in ("bos", "eos", "pad"):
@@ -79,7 +94,7 @@ def read_files(folder: Path) -> TokenizerFiles:
         stop_ids=stop_ids,
         fallback_ids=fallback,
         adds_bos=adds_bos if isinstance(adds_bos, bool) else None,
-        chat_template=_template(folder, config),
+        chat_template=template_of(folder, config),
         marked_special=_mark_special(data, config, set(names.values()), stop_ids, path),
     )
 
@@ -107,11 +122,13 @@ def parse_object(content: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-def _optional(path: Path) -> dict[str, Any]:
+def optional_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, empty if there is no file; raises UserError if it is no JSON object."""
     return parse_object(read_bounded(path, MAX_CONFIG_BYTES), path) if path.is_file() else {}
 
 
-def _named(config: dict[str, Any]) -> dict[str, str]:
+def named_tokens(config: dict[str, Any]) -> dict[str, str]:
+    """`bos_token` and the like → text, of a config that has them as texts or as objects with a `content`."""
     found: dict[str, str] = {}
     for name in NAMED_TOKENS:
         value = config.get(name)
@@ -128,7 +145,8 @@ def _ids(value: Any) -> list[int]:
     return [id_ for id_ in values if isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0]
 
 
-def _template(folder: Path, config: dict[str, Any]) -> str | None:
+def template_of(folder: Path, config: dict[str, Any]) -> str | None:
+    """The chat template: a file of its own, or (older) in the tokenizer's config."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         try:
