@@ -80,10 +80,10 @@ def files_of(folder: Path, content: bytes, config: dict[str, Any]) -> TokenizerF
         raise UserError(f"{path} has no 'model': it is not a tokenizer.json")
     names = {**named_tokens(optional_object(folder / "special_tokens_map.json")), **named_tokens(config)}
     generation, model = optional_object(folder / "generation_config.json"), optional_object(folder / "config.json")
-    stop_ids = frozenset(_ids(generation.get("eos_token_id")) or _ids(model.get("eos_token_id")))
+    stop_ids = frozenset(token_ids(generation.get("eos_token_id")) or token_ids(model.get("eos_token_id")))
     fallback: dict[str, int] = {}
     for name in ("bos", "eos", "pad"):
-        found = _ids(generation.get(f"{name}_token_id")) or _ids(model.get(f"{name}_token_id"))
+        found = token_ids(generation.get(f"{name}_token_id")) or token_ids(model.get(f"{name}_token_id"))
         if found:
             fallback[name] = found[0]
     adds_bos = config.get("add_bos_token")
@@ -139,8 +139,8 @@ def named_tokens(config: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _ids(value: Any) -> list[int]:
-    """`2`, `[2, 7]` or nothing as a list; -1 is an old way to say none."""
+def token_ids(value: Any) -> list[int]:
+    """`2`, `[2, 7]` or nothing, as configs name tokens, as a list; -1 is an old way to say none."""
     values = value if isinstance(value, list) else [value]
     return [id_ for id_ in values if isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0]
 

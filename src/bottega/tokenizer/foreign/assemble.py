@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class Converted:
     """The tokenizer.json: the same source gives the same bytes."""
     config: dict[str, Any]
     """The tokenizer_config.json, with the chat template in it."""
-    stop_ids: tuple[int, ...] = ()
+    generation: dict[str, Any] = field(default_factory=dict)
+    """What is known of a generation_config.json: the ids of BOS, padding and all tokens that end a generation."""
     notes: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
@@ -37,13 +38,11 @@ class Converted:
         write_json(folder / "special_tokens_map.json", {n: self.config[n] for n in names if n in self.config})
         if "chat_template" in self.config:
             write_text(folder / "chat_template.jinja", self.config["chat_template"])
-        if self.stop_ids:
-            write_json(folder / "generation_config.json", {"eos_token_id": list(self.stop_ids)})
+        if self.generation:
+            write_json(folder / "generation_config.json", self.generation)
 
 
-def assemble(
-    source: str, parts: Parts, companions: Companions, path: Path | str, *, stop_ids: Sequence[int] = ()
-) -> Converted:
+def assemble(source: str, parts: Parts, companions: Companions, path: Path | str) -> Converted:
     """Put the parts and what the files beside them say together.
 
     Raises UserError if the added tokens do not fit the vocabulary.
@@ -68,7 +67,7 @@ def assemble(
         source=source,
         content=json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n",
         config=_config(companions, names, added, ids),
-        stop_ids=tuple(stop_ids),
+        generation=companions.generation,
         notes=tuple(parts.notes),
     )
 

@@ -33,8 +33,9 @@ from typing import Any
 
 from bottega.tokenizer.foreign.steps import replace
 
-MAX_RULES = 1_000_000
-MAX_KEY_BYTES = 64
+# Real ones: 226,000 rules, 300,000 nodes, keys of 12 bytes and replacements of 33.
+MAX_RULES, MAX_NODES = 500_000, 2_000_000
+MAX_KEY_BYTES = MAX_REPLACEMENT_BYTES = 128
 MAX_OTHERS = 64
 # Two code points that are not assigned, of which the first never joins a cluster: no text has this pair.
 MARK = "\ufff8\ufff7"
@@ -63,9 +64,9 @@ def rules_of(charsmap: bytes) -> dict[str, str]:
     rules: dict[str, str] = {}
     try:
         for key, value in _entries(units):
-            end = replacements.find(b"\0", value)
+            end = replacements.find(b"\0", value, value + MAX_REPLACEMENT_BYTES)
             if end < 0:
-                raise CharsmapError(f"a replacement at {value}, of {len(replacements)} bytes")
+                raise CharsmapError(f"a replacement at {value} of {len(replacements)} does not end")
             rules[key.decode("utf-8")] = replacements[value:end].decode("utf-8")
             if len(rules) > MAX_RULES:
                 raise CharsmapError(f"more than {MAX_RULES:,} rules")
@@ -89,7 +90,7 @@ def _entries(units: tuple[int, ...]) -> Iterator[tuple[bytes, int]]:
         node, key = stack.pop()
         for label, at in children.get(node, ()):
             steps += 1
-            if steps > 8 * MAX_RULES or len(key) >= MAX_KEY_BYTES:
+            if steps > MAX_NODES or len(key) >= MAX_KEY_BYTES:
                 raise CharsmapError("its trie has no end")
             below, longer = at ^ _offset(units[at]), key + bytes([label])
             if units[at] >> 8 & 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bottega.core.errors import UserError
-from bottega.tokenizer.files import named_tokens, optional_object, template_of
+from bottega.tokenizer.files import named_tokens, optional_object, template_of, token_ids
 from bottega.tokenizer.foreign.limits import MAX_ADDED_TOKENS, MAX_VOCABULARY, is_token
 
 # The kind of tokenizer that a kind of model has, for folders whose config does not name it.
@@ -37,6 +37,10 @@ REFUSED = {
     **dict.fromkeys(("Albert", "XLNet", "RemBert", "FNet", "BertJapanese"), _CHANGED),
     **dict.fromkeys(("CLIP", "Rwkv", "Rwkv5", "FSMT", "XLM", "CTRL", "OpenAIGPT", "ProphetNet", "Luke"), _OWN),
 }
+
+FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "config.json",
+         "generation_config.json")  # fmt: skip
+_ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Companions:
     added: list[AddedToken] = field(default_factory=list)
     tokenizer_class: str = ""
     chat_template: str | None = None
+    generation: dict[str, Any] = field(default_factory=dict)
+    """The ids of BOS, EOS and padding that generation_config.json, or else config.json, names."""
 
     @classmethod
     def read(cls, folder: Path) -> Companions:
@@ -73,12 +79,16 @@ class Companions:
         named = {**named_tokens(optional_object(folder / "special_tokens_map.json")), **named_tokens(config)}
         names = {role: token for role, token in named.items() if is_token(token)}
         listed = optional_object(folder / "added_tokens.json")
+        model, generation = optional_object(folder / "config.json"), optional_object(folder / "generation_config.json")
         companions = cls(
             config=config,
             names=names,
             added=list(_added(config, listed, set(names.values()), folder)),
-            tokenizer_class=_class(config, optional_object(folder / "config.json")),
+            tokenizer_class=_class(config, model),
             chat_template=template_of(folder, config),
+            generation={
+                key: ids for key in _ID_KEYS if (ids := token_ids(generation.get(key)) or token_ids(model.get(key)))
+            },
         )
         _refuse(companions.tokenizer_class, folder)
         return companions

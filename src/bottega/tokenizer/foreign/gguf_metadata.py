@@ -53,6 +53,7 @@ def from_gguf_metadata(metadata: Mapping[str, Any], path: Path | str = "the GGUF
         known = "llama, gpt2, bert and t5 are supported"
         raise UserError(f"{path}: the vocabulary is of the kind {kind or 'nothing'!r}; {known}")
     template = metadata.get("tokenizer.chat_template")
+    stops = sorted({id_ for name in STOP_KEYS if (id_ := vocabulary.id_of(name)) is not None})
     companions = Companions(
         config={
             "add_bos_token": vocabulary.flag("add_bos_token", bos),
@@ -60,11 +61,9 @@ def from_gguf_metadata(metadata: Mapping[str, Any], path: Path | str = "the GGUF
         },
         names={**parts.names, **vocabulary.names()},
         chat_template=template if isinstance(template, str) and template else None,
+        generation={"eos_token_id": stops} if stops else {},
     )
-    stops = [vocabulary.id_of(name) for name in STOP_KEYS]
-    return assemble(
-        f"GGUF vocabulary ({kind})", parts, companions, path, stop_ids=sorted({id_ for id_ in stops if id_ is not None})
-    )
+    return assemble(f"GGUF vocabulary ({kind})", parts, companions, path)
 
 
 class _Vocabulary:

@@ -9,9 +9,9 @@ from typing import TypeGuard
 
 from bottega.core.errors import UserError
 
-MAX_VOCABULARY = 4_000_000
+MAX_VOCABULARY = 2_000_000
 MAX_ADDED_TOKENS = 100_000
-MAX_FILE_BYTES = 256 * 2**20
+MAX_FILE_BYTES = 64 * 2**20
 # The longest tokens of real vocabularies are runs of a few hundred spaces.
 MAX_TOKEN_BYTES = 4096
 

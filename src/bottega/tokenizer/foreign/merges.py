@@ -12,16 +12,14 @@ never makes a vocabulary in which that can come up, but a vocabulary put togethe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from bottega.core.errors import UserError
 
-S = TypeVar("S", str, bytes)
-# Copies of parts of tokens that are made: the sum of the squares of their lengths. Real ones: under 2**27.
-MAX_WORK = 2**31
+# Characters of the parts that are looked up: the sum of the squares of the lengths. Real vocabularies: under 2**24.
+MAX_WORK = 2**28
 
 
-def splits(tokens: Sequence[S], known: Mapping[S, int]) -> list[tuple[S, S]]:
+def splits(tokens: Sequence[str], known: Mapping[str, int]) -> list[tuple[str, str]]:
     """The merges that make `tokens`, in their order; both halves are in `known`, which gives the order of halves.
 
     Raises UserError if the tokens are so long that it would take too long.
@@ -29,12 +27,13 @@ def splits(tokens: Sequence[S], known: Mapping[S, int]) -> list[tuple[S, S]]:
     work = sum(len(token) ** 2 for token in tokens)
     if work > MAX_WORK:
         raise UserError("the tokens of the vocabulary are too long to be taken apart")
-    merges: list[tuple[S, S]] = []
+    merges: list[tuple[str, str]] = []
     for token in tokens:
-        halves = [
-            (known[token[:at]], known[token[at:]], at)
-            for at in range(1, len(token))
-            if token[:at] in known and token[at:] in known
-        ]
-        merges += [(token[:at], token[at:]) for _, _, at in sorted(halves)]
+        halves: list[tuple[int, int, str, str]] = []
+        for at in range(1, len(token)):
+            left = known.get(token[:at])
+            right = None if left is None else known.get(token[at:])
+            if left is not None and right is not None:
+                halves.append((left, right, token[:at], token[at:]))
+        merges += [(left, right) for _, _, left, right in sorted(halves)]
     return merges

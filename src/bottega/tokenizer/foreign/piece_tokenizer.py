@@ -14,7 +14,7 @@ What the two do differently, and how it is bridged:
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ import tokenizers
 from bottega.core.errors import UserError
 from bottega.tokenizer.foreign.charsmap import CharsmapError, normalizer_steps
 from bottega.tokenizer.foreign.companions import AddedToken
+from bottega.tokenizer.foreign.cuts import RESERVED, cuts
 from bottega.tokenizer.foreign.merges import splits
 from bottega.tokenizer.foreign.parts import Parts
 from bottega.tokenizer.foreign.pieces import SPACE, Kind, PieceModel
 from bottega.tokenizer.foreign.steps import replace, sequence, split
 
-RESERVED = (Kind.CONTROL, Kind.UNKNOWN, Kind.BYTE, Kind.UNUSED)
+MAX_DEFINED = 2_000
 
 
 def piece_parts(model: PieceModel, path: Path | str, *, declared: Iterable[str] = (), legacy: bool = True) -> Parts:
@@ -41,39 +42,41 @@ def piece_parts(model: PieceModel, path: Path | str, *, declared: Iterable[str] 
     """
     model.check(path)
     notes: list[str] = []
-    unknown = model.unknown
-    assert unknown is not None
+    normalizer = _normalizer(model, path, legacy, notes)
     declared = set(declared)
     defined = [p.text for p in model.pieces if p.kind == Kind.USER_DEFINED and p.text not in declared]
-    reserved = [p.text for p in model.pieces if p.kind in RESERVED]
-    cuts, uncut = _cuts(model)
-    pre: list[dict[str, Any]] = []
+    inside, uncut = cuts(model) if defined or model.kind == "unigram" else ([], [])
     if model.kind == "unigram":
-        backend = _unigram(model, unknown)
-        pre += _word_split(model)
+        backend = _unigram(model)
+        pre = [*_word_split(model), *inside]
         if uncut:
             notes.append(f"text that spells {_some(uncut)} cannot be told from that piece")
     else:
-        backend = _bpe(model, unknown, notes)
-        if defined and not uncut and not _has_parts(defined, reserved) and _whole_pieces(backend, model):
-            backend["ignore_merges"] = True
-            longest_first = sorted(defined, key=len, reverse=True)
-            pre.append(split("|".join(map(re.escape, longest_first))))
-        else:
-            declared |= set(defined)
-            cuts = []
-    pre += cuts
-    normalizer = _normalizer(model, path, legacy, notes)
+        backend = _bpe(model, notes)
+        pre = [] if uncut or not defined else _defined_split(model, defined, backend, inside)
+        if not pre:
+            declared.update(defined)
+    if declared.isdisjoint(defined):
+        _note_changed(model, defined, notes)
+    elif model.normalizer.dummy_prefix or model.normalizer.remove_extra:
+        notes.append("user-defined pieces are found first, and the parts between them are taken as texts of their own")
     if model.normalizer.dummy_prefix and not legacy:
-        scheme = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": False}
-        pre.insert(0, scheme)
+        pre.insert(0, {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": False})
     added = [
         AddedToken(index, piece.text, special=piece.kind != Kind.USER_DEFINED)
         for index, piece in enumerate(model.pieces)
         if piece.kind in (Kind.CONTROL, Kind.UNKNOWN) or (piece.kind == Kind.USER_DEFINED and piece.text in declared)
     ]
-    names = model.role_names()
-    return Parts(backend, normalizer, sequence(pre, "pretokenizers"), _decoder(model), added, notes, names)
+    before = sequence(pre, "pretokenizers")
+    return Parts(backend, normalizer, before, _decoder(model), added, notes, model.role_names())
+
+
+def _note_changed(model: PieceModel, defined: Sequence[str], notes: list[str]) -> None:
+    """SentencePiece keeps user-defined pieces from its normaliser; here they go through it."""
+    if model.normalizer.rules or model.normalizer.remove_extra:
+        kept = [text for text in defined if not text.isascii() or " " in text]
+        if kept:
+            notes.append(f"the normalisation rules apply to {_some(kept)} too")
 
 
 def _normalizer(model: PieceModel, path: Path | str, legacy: bool, notes: list[str]) -> dict[str, Any] | None:
@@ -115,12 +118,12 @@ def _decoder(model: PieceModel) -> dict[str, Any]:
 # ---------------------------------------------------------------------- Unigram
 
 
-def _unigram(model: PieceModel, unknown: int) -> dict[str, Any]:
+def _unigram(model: PieceModel) -> dict[str, Any]:
     """The pieces with their scores; a user-defined one has the score by which SentencePiece (0.2.3) lets it win."""
     vocabulary = [
         [text, 0.1 * (len(text) - 1) if kind == Kind.USER_DEFINED else score] for text, score, kind in model.pieces
     ]
-    return {"type": "Unigram", "unk_id": unknown, "vocab": vocabulary, "byte_fallback": model.byte_fallback}
+    return {"type": "Unigram", "unk_id": model.unknown, "vocab": vocabulary, "byte_fallback": model.byte_fallback}
 
 
 def _word_split(model: PieceModel) -> list[dict[str, Any]]:
@@ -132,46 +135,6 @@ def _word_split(model: PieceModel) -> list[dict[str, Any]]:
     return [split(SPACE, "MergedWithNext", literal=True)]
 
 
-def _cuts(model: PieceModel) -> tuple[list[dict[str, Any]], list[str]]:
-    """Where to cut a text so that no reserved piece is read in it, and the reserved pieces that cannot be cut.
-
-    A cut between two characters is safe if no other piece could lie across it, and if the two are not
-    both unknown (a run of unknown characters is one token).
-    """
-    others = [piece.text for piece in model.pieces if piece.kind in (Kind.NORMAL, Kind.USER_DEFINED)]
-    single = {text for text in others if len(text) == 1}
-    crossing: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for text in others:
-        for at in range(1, len(text)):
-            crossing[text[at - 1 : at + 1]].append((text[:at], text[at:]))
-
-    def is_safe(before: str, after: str) -> bool:
-        known = model.byte_fallback or before[-1] in single or after[0] in single
-        return known and not any(
-            (left.endswith(before) or before.endswith(left)) and (right.startswith(after) or after.startswith(right))
-            for left, right in crossing[before[-1] + after[0]]
-        )
-
-    chosen: set[str] = set()
-    uncut: list[str] = []
-    for text in (piece.text for piece in model.pieces if piece.kind in RESERVED):
-        ways = [(text[:at], text[at:]) for at in range(1, len(text))]
-        # Between two characters that no piece has in a row, any text can be cut: one cut serves many pieces.
-        everywhere = {_cut(a[-1], b[0]) for a, b in ways if not crossing[a[-1] + b[0]] and is_safe(a, b)}
-        here = [_cut(a, b) for a, b in ways if is_safe(a, b)]
-        if everywhere.isdisjoint(chosen) and here:
-            chosen.add(min(everywhere, default=here[0]))
-        elif not here:
-            uncut.append(text)
-    return [split("|".join(sorted(chosen)), "MergedWithPrevious")] if chosen else [], uncut
-
-
-def _cut(before: str, after: str) -> str:
-    """A pattern for the character after which a text is cut."""
-    behind = f"(?<={re.escape(before[:-1])})" if len(before) > 1 else ""
-    return f"{behind}{re.escape(before[-1])}(?={re.escape(after)})"
-
-
 def _some(texts: Sequence[str]) -> str:
     return ", ".join(repr(text) for text in texts[:3]) + (f" (and {len(texts) - 3:,} more)" if len(texts) > 3 else "")
 
@@ -179,17 +142,22 @@ def _some(texts: Sequence[str]) -> str:
 # ---------------------------------------------------------------------- BPE
 
 
-def _bpe(model: PieceModel, unknown: int, notes: list[str]) -> dict[str, Any]:
+def _bpe(model: PieceModel, notes: list[str]) -> dict[str, Any]:
     """The pieces, and the merges in the order of their scores."""
     normal = {piece.text: index for index, piece in enumerate(model.pieces) if piece.kind == Kind.NORMAL}
-    order = sorted(normal, key=lambda text: (-model.pieces[normal[text]].score, normal[text]))
+    # Of equals SentencePiece makes the leftmost. For runs of one character (Llama's spaces) that is the longest.
+    order = sorted(normal, key=lambda text: (-model.pieces[normal[text]].score, -len(text), normal[text]))
     long = [text for text in order if len(text) > 1]
-    if len({model.pieces[normal[text]].score for text in long}) < len(long):
-        notes.append("some pieces have the same score: which of them is made first depends on the text, but not here")
+    equals = Counter(model.pieces[normal[text]].score for text in long)
+    tied = [text for text in long if equals[model.pieces[normal[text]].score] > 1 and len(set(text)) > 1]
+    if tied:
+        notes.append(f"pieces of the same score, such as {_some(tied)}, are made longest first, not leftmost first")
     unused = {piece.text: index for index, piece in enumerate(model.pieces) if piece.kind == Kind.UNUSED}
     made = [text for text in unused if splits([text], normal)]
     if made:
         notes.append(f"unused pieces that larger ones may be made of, such as {_some(made)}, are never made")
+    unknown = model.unknown
+    assert unknown is not None
     return {
         "type": "BPE",
         "dropout": None,
@@ -204,8 +172,18 @@ def _bpe(model: PieceModel, unknown: int, notes: list[str]) -> dict[str, Any]:
     }
 
 
-def _has_parts(texts: Sequence[str], parts: Sequence[str]) -> bool:
-    return any(part in text for text in texts for part in parts)
+def _defined_split(
+    model: PieceModel, defined: Sequence[str], backend: dict[str, Any], inside: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Cut the text around user-defined pieces, which are then whole words; no step if that would change others."""
+    reserved = [piece.text for piece in model.pieces if piece.kind in RESERVED]
+    if len(defined) > MAX_DEFINED or any(part in text for text in defined for part in reserved):
+        return []
+    if not _whole_pieces(backend, model):
+        return []
+    backend["ignore_merges"] = True
+    longest_first = sorted(defined, key=len, reverse=True)
+    return [split("|".join(map(re.escape, longest_first))), *inside]
 
 
 def _whole_pieces(backend: dict[str, Any], model: PieceModel) -> bool:

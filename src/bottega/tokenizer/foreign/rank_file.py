@@ -78,10 +78,10 @@ def rank_parts(content: bytes, path: Path, companions: Companions, pattern: str 
     cut = find_pattern(pattern or (encoding.pattern if encoding else ""))
     special = encoding.special if encoding and not companions.added else {}
     _check_ranks(ranks, set(special.values()) | {token.id for token in companions.added}, path)
-    ordered = sorted(ranks, key=ranks.__getitem__)
+    vocab = {written(token): rank for token, rank in sorted(ranks.items(), key=lambda item: item[1])}
     parts = byte_level_parts(
-        {written(token): ranks[token] for token in ordered},
-        [(written(left), written(right)) for left, right in splits([t for t in ordered if len(t) > 1], ranks)],
+        vocab,
+        splits([token for token in vocab if len(token) > 1], vocab),
         cut,
         added=[AddedToken(id_, token, special=True) for token, id_ in special.items()],
         whole_words=True,
