@@ -230,7 +230,8 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._skip = tokenizer.special_ids if skip_special else frozenset[int]()
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._strips_space = tokenizer.family == "byte_fallback" and _strips_first_space(tokenizer.files.data)
+        # SentencePiece writes a space before the first word, and takes it away when decoding.
+        self._spaces_to_strip = _stripped_spaces(tokenizer.files.data) if tokenizer.family == "byte_fallback" else 0
         # Only for tokenizers whose tokens are not bytes: the ids so far, and how much text was given out.
         self._ids: list[int] = []
         self._given = ""
@@ -242,10 +243,10 @@ class Detokenizer:
         if self._tokenizer.family == "other":
             return self._add_by_decoding(id_)
         content = self._tokenizer.token_bytes(id_)
-        if self._strips_space and content:
-            # SentencePiece writes a space before the first word, and takes it away when decoding.
-            self._strips_space = False
-            content = content.removeprefix(b" ")
+        if self._spaces_to_strip and content:
+            spaces = min(len(content) - len(content.lstrip(b" ")), self._spaces_to_strip)
+            content = content[spaces:]
+            self._spaces_to_strip = 0 if content else self._spaces_to_strip - spaces
         return self._utf8.decode(content)
 
     def flush(self) -> str:
@@ -347,11 +348,12 @@ def _prefix_scheme(data: dict[str, Any]) -> Literal["never", "first", "always"]:
     return "never"
 
 
-def _strips_first_space(data: dict[str, Any]) -> bool:
-    decoders = _parts(data.get("decoder"), "decoders")
-    for part in decoders:
-        if part.get("type") == "Strip" and part.get("content") == " " and part.get("start"):
-            return True
+def _stripped_spaces(data: dict[str, Any]) -> int:
+    """How many spaces the decoder takes away at the beginning of a text, if they are there."""
+    for part in _parts(data.get("decoder"), "decoders"):
+        start = part.get("start")
+        if part.get("type") == "Strip" and part.get("content") == " " and isinstance(start, int) and start > 0:
+            return start
         if part.get("type") == "Metaspace" and part.get("prepend_scheme", "always") != "never":
-            return bool(part.get("add_prefix_space", True))
-    return False
+            return int(part.get("add_prefix_space", True) is not False)
+    return 0

@@ -141,7 +141,7 @@ def _added(config: dict[str, Any], listed: dict[str, Any], names: set[str], fold
         content, number = flags.get("content"), str(key)[:60]
         id_ = int(number) if number.isdecimal() and len(number) < 10 else -1
         if not is_token(content) or not 0 <= id_ < MAX_VOCABULARY:
-            raise UserError(f"{folder}: {str(content)[:60]!r} with the id {number} is no added token")
+            raise UserError(f"{folder}: {str(content)[:60]!r} with the id {number!r} is no added token")
         is_special = flags["special"] is True if "special" in flags else content in special
         yield AddedToken(
             id_,

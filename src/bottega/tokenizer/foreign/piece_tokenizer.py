@@ -31,6 +31,7 @@ from bottega.tokenizer.foreign.pieces import SPACE, Kind, PieceModel
 from bottega.tokenizer.foreign.steps import replace, sequence, split
 
 MAX_DEFINED = 2_000
+ALL_SPACES = 1_000_000
 
 
 def piece_parts(model: PieceModel, path: Path | str, *, declared: Iterable[str] = (), legacy: bool = True) -> Parts:
@@ -110,8 +111,9 @@ def _decoder(model: PieceModel) -> dict[str, Any]:
     if model.normalizer.escape:
         steps.append(replace(SPACE, " ", literal=True))
     steps += [{"type": "ByteFallback"}, {"type": "Fuse"}]
-    if model.normalizer.dummy_prefix:
-        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    if model.normalizer.remove_extra or model.normalizer.dummy_prefix:
+        start = ALL_SPACES if model.normalizer.remove_extra else 1
+        steps.append({"type": "Strip", "content": " ", "start": start, "stop": 0})
     return {"type": "Sequence", "decoders": steps}
 
 
