@@ -56,6 +56,8 @@ def sources(paths: list[Path]) -> Iterator[Path]:
             yield path
         except UserError:
             folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
+            if (path / "tokenizer.json").is_file():
+                continue  # there is nothing to convert
             yield from several or (sources(folders) if folders else [path])
 
 
