@@ -1,4 +1,4 @@
-"""Settings of `tokenizer train` and `tokenizer inspect`."""
+"""Settings of the `tokenizer` verbs."""
 
 from __future__ import annotations
 
@@ -36,3 +36,21 @@ class InspectTokenizer(Config):
     """File with the text to cut into tokens."""
     messages: Path | None = None
     """JSON or JSONL file of conversations: shows the rendered prompt and which tokens are trained."""
+
+
+class ConvertTokenizer(Writes):
+    """Make a tokenizer folder of a vocabulary in another format."""
+
+    source: Path
+    """Vocabulary (SentencePiece, tiktoken, vocab.json with merges.txt, vocab.txt, llama2.c), or the folder it is in."""
+    pattern: str | None = None
+    """How a text is cut before merging, where the files do not tell: gpt2, cl100k, …, or a regular expression."""
+
+
+class TokenizerStats(Config):
+    """Statistics of a vocabulary, and how many tokens it needs for texts."""
+
+    tokenizer: Path
+    """Folder of a tokenizer or a model."""
+    text: list[str] = []
+    """Texts to measure on: FILE, FOLDER or NAME=FILE (default: a few sentences in several languages)."""

@@ -1,6 +1,7 @@
 """What a tokenizer's folder holds, read and bounded, before anything is built from it.
 
-`tokenizer.json` is required. Beside it may stand `tokenizer_config.json` and
+`tokenizer.json` is the tokenizer; where it is missing, it is made from an older format
+(`foreign/`). Beside it may stand `tokenizer_config.json` and
 `special_tokens_map.json` (names of special tokens), `chat_template.jinja` (or the template
 inside the config, as older writers do), `generation_config.json` and `config.json` (ids at
 which generation stops).
@@ -14,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bottega.core.errors import UserError
+from bottega.core.hashing import digest_tokenizer
+from bottega.core.model_files import MAX_TOKENIZER_BYTES, chat_template, optional_object, parse_object, read_bounded
 
-# The largest real files are about 35 MB (a 256 k vocabulary); a template is a few kilobytes.
-MAX_TOKENIZER_BYTES = 256 * 2**20
-MAX_CONFIG_BYTES = 16 * 2**20
-MAX_TEMPLATE_BYTES = 2**20
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -37,6 +36,8 @@ class TokenizerFiles:
     chat_template: str | None
     marked_special: bool
     """Whether `data` differs from the file: tokens that the configs use as special were not marked so."""
+    hash: str
+    """`core.hashing.digest_tokenizer` of the file."""
 
     @property
     def unknown_tokens(self) -> frozenset[str]:
@@ -50,25 +51,45 @@ class TokenizerFiles:
 
 
 def read_files(folder: Path) -> TokenizerFiles:
-    """Read a tokenizer's or a model's folder; raises UserError if it has no usable tokenizer.json."""
+    """Read a tokenizer's or a model's folder, or a GGUF file; raises UserError if it has no tokenizer.
+
+    Without a tokenizer.json, the vocabulary that stands there in another format is converted.
+    """
+    if folder.suffix == ".gguf" and folder.is_file():
+        from bottega.tokenizer.foreign.source import convert
+
+        converted = convert(folder)
+        return files_of(folder, converted.content, converted.config)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}", hint="A tokenizer is a folder with tokenizer.json.")
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(
-            f"{folder} has no tokenizer.json" if folder.is_dir() else f"there is no folder {folder}",
-            hint="A tokenizer is a folder with tokenizer.json. Older formats (vocab.txt, tokenizer.model) must be "
-            "converted first, for example by saving them once with transformers.",
-        )
-    content = read_bounded(path, MAX_TOKENIZER_BYTES)
+    if path.is_file():
+        content = read_bounded(path, MAX_TOKENIZER_BYTES)
+        return files_of(folder, content, optional_object(folder / "tokenizer_config.json"))
+    from bottega.tokenizer.foreign.source import READ, convert, find  # which reads files by this module
+
+    if find(folder) is None:
+        raise UserError(f"{folder} has no tokenizer.json", hint=f"A tokenizer is a folder that has one. Also {READ}")
+    converted = convert(folder)
+    return files_of(folder, converted.content, converted.config)
+
+
+def files_of(folder: Path, content: bytes, config: dict[str, Any]) -> TokenizerFiles:
+    """The contents of `folder`, whose tokenizer.json and tokenizer_config.json are given.
+
+    Raises UserError if `content` is no tokenizer.json, or one of the other files cannot be read.
+    """
+    path = folder / "tokenizer.json"
     data = parse_object(content, path)
     if not isinstance(data.get("model"), dict):
         raise UserError(f"{path} has no 'model': it is not a tokenizer.json")
-    config = _optional(folder / "tokenizer_config.json")
-    names = {**_named(_optional(folder / "special_tokens_map.json")), **_named(config)}
-    generation, model = _optional(folder / "generation_config.json"), _optional(folder / "config.json")
-    stop_ids = frozenset(_ids(generation.get("eos_token_id")) or _ids(model.get("eos_token_id")))
+    hash_ = digest_tokenizer(data)  # before anything in it is changed
+    names = {**named_tokens(optional_object(folder / "special_tokens_map.json")), **named_tokens(config)}
+    generation, model = optional_object(folder / "generation_config.json"), optional_object(folder / "config.json")
+    stop_ids = frozenset(token_ids(generation.get("eos_token_id")) or token_ids(model.get("eos_token_id")))
     fallback: dict[str, int] = {}
     for name in ("bos", "eos", "pad"):
-        found = _ids(generation.get(f"{name}_token_id")) or _ids(model.get(f"{name}_token_id"))
+        found = token_ids(generation.get(f"{name}_token_id")) or token_ids(model.get(f"{name}_token_id"))
         if found:
             fallback[name] = found[0]
     adds_bos = config.get("add_bos_token")
@@ -79,39 +100,14 @@ def read_files(folder: Path) -> TokenizerFiles:
         stop_ids=stop_ids,
         fallback_ids=fallback,
         adds_bos=adds_bos if isinstance(adds_bos, bool) else None,
-        chat_template=_template(folder, config),
+        chat_template=chat_template(folder, config),
         marked_special=_mark_special(data, config, set(names.values()), stop_ids, path),
+        hash=hash_,
     )
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
-    """The file's bytes; raises UserError if it is larger than `limit`."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    if len(content) > limit:
-        raise UserError(f"{path} is larger than {limit / 2**20:.0f} MiB, which no file of its kind is")
-    return content
-
-
-def parse_object(content: bytes, path: Path) -> dict[str, Any]:
-    """A JSON object; raises UserError naming the file."""
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object, not {type(value).__name__}")
-    return value
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return parse_object(read_bounded(path, MAX_CONFIG_BYTES), path) if path.is_file() else {}
-
-
-def _named(config: dict[str, Any]) -> dict[str, str]:
+def named_tokens(config: dict[str, Any]) -> dict[str, str]:
+    """`bos_token` and the like → text, of a config that has them as texts or as objects with a `content`."""
     found: dict[str, str] = {}
     for name in NAMED_TOKENS:
         value = config.get(name)
@@ -122,24 +118,10 @@ def _named(config: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _ids(value: Any) -> list[int]:
-    """`2`, `[2, 7]` or nothing as a list; -1 is an old way to say none."""
+def token_ids(value: Any) -> list[int]:
+    """`2`, `[2, 7]` or nothing, as configs name tokens, as a list; -1 is an old way to say none."""
     values = value if isinstance(value, list) else [value]
     return [id_ for id_ in values if isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0]
-
-
-def _template(folder: Path, config: dict[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return read_bounded(path, MAX_TEMPLATE_BYTES).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text: {error}") from None
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
-        template = named[-1].get("template") if named else None
-    return template if isinstance(template, str) else None
 
 
 def _mark_special(

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bottega.core.errors import UserError
+from bottega.core.model_files import read_bounded
 from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.verb import Context, Result
 from bottega.core.view import Block, Spans, Style, Table
 from bottega.tokenizer.chat import ChatTokens, encode_chat
 from bottega.tokenizer.config import InspectTokenizer
-from bottega.tokenizer.files import read_bounded
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.tokenizer.tokenizer import Tokenizer
 

@@ -23,7 +23,9 @@ from bottega.core.hashing import digest_bytes
 from bottega.tokenizer.files import TokenizerFiles, read_files
 
 Family = Literal["byte_level", "byte_fallback", "other"]
+TokenKind = Literal["normal", "special", "added", "byte", "unused"]
 T = TypeVar("T")
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # Put before a piece of text so that a SentencePiece-style model does not take it for a beginning.
 _ANCHORS = ("\n", ">", "0", "\u2603")
 
@@ -55,11 +57,15 @@ class Tokenizer:
         )
         self.special_tokens: dict[str, str] = files.special_tokens
         self.chat_template: str | None = files.chat_template
-        self.hash: str = digest_bytes(files.tokenizer_bytes)
+        self.hash: str = files.hash
         self.template_hash: str = digest_bytes((files.chat_template or "").encode("utf-8", "replace"))
         # What plain text must never become; "unknown" is the one special token that it may.
         unknown = {self._backend.token_to_id(token) for token in files.unknown_tokens}
-        self.control_ids: frozenset[int] = self.special_ids - unknown
+        # (GPT-2 gives its end-of-text token that name too, but has no use for it: bytes write everything.)
+        self.unknown_ids: frozenset[int] = frozenset(
+            id_ for id_ in unknown if id_ is not None and id_ not in (self.bos_id, self.eos_id)
+        )
+        self.control_ids: frozenset[int] = self.special_ids - self.unknown_ids
         self.family: Family = _family(files.data.get("decoder"))
         self._prefix: Literal["never", "first", "always"] = _prefix_scheme(files.data)
         self.adds_bos: bool = self._finds_adds_bos()
@@ -97,6 +103,10 @@ class Tokenizer:
         continues = self._prefix == "first" or (previous is not None and previous not in self._added)
         return self._run(self._markup_backend, text, continues=previous is not None and continues)
 
+    def encode_inside(self, text: str) -> list[int]:
+        """`encode` of text that does not begin a document: without the space that some tokenizers put before it."""
+        return self._plain(text, continues=True)
+
     def document_prefix(self) -> list[int]:
         """What stands before the text of a document: `[bos_id]` if the tokenizer adds one, else nothing."""
         return [self.bos_id] if self.adds_bos and self.bos_id is not None else []
@@ -122,7 +132,8 @@ class Tokenizer:
         if continues and self._prefix != "never":
             for anchor in _ANCHORS:
                 before, together = ids_of(anchor), ids_of(anchor + text)
-                if together[: len(before)] == before:
+                # An anchor that is dropped, or unknown like what follows it, separates nothing.
+                if before and before[-1] not in self.unknown_ids and together[: len(before)] == before:
                     return together[len(before) :]
         return ids_of(text)
 
@@ -156,7 +167,7 @@ class Tokenizer:
             if all(character in table for character in token):
                 return bytes(table[character] for character in token)
         if self.family == "byte_fallback":
-            if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", token):
+            if byte := _BYTE_TOKEN.fullmatch(token):
                 return bytes.fromhex(byte[1])
             return token.replace("\u2581", " ").encode("utf-8")
         return token.encode("utf-8")
@@ -171,6 +182,19 @@ class Tokenizer:
         added = [tokenizers.AddedToken(token, special=special, normalized=False) for token in tokens]
         (backend.add_special_tokens if special else backend.add_tokens)(added)
         return backend.to_str(pretty=False) + "\n"
+
+    def token_kind(self, id_: int) -> TokenKind:
+        """What a token is for; `byte` is one of the 256 that write any byte, `unused` an id without a token."""
+        if id_ in self.special_ids:
+            return "special"
+        if id_ in self._added:
+            return "added"
+        token = self._backend.id_to_token(id_) if 0 <= id_ < self.vocab_size else None
+        if token is None:
+            return "unused"
+        if self.family == "byte_level":
+            return "byte" if token in byte_of_character() else "normal"
+        return "byte" if self.family == "byte_fallback" and _BYTE_TOKEN.fullmatch(token) else "normal"
 
     @cached_property
     def control_tokens(self) -> list[str]:
@@ -217,7 +241,8 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._skip = tokenizer.special_ids if skip_special else frozenset[int]()
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._strips_space = tokenizer.family == "byte_fallback" and _strips_first_space(tokenizer.files.data)
+        # SentencePiece writes a space before the first word, and takes it away when decoding.
+        self._spaces_to_strip = _stripped_spaces(tokenizer.files.data) if tokenizer.family == "byte_fallback" else 0
         # Only for tokenizers whose tokens are not bytes: the ids so far, and how much text was given out.
         self._ids: list[int] = []
         self._given = ""
@@ -229,10 +254,10 @@ class Detokenizer:
         if self._tokenizer.family == "other":
             return self._add_by_decoding(id_)
         content = self._tokenizer.token_bytes(id_)
-        if self._strips_space and content:
-            # SentencePiece writes a space before the first word, and takes it away when decoding.
-            self._strips_space = False
-            content = content.removeprefix(b" ")
+        if self._spaces_to_strip and content:
+            spaces = min(len(content) - len(content.lstrip(b" ")), self._spaces_to_strip)
+            content = content[spaces:]
+            self._spaces_to_strip = 0 if content else self._spaces_to_strip - spaces
         return self._utf8.decode(content)
 
     def flush(self) -> str:
@@ -334,11 +359,12 @@ def _prefix_scheme(data: dict[str, Any]) -> Literal["never", "first", "always"]:
     return "never"
 
 
-def _strips_first_space(data: dict[str, Any]) -> bool:
-    decoders = _parts(data.get("decoder"), "decoders")
-    for part in decoders:
-        if part.get("type") == "Strip" and part.get("content") == " " and part.get("start"):
-            return True
+def _stripped_spaces(data: dict[str, Any]) -> int:
+    """How many spaces the decoder takes away at the beginning of a text, if they are there."""
+    for part in _parts(data.get("decoder"), "decoders"):
+        start = part.get("start")
+        if part.get("type") == "Strip" and part.get("content") == " " and isinstance(start, int) and start > 0:
+            return start
         if part.get("type") == "Metaspace" and part.get("prepend_scheme", "always") != "never":
-            return bool(part.get("add_prefix_space", True))
-    return False
+            return int(part.get("add_prefix_space", True) is not False)
+    return 0

@@ -13,6 +13,7 @@ from bottega.core.verb import Context, Result
 from bottega.core.view import Table, human_bytes
 from bottega.tokenizer import texts, training
 from bottega.tokenizer.config import TrainTokenizer
+from bottega.tokenizer.measure import measure
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.tokenizer.tokenizer import Tokenizer
 
@@ -88,7 +89,7 @@ def run_train(plan: Plan, context: Context) -> Result:
     rows: list[Sequence[Any]] = []
     heldout = texts.heldout_file(config.data) if config.data.is_dir() else None
     for name, paths in (("train", files), ("heldout", [heldout] if heldout else [])):
-        measured = measure(tokenizer, paths)
+        measured = measure_files(tokenizer, paths)
         if measured:
             data[name] = measured
             rows.append(
@@ -103,18 +104,14 @@ def run_train(plan: Plan, context: Context) -> Result:
     return Result(data, [table])
 
 
-def measure(tokenizer: Tokenizer, paths: Sequence[Path]) -> dict[str, float] | None:
+def measure_files(tokenizer: Tokenizer, paths: Sequence[Path]) -> dict[str, float] | None:
     """Bytes per token and tokens per word on an even sample of the files; None if they hold no text."""
-    size = tokens = words = 0
-    for text in texts.read_texts(paths, max_bytes=SAMPLE_BYTES):
-        size += len(text.encode("utf-8"))
-        words += len(text.split())
-        tokens += len(tokenizer.encode(text))
-    if not tokens:
+    found = measure(tokenizer, texts.read_texts(paths, max_bytes=SAMPLE_BYTES))
+    if not found.tokens:
         return None
     return {
-        "bytes": size,
-        "tokens": tokens,
-        "bytes_per_token": round(size / tokens, 4),
-        "tokens_per_word": round(tokens / max(words, 1), 4),
+        "bytes": found.bytes,
+        "tokens": found.tokens,
+        "bytes_per_token": found.bytes_per_token,
+        "tokens_per_word": found.tokens_per_word,
     }

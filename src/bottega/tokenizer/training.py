@@ -30,6 +30,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
 
 from bottega.core.atomic import write_json, write_text
+from bottega.tokenizer.foreign.patterns import QWEN2
 
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
@@ -41,16 +42,6 @@ STOP_IDS = frozenset({BOS_ID, EOS_ID})
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
 # What stands in tokenizer_config.json; the model's own limit is in its config.json.
 NO_LENGTH_LIMIT = 10**9
-
-PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-    r"|[^\r\n\p{L}\p{N}]?\p{L}+"
-    r"|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+"
-    r"|\s+(?!\S)"
-    r"|\s+"
-)
 
 
 def chat_template() -> str:
@@ -65,7 +56,7 @@ def train(texts: Iterator[str], vocab_size: int, *, min_frequency: int = 2) -> t
     asked for when no pair of tokens occurs `min_frequency` times any more.
     """
     tokenizer = tokenizers.Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(QWEN2), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

@@ -49,6 +49,22 @@ _ALL = (
         arguments=("model",),
     ),
     Verb(
+        "tokenizer convert",
+        "Make a tokenizer folder of a vocabulary in another format.",
+        config="bottega.tokenizer.config:ConvertTokenizer",
+        plan="bottega.tokenizer.convert_verb:plan_convert",
+        run="bottega.tokenizer.convert_verb:run_convert",
+        arguments=("source",),
+    ),
+    Verb(
+        "tokenizer stats",
+        "Statistics of a vocabulary, and the tokens it needs for texts.",
+        config="bottega.tokenizer.config:TokenizerStats",
+        plan="bottega.tokenizer.stats_verb:plan_stats",
+        run="bottega.tokenizer.stats_verb:run_stats",
+        arguments=("tokenizer",),
+    ),
+    Verb(
         "train",
         "Pre-train a model, or fine-tune one.",
         config="bottega.train.config:Train",
