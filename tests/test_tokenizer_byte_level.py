@@ -206,3 +206,22 @@ def test_gguf_byte_level_and_how_it_is_cut(trained: ByteLevel, tmp_path: Path) -
         from_gguf_metadata({**metadata, "tokenizer.ggml.pre": "llama-bpee"})
     with pytest.raises(UserError, match="kind 'rwkv'"):
         from_gguf_metadata({**metadata, "tokenizer.ggml.model": "rwkv"})
+
+
+def test_a_piece_that_is_a_token_needs_no_merges(trained: ByteLevel, tmp_path: Path) -> None:
+    """No two tokens make this one, but tiktoken looks up whole pieces first."""
+    ranks = {**trained.ranks, b"xyzzyq": len(trained.ranks)}
+    (tmp_path / "own.tiktoken").write_text(ByteLevel(ranks, {}, []).rank_lines())
+    out = tmp_path / "out"
+    out.mkdir()
+    convert(tmp_path / "own.tiktoken", pattern="gpt2").write(out)
+    encode = tiktoken_encode(ranks, name="r50k_base")
+    assert Tokenizer.load(out).encode("xyzzyq") == encode("xyzzyq") == [len(trained.ranks)]
+
+
+@pytest.mark.parametrize("name", ["cl100k", "llama3"])
+def test_where_spaces_after_the_last_line_go(name: str) -> None:
+    """cl100k keeps the spaces that end a text together, over lines; Llama 3's older pattern does not."""
+    regex = tokenizers.Regex(PATTERNS[name].expressions[0])
+    pieces = tokenizers.pre_tokenizers.Split(regex, "isolated").pre_tokenize_str("a\n\n  ")
+    assert [piece for piece, _ in pieces] == (["a", "\n\n  "] if name == "cl100k" else ["a", "\n\n", "  "])

@@ -205,3 +205,26 @@ def test_the_written_folder_is_the_same_tokenizer_and_opens_elsewhere(tmp_path: 
     for text in ("river stone", "  two", "日本 🙂"):
         assert theirs(text).input_ids == written.document_prefix() + written.encode(text)
     assert theirs.bos_token_id == 1 and theirs.chat_template == "{{ messages[0].content }}"
+
+
+def own_unigram(*pieces: tuple[str, float, int]) -> bytes:
+    marks = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("\u2581", -2.0, 1)]
+    return sentencepiece_bytes([*marks, *pieces], kind=1, byte_fallback=False)
+
+
+def test_a_user_defined_piece_wins_by_its_length(tmp_path: Path) -> None:
+    letters = [("a", -0.05, 1), *((letter, -0.01, 1) for letter in "bcd")]
+    content = own_unigram(("ab", 0.0, 4), ("bcd", 0.0, 4), *letters)
+    reference = sentencepiece.SentencePieceProcessor(model_proto=content)
+    tokenizer = Tokenizer.load(folder_of(tmp_path, content))
+    for text in ("abcd", "ab", "abab", "cabcdab", "bc"):
+        assert tokenizer.encode(text) == reference.encode(text)
+
+
+def test_a_cut_leaves_runs_of_unknown_characters_whole(tmp_path: Path) -> None:
+    """Neither `<` nor `/` is a piece: a cut between them would make two unknown tokens of one."""
+    content = own_unigram(("s", -3.0, 1), ("a", -3.0, 1))
+    reference = sentencepiece.SentencePieceProcessor(model_proto=content)
+    tokenizer = Tokenizer.load(folder_of(tmp_path, content))
+    for text in ("</s>", "a</a", "<s></s>", "a</", "<unk>"):
+        assert tokenizer.encode(text) == reference.encode(text)
