@@ -1,16 +1,28 @@
 """Texts that tokenizers stumble over, and the reference tokenizers that tests and benchmarks compare with.
 
-Not a test: `test_tokenizer_foreign*.py` and `benchmarks/tokenizers_equal_references.py` import it.
+Not a test: the tests of foreign vocabularies and `benchmarks/tokenizers_equal_references.py` import it.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import struct
+import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from pathlib import Path
+from typing import Any
 
+from bottega.tokenizer.foreign.gguf_metadata import from_gguf_metadata
+from bottega.tokenizer.samples import SAMPLES
+from bottega.tokenizer.tokenizer import Tokenizer
+from conftest import generated_text
+
+FEW, MANY = 150, 10_000
+# A SentencePiece model as Llama has it.
+LLAMA = {"remove_extra_whitespaces": False, "byte_fallback": True, "allow_whitespace_only_pieces": True}
 Encode = Callable[[str], list[int]]
 SPECIAL = (
     "<s>",
@@ -134,3 +146,59 @@ def same_cost(scores: Sequence[float], first: Sequence[int], second: Sequence[in
     """Whether two ways to cut a text are equally good as far as single precision tells (ids of a Unigram model)."""
     sums = [sum(scores[id_] for id_ in ids) for ids in (first, second)]
     return abs(sums[0] - sums[1]) <= 1e-6 * max(map(abs, sums)) + 1e-4
+
+
+def corpus_text() -> str:
+    """Plain English, each sample language, runs of spaces and digits."""
+    return "\n".join(
+        [*(generated_text(seed) for seed in range(6)), *SAMPLES.values(), "0 00 000 1234 5678" * 20, "    x" * 50]
+    )
+
+
+def trained_model(kind: str, **settings: Any) -> bytes:
+    """A small SentencePiece model; the same settings give the same one, trained once a process."""
+    key = json.dumps([kind, settings])
+    if key not in _MODELS:
+        import sentencepiece
+
+        given = {"vocab_size": 700 if settings.get("byte_fallback") else 500, "normalization_rule_name": "identity"}
+        with tempfile.TemporaryDirectory() as folder:
+            text = Path(folder) / "text.txt"
+            text.write_text(corpus_text())
+            sentencepiece.SentencePieceTrainer.train(
+                input=str(text), model_prefix=f"{folder}/m", model_type=kind, minloglevel=2, hard_vocab_limit=False,
+                **given | settings,
+            )  # fmt: skip
+            _MODELS[key] = Path(folder, "m.model").read_bytes()
+    return _MODELS[key]
+
+
+_MODELS: dict[str, bytes] = {}
+
+
+def folder_of(tmp_path: Path, content: bytes, **config: Any) -> Path:
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    if config:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def assert_equal(tokenizer: Tokenizer, encode: Encode, count: int, extra: Sequence[str] = (), **texts: bool) -> None:
+    """Ids equal on `count` texts; a Unigram model may cut a text in another way that is equally good."""
+    model = tokenizer.files.data["model"]
+    scores = [score for _, score in model["vocab"]] if model["type"] == "Unigram" else []
+    draw, ties = random.Random(count), 0
+    for _ in range(count):
+        text = adversarial(draw, extra, **texts)
+        ours, theirs = tokenizer.encode(text), encode(text)
+        if ours != theirs:
+            assert scores and same_cost(scores, ours, theirs), (text, ours, theirs)
+            ties += 1
+    assert ties <= count / 10
+
+
+def gguf_tokenizer(metadata: dict[str, Any], folder: Path) -> Tokenizer:
+    """The tokenizer of GGUF metadata, written to `folder` and loaded."""
+    folder.mkdir(exist_ok=True)
+    from_gguf_metadata(metadata).write(folder)
+    return Tokenizer.load(folder)
