@@ -343,6 +343,7 @@ def make_model(folder: Path, *, shards: bool = False, seed: int = 0, tokenizer: 
 
     from bottega.checkpoint.config import ModelConfig
     from bottega.checkpoint.writer import TensorWriter, expected_tensors, write_model_files
+    from bottega.tokenizer.files import write_tokenizer
 
     config = ModelConfig(
         vocab_size=384, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -353,7 +354,9 @@ def make_model(folder: Path, *, shards: bool = False, seed: int = 0, tokenizer: 
     with TensorWriter(folder, declared, max_shard_bytes=60_000 if shards else 1 << 30) as writer:
         for name, info in declared.items():
             writer.add(name, torch.randn(info.shape, generator=generator))
-    write_model_files(folder, config, tokenizer_folder=tokenizer)
+    if tokenizer is not None:
+        write_tokenizer(tokenizer, folder)
+    write_model_files(folder, config)
     if tokenizer is None:
         (folder / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}))
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")

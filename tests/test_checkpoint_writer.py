@@ -16,6 +16,7 @@ from bottega.checkpoint.header import DTYPES, TensorInfo, read_header, read_head
 from bottega.checkpoint.tensors import map_tensors
 from bottega.checkpoint.writer import TensorWriter, expected_tensors, write_model_files, write_tensors
 from bottega.core.errors import BottegaError, UserError
+from bottega.tokenizer.files import write_tokenizer
 
 TORCH_DTYPES = [getattr(torch, name) for name, _ in DTYPES.values()]
 
@@ -165,7 +166,7 @@ def test_a_second_checkpoint_replaces_the_first(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors"]
 
 
-def test_generation_settings_and_tokenizer_files(tmp_path: Path):
+def test_generation_settings_and_the_tokenizers_files(tmp_path: Path):
     config = ModelConfig.from_data(
         LlamaConfig(
             vocab_size=96, hidden_size=32, num_attention_heads=4, num_hidden_layers=1, eos_token_id=[2, 5]
@@ -173,11 +174,12 @@ def test_generation_settings_and_tokenizer_files(tmp_path: Path):
     )
     source = tmp_path / "tokenizer"
     source.mkdir()
-    with pytest.raises(UserError, match=r"no tokenizer\.json"):
-        write_model_files(tmp_path / "m", config, tokenizer_folder=source)
+    with pytest.raises(UserError, match="has no vocabulary"):
+        write_tokenizer(source, tmp_path / "m")
     for name in ("tokenizer.json", "tokenizer_config.json", "record.json"):
         (source / name).write_text("{}")
-    write_model_files(tmp_path / "m", config, generation={"temperature": 0.7}, tokenizer_folder=source)
+    write_tokenizer(source, tmp_path / "m")
+    write_model_files(tmp_path / "m", config, generation={"temperature": 0.7})
     generation = json.loads((tmp_path / "m" / "generation_config.json").read_text())
     assert generation == {"bos_token_id": 1, "eos_token_id": [2, 5], "temperature": 0.7}
     assert (tmp_path / "m" / "tokenizer.json").exists() and not (tmp_path / "m" / "record.json").exists()

@@ -24,7 +24,7 @@ GREEDY = {"temperature": 0.0}
 @pytest.fixture(scope="module")
 def model(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random tiny model by transformers, with the workshop's tokenizer: nothing of it was written by us."""
-    from bottega.checkpoint.writer import copy_tokenizer
+    from bottega.tokenizer.files import write_tokenizer
 
     folder = tmp_path_factory.mktemp("models") / "random"
     torch.manual_seed(0)
@@ -34,7 +34,7 @@ def model(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
         bos_token_id=0, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    copy_tokenizer(workshop.tokenizer, folder)
+    write_tokenizer(workshop.tokenizer, folder)
     return folder
 
 

@@ -52,10 +52,12 @@ def test_auto_says_what_bfloat16_costs(workshop: Workshop, tmp_path: Path, monke
 
     from bottega.checkpoint.folder import ModelFolder
     from bottega.checkpoint.writer import write_model_files, write_tensors
+    from bottega.tokenizer.files import write_tokenizer
 
     folder, half = ModelFolder.open(tmp_path / "auto"), tmp_path / "half"
     write_tensors(half, {name: tensor.load().bfloat16() for name, tensor in folder.tensors.items()})
-    write_model_files(half, replace(folder.config, dtype="bfloat16"), tokenizer_folder=folder.path)
+    write_tokenizer(folder.path, half)
+    write_model_files(half, replace(folder.config, dtype="bfloat16"))
     note = Generator.load(half, threads=1).precision_note
     assert "nats of KL" in note and "not measured" not in note
     assert Generator.load(half, threads=1, dtype="float32").precision_note == ""

@@ -30,6 +30,7 @@ from bottega.core.progress import Quiet
 from bottega.core.view import Table
 from bottega.data.spec import TokensSpec
 from bottega.model.decoder import Decoder
+from bottega.tokenizer.files import write_tokenizer
 from bottega.train.batch import micro_batches
 from bottega.train.config import Train
 from bottega.train.loop import Machine, _accumulate
@@ -256,7 +257,8 @@ def test_a_fine_tuned_model_says_the_precision_it_is_stored_in(workshop: Worksho
     base, half = ModelFolder.open(tmp_path / "base"), tmp_path / "half"
     half.mkdir()
     write_tensors(half, {name: tensor.load().bfloat16() for name, tensor in base.tensors.items()})
-    write_model_files(half, replace(base.config, dtype="bfloat16"), tokenizer_folder=tmp_path / "base")
+    write_tokenizer(tmp_path / "base", half)
+    write_model_files(half, replace(base.config, dtype="bfloat16"))
     verbs.train(stage="sft", data=workshop.conversations, model=half, out=tmp_path / "chat", **TUNED)
     stored = {str(tensor.load().dtype) for tensor in ModelFolder.open(tmp_path / "chat").tensors.values()}
     assert stored == {f"torch.{ModelFolder.open(tmp_path / 'chat').config.dtype}"}

@@ -19,6 +19,7 @@ from bottega.core.model_files import (
     MAX_TEXT_BYTES,
     MAX_TOKENIZER_BYTES,
     chat_template,
+    has_tokenizer,
     optional_object,
     parse_object,
     read_bounded,
@@ -76,7 +77,7 @@ class ModelSpec:
         return cls(
             config=config,
             tensors=tensors,
-            has_tokenizer=(folder / "tokenizer.json").is_file(),
+            has_tokenizer=has_tokenizer(folder),
             template=chat_template(folder, tokenizer),
             licence=_licence(folder),
             parents=_parents(folder),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,23 +27,13 @@ from bottega.checkpoint.header import (
     TensorInfo,
 )
 from bottega.core.atomic import write_json
-from bottega.core.errors import BottegaError, UserError
+from bottega.core.errors import BottegaError
 
 if TYPE_CHECKING:
     import torch
 
 MAX_SHARD_BYTES = 5 * 2**30
 GENERATION_FILE = "generation_config.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-)
 _WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
@@ -182,14 +171,8 @@ def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], *, max_shar
             writer.add(name, tensor)
 
 
-def write_model_files(
-    folder: Path,
-    config: ModelConfig,
-    *,
-    generation: Mapping[str, Any] | None = None,
-    tokenizer_folder: Path | None = None,
-) -> None:
-    """Write all of a model folder but its weights: `config.json`, `generation_config.json`, the tokenizer's files.
+def write_model_files(folder: Path, config: ModelConfig, *, generation: Mapping[str, Any] | None = None) -> None:
+    """Write `config.json` and `generation_config.json` of a model folder.
 
     `generation` adds to, or replaces, what follows from `config` (every stop token belongs in
     its `eos_token_id`).
@@ -200,17 +183,6 @@ def write_model_files(
     settings = {key: data[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if data[key] is not None}
     settings.update(generation or {})
     write_json(folder / GENERATION_FILE, settings)
-    if tokenizer_folder is not None and tokenizer_folder.resolve() != folder.resolve():
-        copy_tokenizer(tokenizer_folder, folder)
-
-
-def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy a tokenizer's files; raises UserError if there is no `tokenizer.json`."""
-    if not (source / TOKENIZER_FILES[0]).is_file():
-        raise UserError(f"{source} has no {TOKENIZER_FILES[0]}", hint="It is not the folder of a tokenizer.")
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
 
 
 def _split(declared: Mapping[str, TensorInfo], max_shard_bytes: int) -> list[list[str]]:

@@ -59,6 +59,18 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text: {error}") from None
 
 
+# Vocabularies in other formats than tokenizer.json, in the order in which they are looked for.
+VOCABULARY_FILES = (
+    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "tokenizer.bin",
+)  # fmt: skip
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a vocabulary of a kind that is read, by names of files."""
+    named = any((folder / name).is_file() for name in ("tokenizer.json", *VOCABULARY_FILES))
+    return named or any(folder.glob("*.tiktoken")) or any(folder.glob("*.model"))
+
+
 def chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """The chat template: a file of its own, or (older) a string or a list of named ones in tokenizer_config.json."""
     path = folder / "chat_template.jinja"

@@ -26,6 +26,7 @@ from bottega.core.verb import Context, Result
 from bottega.core.view import Block, Text, human_count
 from bottega.evaluate.config import ExtendContext
 from bottega.evaluate.texts import read_documents, read_texts, text_file
+from bottega.tokenizer.files import write_tokenizer
 
 AS_IT_WAS = "as it was"
 PIECES = 2
@@ -106,7 +107,8 @@ def run_context(plan: Plan, context: Context) -> Result:
     with TensorWriter(context.out, {name: tensor.info for name, tensor in folder.tensors.items()}) as writer:
         for name, tensor in folder.tensors.items():
             writer.add(name, tensor.load())
-    write_model_files(context.out, new, generation=folder.generation_config, tokenizer_folder=folder.path)
+    write_tokenizer(folder.path, context.out)
+    write_model_files(context.out, new, generation=folder.generation_config)
     rows = _measure(config, folder, new, context)
     data: dict[str, Any] = {
         "method": config.method,

@@ -89,7 +89,7 @@ def _model_checks(config: EvaluateModel, model: ModelSpec, specs: Specs) -> list
     checks = []
     if not specs.is_predicted(Path(config.model)):
         checks += adapter_checks(config.model, config.adapter)
-        detail = "tokenizer.json is there" if model.has_tokenizer else f"{config.model} has no tokenizer.json"
+        detail = "is there" if model.has_tokenizer else f"{config.model} has none"
         checks.append(Check("tokenizer", model.has_tokenizer, detail))
         if config.questions is not None and config.prompt == "chat":
             detail = "the model has one" if model.template else "there is none: use --prompt plain"

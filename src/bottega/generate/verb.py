@@ -27,7 +27,7 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
     needs_template = isinstance(config, Chat) or config.chat
     plan = Plan("chat" if isinstance(config, Chat) else "generate", config)
     plan.checks = [
-        Check("tokenizer", spec.has_tokenizer, "tokenizer.json" if spec.has_tokenizer else "the folder has none"),
+        Check("tokenizer", spec.has_tokenizer, "is there" if spec.has_tokenizer else "the folder has none"),
         Check("chat template", spec.template is not None or not needs_template, "needed for a chat"),
         *adapter_checks(config.model, config.adapter),
     ]

@@ -27,6 +27,7 @@ from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Specs
 from bottega.core.schema import Writes
 from bottega.core.verb import Context, Result
 from bottega.core.view import Table
+from bottega.tokenizer.files import write_tokenizer
 from bottega.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def run_extend(plan: Plan, context: Context) -> Result:
         for name, tensor in folder.tensors.items():
             loaded = tensor.load()
             writer.add(name, _grown(loaded, new, first, pieces, config.start) if name in names else loaded)
-    write_model_files(context.out, new, generation=folder.generation_config, tokenizer_folder=folder.path)
+    write_tokenizer(folder.path, context.out)
+    write_model_files(context.out, new, generation=folder.generation_config)
     _write_tokenizer(context.out, tokenizer, config)
     ids = list(range(first, first + len(config.add)))
     data = {"tokens": dict(zip(config.add, ids, strict=True)), "vocab_size": [old, new.vocab_size]}

@@ -37,7 +37,7 @@ def check_model(config: Serve, specs: Specs) -> tuple[Path, list[Check]]:
     spec = specs.of(folder, ModelSpec)
     has_tokenizer = spec.has_tokenizer
     memory = memory_check(generation_memory(spec, PROMPT_TOKENS))
-    detail = "tokenizer.json is there" if has_tokenizer else f"{folder} has no tokenizer.json"
+    detail = "is there" if has_tokenizer else f"{folder} has none"
     return folder, [Check("tokenizer", has_tokenizer, detail), memory, *adapter_checks(folder, config.adapter)]
 
 

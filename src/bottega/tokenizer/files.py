@@ -10,6 +10,7 @@ which generation stops).
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from bottega.core.errors import UserError
 from bottega.core.hashing import digest_tokenizer
 from bottega.core.model_files import MAX_TOKENIZER_BYTES, chat_template, optional_object, parse_object, read_bounded
 
+# What a tokenizer's folder may hold.
+FILES = (
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "added_tokens.json",
+    "tokenizer.model", "vocab.json", "merges.txt",
+)  # fmt: skip
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -72,6 +78,22 @@ def read_files(folder: Path) -> TokenizerFiles:
         raise UserError(f"{folder} has no tokenizer.json", hint=f"A tokenizer is a folder that has one. Also {READ}")
     converted = convert(folder)
     return files_of(folder, converted.content, converted.config)
+
+
+def write_tokenizer(source: Path, folder: Path) -> None:
+    """Write the tokenizer of `source` (a folder, or a GGUF file) into `folder`: copied, or, of another format, converted.
+
+    Raises UserError if there is none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (source / FILES[0]).is_file():
+        for name in FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+        return
+    from bottega.tokenizer.foreign.source import convert
+
+    convert(source).write(folder)
 
 
 def files_of(folder: Path, content: bytes, config: dict[str, Any]) -> TokenizerFiles:

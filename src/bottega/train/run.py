@@ -25,6 +25,7 @@ from bottega.generate.sampling import Sampling
 from bottega.model.decoder import Decoder
 from bottega.model.load import DTYPES, load_decoder, stored_tensors
 from bottega.model.precision import cost_line, divergence, log_probabilities
+from bottega.tokenizer.files import write_tokenizer
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.batch import collate
 from bottega.train.config import Train
@@ -130,7 +131,8 @@ def _copy(plan: Plan, config: Train, context: Context) -> Result:
     assert config.model is not None
     folder = ModelFolder.open(config.model)
     write_tensors(context.out, {name: tensor.load() for name, tensor in folder.tensors.items()})
-    write_model_files(context.out, folder.config, generation=folder.generation_config, tokenizer_folder=config.model)
+    write_tokenizer(config.model, context.out)
+    write_model_files(context.out, folder.config, generation=folder.generation_config)
     reason = "there was nothing to train on: this is the model it started from, unchanged"
     data = {"steps": 0, "copied": True, "reason": reason}
     _write_card(plan, config, context, folder.config, data)
@@ -164,7 +166,8 @@ def _write_model(folder: Path, model: Decoder, config: ModelConfig, source: Path
     write_tensors(folder, stored_tensors(config, {name: tensor.cpu() for name, tensor in weights_of(model).items()}))
     stops = _stop_ids(tokenizer, config)
     generation = {"eos_token_id": stops if len(stops) != 1 else stops[0]} if stops else {}
-    write_model_files(folder, config, generation=generation, tokenizer_folder=source)
+    write_tokenizer(source, folder)
+    write_model_files(folder, config, generation=generation)
 
 
 def _stop_ids(tokenizer: Tokenizer, config: ModelConfig) -> list[int]:

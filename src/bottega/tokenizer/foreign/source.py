@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bottega.codec.gguf import read_gguf
 from bottega.core.errors import UserError
-from bottega.core.model_files import read_bounded
+from bottega.core.model_files import VOCABULARY_FILES, read_bounded
 from bottega.tokenizer.foreign import llama2c_file, rank_file, sentencepiece_file
 from bottega.tokenizer.foreign.assemble import Converted, assemble
 from bottega.tokenizer.foreign.companions import AddedToken, Companions
@@ -17,8 +17,6 @@ from bottega.tokenizer.foreign.parts import Parts
 from bottega.tokenizer.foreign.piece_tokenizer import piece_parts
 from bottega.tokenizer.foreign.pieces import PieceModel
 
-# The files that are looked for in a folder, in this order; then any one *.model or *.tiktoken.
-FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "tokenizer.bin")
 READ = (
     "SentencePiece (tokenizer.model, spiece.model), tiktoken (*.tiktoken, tokenizer.model of Llama 3), "
     "vocab.json with merges.txt, vocab.txt (WordPiece), llama2.c (tokenizer.bin) and GGUF files are read."
@@ -58,7 +56,7 @@ def find(folder: Path) -> Path | None:
 
     Raises UserError if there are several, or only one of a kind that is not read.
     """
-    for name in FILES:
+    for name in VOCABULARY_FILES:  # then any one *.model or *.tiktoken
         if (folder / name).is_file():
             return folder / name
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
