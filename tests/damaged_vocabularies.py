@@ -45,6 +45,7 @@ def use(folder: Path, make: Callable[[], Converted]) -> None:
     try:
         converted = make()
         tokenizer = Tokenizer(folder, files_of(folder, converted.content, converted.config))
+        converted.write(folder)
         for text in ("ab <s> é\n", ""):
             tokenizer.decode(tokenizer.encode(text))
     except UserError as error:

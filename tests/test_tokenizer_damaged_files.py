@@ -74,9 +74,9 @@ VOCAB = {character: index for index, character in enumerate(byte_of_character())
 @pytest.mark.parametrize(
     ("vocab", "merges_txt", "said"),
     [
-        ("", "a b\n", "not valid JSON"),
-        ("[" * 100_000, "a b\n", "not valid JSON"),
-        ('{"a": ' * 100_000, "a b\n", "not valid JSON"),
+        ("", "a b\n", "cannot be read as JSON"),
+        ("[" * 100_000, "a b\n", "cannot be read as JSON"),
+        ('{"a": ' * 100_000, "a b\n", "cannot be read as JSON"),
         ("[]", "a b\n", "must hold a JSON object"),
         ("{}", "a b\n", "0 tokens"),
         ('{"a": "0"}', "", "the token 'a' has the id 0"),
@@ -120,6 +120,7 @@ def test_random_vocabularies_and_configs(count: int, tmp_path: Path) -> None:
 
     @settings(max_examples=count, deadline=None)
     @given(changes, st.text(alphabet="ab Ġ\n\r#", max_size=20), configs, configs, listed, configs)
+    @example(json.dumps(VOCAB), "a b\n", '{"chat_template": "\\ud800"}', "{}", "{}", "{}")
     @example(json.dumps(VOCAB), "a b\n", '{"added_tokens_decoder": {"257": {"content": "\\ud800"}}}', "{}", "{}", "{}")
     def run(vocab: str, lines: str, config: str, names: str, added: str, model: str) -> None:
         beside = {"tokenizer_config__json": config, "special_tokens_map__json": names, "added_tokens__json": added,

@@ -81,9 +81,9 @@ def read_files(folder: Path) -> TokenizerFiles:
 
 
 def write_tokenizer(source: Path, folder: Path) -> None:
-    """Write the tokenizer of `source` (a folder, or a GGUF file) into `folder`: copied, or, of another format, converted.
+    """Write the tokenizer of `source`, a folder or a GGUF file, into `folder`.
 
-    Raises UserError if there is none.
+    It is copied, or, where there is no tokenizer.json, converted. Raises UserError if there is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (source / FILES[0]).is_file():

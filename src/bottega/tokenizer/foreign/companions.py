@@ -14,7 +14,7 @@ from typing import Any
 from bottega.core.errors import UserError
 from bottega.core.model_files import chat_template, optional_object
 from bottega.tokenizer.files import named_tokens, token_ids
-from bottega.tokenizer.foreign.limits import MAX_ADDED_TOKENS, MAX_VOCABULARY, is_token
+from bottega.tokenizer.foreign.limits import MAX_ADDED_TOKENS, MAX_VOCABULARY, is_text, is_token
 
 # The kind of tokenizer that a kind of model has, for folders whose config does not name it.
 CLASS_OF_MODEL = {
@@ -80,13 +80,16 @@ class Companions:
         named = {**named_tokens(optional_object(folder / "special_tokens_map.json")), **named_tokens(config)}
         names = {role: token for role, token in named.items() if is_token(token)}
         listed = optional_object(folder / "added_tokens.json")
+        template = chat_template(folder, config)
+        if template is not None and not is_text(template):
+            raise UserError(f"{folder}: the chat template is no Unicode text")
         model, generation = optional_object(folder / "config.json"), optional_object(folder / "generation_config.json")
         companions = cls(
             config=config,
             names=names,
             added=list(_added(config, listed, set(names.values()), folder)),
             tokenizer_class=_class(config, model),
-            chat_template=chat_template(folder, config),
+            chat_template=template,
             generation={
                 key: ids for key in _ID_KEYS if (ids := token_ids(generation.get(key)) or token_ids(model.get(key)))
             },

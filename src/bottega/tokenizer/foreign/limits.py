@@ -18,12 +18,14 @@ MAX_TOKEN_BYTES = 4096
 
 def is_token(text: object) -> TypeGuard[str]:
     """Whether it is a text that a token can have: not empty, not longer than any, Unicode."""
-    if not isinstance(text, str) or not 0 < len(text) <= MAX_TOKEN_BYTES:
+    if not isinstance(text, str) or not 0 < len(text) <= MAX_TOKEN_BYTES or not is_text(text):
         return False
-    try:
-        return len(text.encode("utf-8")) <= MAX_TOKEN_BYTES
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can write
-        return False
+    return len(text.encode("utf-8")) <= MAX_TOKEN_BYTES
+
+
+def is_text(text: str) -> bool:
+    """Whether it is Unicode: no half of a surrogate pair, which JSON can write."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_tokens(tokens: Sequence[str], path: Path | str) -> None:
