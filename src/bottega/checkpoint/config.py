@@ -16,9 +16,10 @@ from typing import Any, Self
 
 from bottega.checkpoint.families import FAMILIES, Family
 from bottega.checkpoint.layout import PARTS, Place, TensorRow
+from bottega.checkpoint.relatives import find_family, text_part
 from bottega.checkpoint.rope_config import GLOBAL, LOCAL, is_number, read_rope, rope_problems
 from bottega.checkpoint.switches import Switches
-from bottega.core.errors import UserError, did_you_mean
+from bottega.core.errors import UserError
 from bottega.core.model_files import MAX_JSON_BYTES, parse_json, read_bounded
 
 CONFIG_FILE = "config.json"
@@ -111,8 +112,9 @@ class ModelConfig:
         """From the content of a `config.json`; raises UserError that begins with `where`."""
         if not isinstance(data, Mapping):
             raise UserError(f"{where} is not a JSON object")
-        data = _text_part(data)
-        family = _family(data, where)
+        data = text_part(data)
+        own = frozenset(f.name for f in fields(cls)) - {"extra", "switches"}
+        family = find_family(data, own, where)
         try:
             values = _values(cls, family, data)
             absent = [family.keys.get(key, key) for key in REQUIRED if values.get(key) is None]
@@ -257,52 +259,6 @@ def _place(row: TensorRow, config: ModelConfig, sizes: dict[str, int], **numbers
         form=row.form,
         head_dim=config.head_dim,
     )
-
-
-def _text_part(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of a model that reads images too, the config of its language model."""
-    text = data.get("text_config")
-    if not isinstance(text, Mapping) or text.get("model_type") not in FAMILIES:
-        return data
-    shared = {key: data[key] for key in ("eos_token_id", "bos_token_id", "dtype", "torch_dtype") if key in data}
-    return {**shared, **text}
-
-
-def _family(data: Mapping[str, Any], where: str) -> Family:
-    model_type = data.get("model_type")
-    if not isinstance(model_type, str):
-        raise UserError(f"{where} lacks model_type", hint="It is not the config of a language model.")
-    if model_type in FAMILIES:
-        return FAMILIES[model_type]
-    nearest = max(FAMILIES.values(), key=lambda family: _likeness(family, model_type, data))
-    unknown = sorted(set(data) - _known_keys(nearest) - _UNIMPORTANT)
-    differs = f"its config has {', '.join(unknown[:8])}, which {nearest.model_type}'s has not" if unknown else (
-        f"its config has the keys of {nearest.model_type}'s; what it computes may differ all the same"
-    )  # fmt: skip
-    raise UserError(
-        f"{where}: models of type {model_type!r} are not supported; supported: {', '.join(FAMILIES)}",
-        hint=f"The nearest is {nearest.model_type!r}: {differs}.",
-    )
-
-
-_COMMON = frozenset(
-    {"model_type", "architectures", "torch_dtype", "dtype", "use_cache", "rope_parameters", "transformers_version"}
-    | {"attention_dropout", "hidden_dropout", "pretraining_tp", "auto_map", "_name_or_path"}
-)
-# They are of tasks other than language modelling, or of training.
-_UNIMPORTANT = frozenset({"id2label", "label2id", "problem_type", "output_attentions", "output_hidden_states"})
-
-
-def _known_keys(family: Family) -> frozenset[str]:
-    own = {family.keys.get(f.name, f.name) for f in fields(ModelConfig)} - {"extra", "switches"}
-    return frozenset(own) | family.reads | _COMMON
-
-
-def _likeness(family: Family, model_type: str, data: Mapping[str, Any]) -> float:
-    """How much a config looks like the family's: the share of keys they have in common, and the name."""
-    known, given = _known_keys(family), set(data) - _UNIMPORTANT
-    named = did_you_mean(model_type, [family.model_type]).startswith("Did")
-    return len(known & given) / len(known | given) + 0.5 * named
 
 
 def _values(cls: type[ModelConfig], family: Family, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The families: for each `model_type`, its tensors, the spelling of its config, and its switches.
 
-Another family is another entry of `FAMILIES`, a function that reads its switches from its config, and, where its
-checkpoints are laid out in a way of their own, rows in `layout.py`.
+Another family is another entry of `FAMILIES`, a function in `family_switches.py` that reads its switches from its
+config, and, where its checkpoints are laid out in a way of their own, rows in `layout.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bottega.checkpoint import family_switches
 from bottega.checkpoint.layout import (
     BLOOM_ROWS,
     EMBEDDING,
@@ -22,13 +23,10 @@ from bottega.checkpoint.layout import (
     PHI3_ROWS,
     TensorRow,
 )
-from bottega.checkpoint.switches import Experts, Rope, Switches
-from bottega.core.errors import UserError
+from bottega.checkpoint.switches import Switches
 
 if TYPE_CHECKING:
     from bottega.checkpoint.config import ModelConfig
-
-MOST_EXPERTS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,230 +70,6 @@ class Family:
         return name
 
 
-# ------------------------------------------------------------------------------ switches
-
-
-def _llama(config: ModelConfig, **changes: Any) -> Switches:
-    layers = config.num_hidden_layers
-    values: dict[str, Any] = {
-        "ropes": {"global": _rope(config)},
-        "layer_ropes": ("global",) * layers,
-        "windows": (None,) * layers,
-        "query_bias": config.attention_bias,
-        "output_bias": config.attention_bias,
-        "mlp_bias": config.mlp_bias,
-    }
-    return Switches(**{**values, **changes})
-
-
-def _mistral(config: ModelConfig) -> Switches:
-    window = _count(config, "sliding_window", config.family.defaults.get("sliding_window"))
-    return _llama(config, windows=(window,) * config.num_hidden_layers)
-
-
-def _mixtral(config: ModelConfig) -> Switches:
-    experts = Experts(
-        count=_experts(config, "num_local_experts", 8),
-        per_token=_count(config, "num_experts_per_tok", 2) or 2,
-        intermediate_size=config.intermediate_size,
-        normalised=True,
-        sparse=(True,) * config.num_hidden_layers,
-    )
-    return _llama(config, windows=(_count(config, "sliding_window"),) * config.num_hidden_layers, experts=experts)
-
-
-def _qwen2(config: ModelConfig, **changes: Any) -> Switches:
-    first = _count(config, "max_window_layers", 28, least=0) or 0
-    windows = _windows(config, lambda layer: layer >= first)
-    return _llama(config, **{"windows": windows, "query_bias": True, "output_bias": False, **changes})
-
-
-def _qwen2_moe(config: ModelConfig) -> Switches:
-    last = _count(config, "max_window_layers", 28, least=0) or 0
-    windows = _windows(config, lambda layer: layer % 2 == 0 and layer < last)
-    shared = _count(config, "shared_expert_intermediate_size", 5632) or 0
-    bias = _flag(config, "qkv_bias", True)
-    return _qwen2(config, windows=windows, query_bias=bias, experts=_qwen_experts(config, 60, 4, 1408, shared))
-
-
-def _qwen3(config: ModelConfig, **changes: Any) -> Switches:
-    biases = {"query_bias": config.attention_bias, "output_bias": config.attention_bias}
-    return _qwen2(config, **{**biases, "query_key_norm": "head", **changes})
-
-
-def _qwen3_moe(config: ModelConfig) -> Switches:
-    windows = _windows(config, lambda _: True)
-    return _qwen3(config, windows=windows, experts=_qwen_experts(config, 128, 8, 768, 0))
-
-
-def _gemma2(config: ModelConfig, **changes: Any) -> Switches:
-    if config.extra.get("use_bidirectional_attention"):
-        raise UserError("use_bidirectional_attention is not supported: it is no language model then")
-    score = config.extra.get("query_pre_attn_scalar", 256)
-    if not isinstance(score, int | float) or score <= 0:
-        raise UserError(f"query_pre_attn_scalar must be a positive number, not {score!r}")
-    values: dict[str, Any] = {
-        "norm": "rms_offset",
-        "placement": "both",
-        "windows": _windows(config, lambda layer: layer % 2 == 0),
-        "score_scale": float(score) ** -0.5,
-        "score_cap": _cap(config, "attn_logit_softcapping", 50.0),
-        "logit_cap": _cap(config, "final_logit_softcapping", 30.0),
-        "embedding_scale": config.hidden_size**0.5,
-    }
-    return _llama(config, **{**values, **changes})
-
-
-def _gemma3(config: ModelConfig) -> Switches:
-    pattern = _count(config, "sliding_window_pattern", 6) or 6
-    slides = _slides(config, lambda layer: (layer + 1) % pattern != 0)
-    local = _rope(config, theta=config.rope_local_theta, scaled=False)
-    return _gemma2(
-        config,
-        windows=_windows(config, lambda layer: slides[layer]),
-        query_key_norm="head",
-        score_cap=_cap(config, "attn_logit_softcapping", None),
-        logit_cap=_cap(config, "final_logit_softcapping", None),
-        ropes={"global": _rope(config), "local": local},
-        layer_ropes=tuple("local" if slide else "global" for slide in slides),
-    )
-
-
-def _olmo2(config: ModelConfig) -> Switches:
-    return _llama(config, norm="rms_wide", placement="after", query_key_norm="whole")
-
-
-def _smollm3(config: ModelConfig) -> Switches:
-    layers, interval = config.num_hidden_layers, _count(config, "no_rope_layer_interval", 4) or 4
-    given = config.extra.get("no_rope_layers")
-    uses = [int((layer + 1) % interval != 0) for layer in range(layers)] if given is None else given
-    if not isinstance(uses, list) or len(uses) != layers or not all(value in (0, 1) for value in uses):
-        raise UserError(f"no_rope_layers must be a list of {layers} ones and zeros (1: with rotary positions)")
-    windows = _windows(config, lambda layer: not uses[layer])
-    return _llama(config, windows=windows, layer_ropes=tuple("global" if use else None for use in uses))
-
-
-def _gpt2(config: ModelConfig) -> Switches:
-    for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
-        if config.extra.get(key):
-            raise UserError(f"{key} is not supported")
-    scale = None if _flag(config, "scale_attn_weights", True) else 1.0
-    return _plain(config, positions="learned", score_scale=scale)
-
-
-def _gpt_neox(config: ModelConfig) -> Switches:
-    return _plain(
-        config,
-        positions="rotary",
-        ropes={"global": _rope(config)},
-        layer_ropes=("global",) * config.num_hidden_layers,
-        parallel=_flag(config, "use_parallel_residual", True),
-        query_bias=config.attention_bias,
-        output_bias=config.attention_bias,
-    )
-
-
-def _bloom(config: ModelConfig) -> Switches:
-    if config.extra.get("apply_residual_connection_post_layernorm"):
-        raise UserError("apply_residual_connection_post_layernorm is not supported")
-    return _plain(config, positions="alibi", embedding_norm=True)
-
-
-def _plain(config: ModelConfig, **changes: Any) -> Switches:
-    """What the families before Llama share: LayerNorm, biases everywhere, two plain feed-forward layers."""
-    layers = config.num_hidden_layers
-    values: dict[str, Any] = {
-        "norm": "layer",
-        "gated": False,
-        "query_bias": True,
-        "output_bias": True,
-        "mlp_bias": True,
-        "layer_ropes": (None,) * layers,
-        "windows": (None,) * layers,
-    }
-    return Switches(**{**values, **changes})
-
-
-# ------------------------------------------------------------------------------ reading a config's further keys
-
-
-def _rope(config: ModelConfig, *, theta: float | None = None, scaled: bool = True) -> Rope:
-    return Rope(
-        theta=config.rope_theta if theta is None else theta,
-        dim=int(config.head_dim * config.partial_rotary_factor),
-        trained_length=config.max_position_embeddings,
-        scaling=config.rope_scaling if scaled else None,
-    )
-
-
-def _count(config: ModelConfig, key: str, default: int | None = None, *, least: int = 1) -> int | None:
-    value = config.extra.get(key, default)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 1 << 31:
-        raise UserError(f"{key} must be a whole number from {least} on, not {value!r}")
-    return value
-
-
-def _flag(config: ModelConfig, key: str, default: bool) -> bool:
-    value = config.extra.get(key, default)
-    if not isinstance(value, bool):
-        raise UserError(f"{key} must be true or false, not {value!r}")
-    return value
-
-
-def _cap(config: ModelConfig, key: str, default: float | None) -> float | None:
-    value = config.extra.get(key, default)
-    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e30):
-        raise UserError(f"{key} must be a positive number or null, not {value!r}")
-    return value
-
-
-def _slides(config: ModelConfig, default: Callable[[int], bool]) -> list[bool]:
-    """Which layers have a window: `layer_types` says, else the family's rule."""
-    kinds, layers = config.extra.get("layer_types"), config.num_hidden_layers
-    if kinds is None:
-        return [default(layer) for layer in range(layers)]
-    known = ("sliding_attention", "full_attention")
-    if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in known for kind in kinds):
-        raise UserError(f"layer_types must be a list of {layers} of {' and '.join(known)}")
-    return [kind == known[0] for kind in kinds]
-
-
-def _windows(config: ModelConfig, default: Callable[[int], bool]) -> tuple[int | None, ...]:
-    """The window of each layer; Qwen's and SmolLM's configs name one that only `use_sliding_window` turns on."""
-    window = _count(config, "sliding_window", config.family.defaults.get("sliding_window"), least=0)
-    on = "use_sliding_window" not in config.family.reads or _flag(config, "use_sliding_window", False)
-    slides = _slides(config, default)
-    return tuple(window if slide and on and window else None for slide in slides)
-
-
-def _experts(config: ModelConfig, key: str, default: int) -> int:
-    count = _count(config, key, default) or default
-    if count > MOST_EXPERTS:
-        raise UserError(f"{key} must be a whole number from 1 to {MOST_EXPERTS}, not {count}")
-    return count
-
-
-def _qwen_experts(config: ModelConfig, count: int, per_token: int, size: int, shared: int) -> Experts:
-    step = _count(config, "decoder_sparse_step", 1) or 1
-    dense = config.extra.get("mlp_only_layers") or []
-    if not isinstance(dense, list):
-        raise UserError(f"mlp_only_layers must be a list of layers, not {dense!r}")
-    layers = range(config.num_hidden_layers)
-    return Experts(
-        # transformers 5 calls Qwen 3's experts as Mixtral's.
-        count=_experts(config, "num_local_experts" if "num_local_experts" in config.extra else "num_experts", count),
-        per_token=_count(config, "num_experts_per_tok", per_token) or per_token,
-        intermediate_size=_count(config, "moe_intermediate_size", size) or size,
-        normalised=_flag(config, "norm_topk_prob", False),
-        shared_intermediate_size=shared,
-        sparse=tuple(layer not in dense and (layer + 1) % step == 0 for layer in layers),
-    )
-
-
-# ------------------------------------------------------------------------------ the table
-
 _INVERSE_FREQUENCIES = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"model\.rotary_emb\.inv_freq")
 _WINDOW = frozenset({"sliding_window", "layer_types"})
 _QWEN = _WINDOW | {"use_sliding_window", "max_window_layers"}
@@ -319,14 +93,14 @@ _ALL = (
     Family(
         model_type="llama",
         architecture="LlamaForCausalLM",
-        switches=_llama,
+        switches=family_switches.llama,
         defaults={"max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2},
         ignored=_INVERSE_FREQUENCIES,
     ),
     Family(
         model_type="mistral",
         architecture="MistralForCausalLM",
-        switches=_mistral,
+        switches=family_switches.mistral,
         without=_NO_BIAS,
         reads=frozenset({"sliding_window"}),
         defaults={
@@ -339,7 +113,7 @@ _ALL = (
         model_type="mixtral",
         architecture="MixtralForCausalLM",
         rows=MIXTRAL_ROWS,
-        switches=_mixtral,
+        switches=family_switches.mixtral,
         without=_NO_BIAS,
         reads=frozenset({"sliding_window", "num_local_experts", "num_experts_per_tok"}),
         defaults={
@@ -351,7 +125,7 @@ _ALL = (
     Family(
         model_type="qwen2",
         architecture="Qwen2ForCausalLM",
-        switches=_qwen2,
+        switches=family_switches.qwen2,
         without=_NO_BIAS,
         reads=_QWEN,
         defaults=_QWEN_DEFAULTS,
@@ -360,7 +134,7 @@ _ALL = (
     Family(
         model_type="qwen2_moe",
         architecture="Qwen2MoeForCausalLM",
-        switches=_qwen2_moe,
+        switches=family_switches.qwen2_moe,
         without=_NO_BIAS,
         reads=_QWEN | _QWEN_EXPERTS | {"shared_expert_intermediate_size", "qkv_bias"},
         defaults=_QWEN_DEFAULTS,
@@ -368,7 +142,7 @@ _ALL = (
     Family(
         model_type="qwen3",
         architecture="Qwen3ForCausalLM",
-        switches=_qwen3,
+        switches=family_switches.qwen3,
         without=("mlp_bias",),
         reads=_QWEN,
         defaults={**_QWEN_DEFAULTS, "head_dim": 128},
@@ -376,7 +150,7 @@ _ALL = (
     Family(
         model_type="qwen3_moe",
         architecture="Qwen3MoeForCausalLM",
-        switches=_qwen3_moe,
+        switches=family_switches.qwen3_moe,
         without=("mlp_bias",),
         reads=(_QWEN | _QWEN_EXPERTS) - {"max_window_layers"},
         defaults={**_QWEN_DEFAULTS, "num_key_value_heads": 4},
@@ -384,7 +158,7 @@ _ALL = (
     Family(
         model_type="gemma2",
         architecture="Gemma2ForCausalLM",
-        switches=_gemma2,
+        switches=family_switches.gemma2,
         without=("mlp_bias",),
         keys={"hidden_act": "hidden_activation"},
         reads=_GEMMA,
@@ -393,7 +167,7 @@ _ALL = (
     Family(
         model_type="gemma3_text",
         architecture="Gemma3ForCausalLM",
-        switches=_gemma3,
+        switches=family_switches.gemma3,
         without=("mlp_bias",),
         keys={"hidden_act": "hidden_activation"},
         reads=_GEMMA | {"sliding_window_pattern"},
@@ -410,7 +184,7 @@ _ALL = (
         model_type="phi3",
         architecture="Phi3ForCausalLM",
         rows=PHI3_ROWS,
-        switches=_mistral,
+        switches=family_switches.mistral,
         without=_NO_BIAS,
         reads=frozenset({"sliding_window", "original_max_position_embeddings"}),
         defaults={
@@ -423,7 +197,7 @@ _ALL = (
         model_type="gpt2",
         architecture="GPT2LMHeadModel",
         rows=GPT2_ROWS,
-        switches=_gpt2,
+        switches=family_switches.gpt2,
         without=(*_PLAIN, "attention_bias"),
         widening=4,
         keys={
@@ -444,7 +218,7 @@ _ALL = (
         model_type="gpt_neox",
         architecture="GPTNeoXForCausalLM",
         rows=GPT_NEOX_ROWS,
-        switches=_gpt_neox,
+        switches=family_switches.gpt_neox,
         without=_PLAIN,
         keys={
             "rms_norm_eps": "layer_norm_eps", "partial_rotary_factor": "rotary_pct", "rope_theta": "rotary_emb_base",
@@ -463,7 +237,7 @@ _ALL = (
         model_type="bloom",
         architecture="BloomForCausalLM",
         rows=BLOOM_ROWS,
-        switches=_bloom,
+        switches=family_switches.bloom,
         without=(*_PLAIN, "attention_bias"),
         widening=4,
         keys={
@@ -481,14 +255,14 @@ _ALL = (
     Family(
         model_type="olmo2",
         architecture="Olmo2ForCausalLM",
-        switches=_olmo2,
+        switches=family_switches.olmo2,
         without=("mlp_bias",),
         defaults={"max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "pad_token_id": 1, "eos_token_id": 50279},
     ),
     Family(
         model_type="smollm3",
         architecture="SmolLM3ForCausalLM",
-        switches=_smollm3,
+        switches=family_switches.smollm3,
         reads=_WINDOW | {"use_sliding_window", "no_rope_layers", "no_rope_layer_interval"},
         defaults={
             "max_position_embeddings": 32768, "num_key_value_heads": 4, "rope_theta": 2e6,
