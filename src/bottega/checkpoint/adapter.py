@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 CONFIG_FILE, WEIGHTS, LEGACY_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+MAX_RANK = 1 << 17
 _PREFIX = "base_model.model."
 _KINDS = ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 # What changes the computation in ways that are not read here.
@@ -147,8 +148,8 @@ def _rank_and_scale(config: dict[str, Any], module: str, path: Path) -> tuple[in
     """r, and alpha / r or alpha / √r; the module's own where the patterns name it."""
     rank = _for_module(config.get("rank_pattern"), module, config.get("r", 8), path)
     alpha = _for_module(config.get("alpha_pattern"), module, config.get("lora_alpha", 8), path)
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1 or not is_number(alpha):
-        raise UserError(f"{path / CONFIG_FILE}: r must be a whole number from 1 on, and lora_alpha a number")
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK or not is_number(alpha):
+        raise UserError(f"{path / CONFIG_FILE}: r must be a whole number from 1 to {MAX_RANK}, and lora_alpha a number")
     return rank, float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

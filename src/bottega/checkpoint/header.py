@@ -75,6 +75,8 @@ class HeaderError(UserError):
 
 def read_header(path: Path) -> dict[str, Stored]:
     """The tensors of one safetensors file by name, in the order of their bytes; raises HeaderError."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise HeaderError(path, "it is no file with content")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -6,6 +6,7 @@ A file that is larger than any of its kind is refused before it fills the memory
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ MAX_TEXT_BYTES = 2**20
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """The file's bytes; raises UserError if it is larger than `limit` or cannot be read."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"{path} is no file with content")
     try:
         with path.open("rb") as file:
-            content = file.read(limit + 1)
+            content = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)  # read(n) takes n bytes at once
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if len(content) > limit:
