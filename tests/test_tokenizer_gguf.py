@@ -70,3 +70,25 @@ def test_llama2c_gives_the_ids_of_sentencepiece(tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(tmp_path)
     assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
     assert_equal(tokenizer, sentencepiece.SentencePieceProcessor(model_proto=content).encode, FEW)
+
+
+def test_a_file_is_opened_as_it_stands(tmp_path: Path) -> None:
+    """Numbers in the container are arrays, and the verbs name the file itself."""
+    import gguf
+
+    from bottega.tokenizer.tokenizer import Tokenizer
+
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a", "b", "ab", "\u2581ab"]
+    writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * 259 + [-1.0, -2.0, -3.0, -4.0, -5.0])
+    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * 5)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    tokenizer = Tokenizer.load(tmp_path / "v.gguf")
+    assert tokenizer.decode(tokenizer.encode("ab é")) == "ab é" and (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
+    assert tokenizer.encode("ab")[0] == tokens.index("\u2581ab")

@@ -8,6 +8,7 @@ convert_hf_to_gguf.py and llama-vocab.cpp.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class _Vocabulary:
         values = self.metadata.get(PREFIX + name)
         if values is None:
             return []
-        values = list(values) if isinstance(values, (list, tuple)) else [None]
+        values = list(values) if isinstance(values, (list, tuple, array)) else [None]
         accepted = (int, float) if kind is float else kind
         if not all(isinstance(value, accepted) and not isinstance(value, bool) for value in values):
             raise UserError(f"{self.path}: {PREFIX}{name} is no list of {kind.__name__}")
