@@ -134,7 +134,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rule: Rule, padding: Tensor | None =
             return out.transpose(1, 2)
         if length == 1 and q.dtype != torch.bfloat16:
             # The heads that share a key head stand as rows of one matrix: nothing is repeated, nothing is masked.
-            rows = q.view(len(q), k.shape[1], -1, q.shape[-1])
+            rows = q.view(q.shape[0], k.shape[1], -1, q.shape[-1])
             return F.scaled_dot_product_attention(rows, k, v, scale=rule.scale).view_as(q)
         # In bfloat16 plain products are several times faster than scaled_dot_product_attention on the CPU.
         return _by_products(q, k, v, rule, None if length == 1 else visible(length, seen, None, None, q.device))

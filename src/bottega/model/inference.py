@@ -61,7 +61,7 @@ class BatchLinear(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
-        rows = len(x)
+        rows = x.shape[0]
         if not 3 < rows <= self.ROWS or x.numel() != rows * x.shape[-1]:
             return F.linear(x, self.weight, self.bias)
         if self.packed is None:
