@@ -222,7 +222,7 @@ h1,h2{font-family:"Iowan Old Style",Palatino,"Palatino Linotype","Book Antiqua",
  font-weight:600;line-height:1.2;text-wrap:balance}
 h1{font-size:2.4rem;margin:0 0 .4rem;letter-spacing:-.01em}
 h2{font-size:1.55rem;margin:3.25rem 0 .75rem;padding-top:1.25rem;border-top:1px solid var(--rule)}
-td,th{overflow-wrap:anywhere}
+td{overflow-wrap:anywhere;min-width:4rem}
 p{margin:.75rem 0;max-width:44rem;white-space:pre-line;overflow-wrap:anywhere}
 .subtitle{color:var(--soft);font-size:1.1rem}
 a{color:var(--accent)}
