@@ -246,3 +246,12 @@ def test_a_missing_folder_an_alien_config_and_broken_text_are_the_users_error(tm
     (tmp_path / "generation_config.json").write_text("{")
     with pytest.raises(UserError, match="generation_config"):
         Tokenizer.load(tmp_path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(before=ANY_TEXT.filter(bool), after=ANY_TEXT.filter(bool))
+def test_a_continuation_keeps_the_space_before_its_first_word(llama: Tokenizer, before: str, after: str) -> None:
+    ids, more = llama.encode(before), llama.encode_inside(after)
+    stream = Detokenizer(llama, previous=ids[-1])
+    assert "".join(map(stream.add, more)) + stream.flush() == after
+    assert llama.decode(ids) + after == llama.decode([*ids, *more])

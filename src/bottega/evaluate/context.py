@@ -42,11 +42,11 @@ def plan_context(config: ExtendContext, specs: Specs) -> Plan:
         plan.inputs["text"] = config.text
         plan.checks.append(Check("text", True, str(text_file(config.text))))
     old = spec.config
-    rotary = old.switches.positions == "rotary"
+    rotary, longer = old.switches.positions == "rotary", config.to > old.context_length
     plan.checks += [
         Check("positions", rotary, "rotary" if rotary else f"{old.switches.positions}: they cannot be scaled"),
         Check("scaling", old.rope_scaling is None, f"is {old.rope_scaling or 'plain'}; only plain ones are extended"),
-        Check("context", config.to > old.context_length, f"from {old.context_length:,} to {config.to:,} tokens"),
+        Check("context", longer, f"from {old.context_length:,} to {config.to:,} tokens" + (not longer) * ", no extension"),
         Check("tokenizer", spec.has_tokenizer, "to measure with" if spec.has_tokenizer else "the folder has none"),
         *adapter_checks(config.model, config.adapter),
     ]

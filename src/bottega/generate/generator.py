@@ -143,7 +143,7 @@ class Generator:
         """
         sampling = self._fit(len(prompt_ids), sampling)
         device = self.decoder.model.embed_tokens.weight.device
-        answer = _Answer(self.tokenizer, sampling)
+        answer = _Answer(self.tokenizer, sampling, prompt_ids[-1])
         for tokens, logits in decode(self.decoder, torch.tensor([list(prompt_ids)], device=device), sampling):
             piece = answer.add(int(tokens[0]), logits[0].float().log_softmax(-1))
             yield piece
@@ -167,7 +167,7 @@ class Generator:
 
     def _complete_group(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Completion]:
         device = self.decoder.model.embed_tokens.weight.device
-        answers = [_Answer(self.tokenizer, sampling) for _ in prompts]
+        answers = [_Answer(self.tokenizer, sampling, prompt[-1]) for prompt in prompts]
         pieces: list[list[Piece]] = [[] for _ in prompts]
         rows = torch.tensor([list(prompt) for prompt in prompts], device=device)
         for tokens, logits in decode(self.decoder, rows, sampling):
@@ -206,9 +206,9 @@ def _precision_note(folder: ModelFolder, tokenizer: Tokenizer) -> str:
 class _Answer:
     """What has been said so far in one answer, and whether it is finished."""
 
-    def __init__(self, tokenizer: Tokenizer, sampling: Sampling) -> None:
+    def __init__(self, tokenizer: Tokenizer, sampling: Sampling, previous: int) -> None:
         self.tokenizer, self.sampling = tokenizer, sampling
-        self.text = Detokenizer(tokenizer)
+        self.text = Detokenizer(tokenizer, previous=previous)
         self.stops = StopStrings(sampling.stop)
         self.count = 0
         self.finished = False

@@ -234,15 +234,17 @@ class Tokenizer:
 class Detokenizer:
     """Streaming text from ids: `add` returns the characters that have become complete.
 
-    The pieces joined (with `flush` at the end) are `tokenizer.decode` of all ids.
+    The pieces joined (with `flush` at the end) are `tokenizer.decode` of all ids. With `previous`, the id that stands
+    before them, they are what decoding adds to the text so far: behind a word, its space is kept.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, previous: int | None = None) -> None:
         self._tokenizer = tokenizer
         self._skip = tokenizer.special_ids if skip_special else frozenset[int]()
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         # SentencePiece writes a space before the first word, and takes it away when decoding.
-        self._spaces_to_strip = _stripped_spaces(tokenizer.files.data) if tokenizer.family == "byte_fallback" else 0
+        begins = tokenizer.family == "byte_fallback" and (previous is None or previous in tokenizer.special_ids)
+        self._spaces_to_strip = _stripped_spaces(tokenizer.files.data) if begins else 0
         # Only for tokenizers whose tokens are not bytes: the ids so far, and how much text was given out.
         self._ids: list[int] = []
         self._given = ""
