@@ -46,7 +46,7 @@ def plan_context(config: ExtendContext, specs: Specs) -> Plan:
     plan.checks += [
         Check("positions", rotary, "rotary" if rotary else f"{old.switches.positions}: they cannot be scaled"),
         Check("scaling", old.rope_scaling is None, f"is {old.rope_scaling or 'plain'}; only plain ones are extended"),
-        Check("context", longer, f"from {old.context_length:,} to {config.to:,} tokens{', no extension' * (not longer)}"),
+        Check("context", longer, f"from {old.context_length:,} to {config.to:,} tokens{', no gain' * (not longer)}"),
         Check("tokenizer", spec.has_tokenizer, "to measure with" if spec.has_tokenizer else "the folder has none"),
         *adapter_checks(config.model, config.adapter),
     ]
