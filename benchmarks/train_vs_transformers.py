@@ -170,7 +170,7 @@ def ours(settings: dict[str, Any]) -> None:
     plan = Settings(steps, ROWS_PER_STEP, ROW_LENGTH, steps * ROWS_PER_STEP * ROW_LENGTH, LEARNING_RATE, config)
     batches = Batches(folder / "tokens", row_length=ROW_LENGTH, seed=0)
     machine = Machine(torch.device("cpu"), DTYPES[settings["dtype"]], peak_flops=1e12)
-    fit(load_decoder(folder / "model"), batches, plan, machine, out, Asked(settings), Between())
+    fit(load_decoder(folder / "model"), batches, plan, machine, out, out, Asked(settings), Between())
 
 
 def peer(settings: dict[str, Any]) -> None:
