@@ -68,6 +68,10 @@ class Specs:
         """Whether `path` is the output of a step that has been planned and not yet run."""
         return path.resolve() in self._predicted
 
+    def predicted_bytes(self, path: Path) -> int:
+        """Bytes of text that an earlier step will write at `path`, 0 if that is not known."""
+        return getattr(self._predicted.get(path.resolve()), "bytes", 0)
+
     def of(self, path: Path, kind: type[S]) -> S:
         """The spec of the artefact at `path`; raises UserError if it is missing or of another kind."""
         predicted = self._predicted.get(path.resolve())

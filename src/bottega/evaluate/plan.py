@@ -27,6 +27,7 @@ TOKENS_PER_QUESTION = 150
 # Share of the measured rate of matrix products that scoring reaches: long rows, and single questions.
 EFFICIENCY, QUESTION_EFFICIENCY = 0.5, 0.25
 STARTUP_SECONDS = 3.0
+SECONDS_PER_QUESTION = 0.012  # ten passes over a few tokens each, which cost the same however small the model
 XZ_BYTES_PER_SECOND = 1.4e6
 TOKENIZED_BYTES_PER_SECOND = 2.8e6
 
@@ -164,7 +165,7 @@ def _estimate(
     if config.questions is not None:
         count = min(_questions(config.questions, specs), config.max_questions or 1 << 30)
         work = 2.0 * _multiplied(configs[0]) * TOKENS_PER_QUESTION * count
-        flops, seconds = flops + work, seconds + work / (QUESTION_EFFICIENCY * rate)
+        flops, seconds = flops + work, seconds + count * SECONDS_PER_QUESTION + work / (QUESTION_EFFICIENCY * rate)
         plan.work.append(f"ask {count} multiple-choice questions, each with and without the question")
     weights = sum(each.parameter_count() for each in configs) * width
     plan.cost = Cost(
