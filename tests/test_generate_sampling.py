@@ -102,6 +102,8 @@ def test_rows_with_equal_seeds_draw_equal_and_greedy_draws_nothing() -> None:
         {"top_k": -1},
         {"min_p": 1.0},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": 1e-40},  # would divide scores out of float32's range
+        {"repetition_penalty": float("inf")},
         {"max_new_tokens": 0},
         {"stop": ("",)},
     ],

@@ -18,7 +18,7 @@ class Sampled(OnModel):
     """Draw only from the most probable tokens that together reach this probability."""
     min_p: float = Field(default=0.0, ge=0, lt=1)
     """Draw only tokens at least this probable relative to the most probable one."""
-    repetition_penalty: float = Field(default=1.0, gt=0)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=100)
     """Above 1 makes tokens that stand in the text already less probable."""
     stop: tuple[str, ...] = ()
     """End before this text (may be given several times)."""

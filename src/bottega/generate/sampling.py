@@ -45,7 +45,7 @@ class Sampling:
             "top_k": (self.top_k >= 0, "0 (off) or more"),
             "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
             "min_p": (0 <= self.min_p < 1, "0 or more, below 1"),
-            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
+            "repetition_penalty": (0.01 <= self.repetition_penalty <= 100, "0.01 to 100"),
             "top_logprobs": (0 <= self.top_logprobs <= 100, "0 to 100"),
             "stop": (all(self.stop), "not empty"),
         }

@@ -74,7 +74,7 @@ class Decoding(Harmless):
     top_k: int | None = Field(default=None, ge=-1)
     """Keep the k most likely tokens; 0 and -1 keep all."""
     min_p: float | None = Field(default=None, ge=0, lt=1)
-    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
     max_tokens: int | None = Field(default=None, ge=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     stop: list[str] | None = None
