@@ -98,7 +98,7 @@ def changed(value: Any, data: st.DataObject) -> Any:
             holder = holder[key]
         action = data.draw(st.sampled_from(["replace", "drop", "rename"]))
         if action == "replace" or isinstance(holder, list):
-            holder[path[-1]] = data.draw(VALUES)
+            holder[path[-1]] = copy.deepcopy(data.draw(VALUES))  # the lists among them would be shared
         elif action == "drop":
             del holder[path[-1]]
         else:
