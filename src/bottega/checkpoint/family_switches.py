@@ -39,9 +39,10 @@ def mistral(config: ModelConfig) -> Switches:
 
 def mixtral(config: ModelConfig) -> Switches:
     """Mixtral: experts in every layer."""
+    count = _experts(config, "num_local_experts", 8)
     experts = Experts(
-        count=_experts(config, "num_local_experts", 8),
-        per_token=_count(config, "num_experts_per_tok", 2) or 2,
+        count=count,
+        per_token=_experts_per_token(config, count, 2),
         intermediate_size=config.intermediate_size,
         normalised=True,
         sparse=(True,) * config.num_hidden_layers,
@@ -233,16 +234,24 @@ def _experts(config: ModelConfig, key: str, default: int) -> int:
     return count
 
 
+def _experts_per_token(config: ModelConfig, count: int, default: int) -> int:
+    per_token = _count(config, "num_experts_per_tok", default) or default
+    if per_token > count:
+        raise UserError(f"num_experts_per_tok is {per_token}, but there are {count} experts")
+    return per_token
+
+
 def _qwen_experts(config: ModelConfig, count: int, per_token: int, size: int, shared: int) -> Experts:
     step = _count(config, "decoder_sparse_step", 1) or 1
     dense = config.extra.get("mlp_only_layers") or []
     if not isinstance(dense, list):
         raise UserError(f"mlp_only_layers must be a list of layers, not {dense!r}")
     layers = range(config.num_hidden_layers)
+    # transformers 5 calls Qwen 3's experts as Mixtral's.
+    count = _experts(config, "num_local_experts" if "num_local_experts" in config.extra else "num_experts", count)
     return Experts(
-        # transformers 5 calls Qwen 3's experts as Mixtral's.
-        count=_experts(config, "num_local_experts" if "num_local_experts" in config.extra else "num_experts", count),
-        per_token=_count(config, "num_experts_per_tok", per_token) or per_token,
+        count=count,
+        per_token=_experts_per_token(config, count, per_token),
         intermediate_size=_count(config, "moe_intermediate_size", size) or size,
         normalised=_flag(config, "norm_topk_prob", False),
         shared_intermediate_size=shared,
