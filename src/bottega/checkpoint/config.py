@@ -117,7 +117,9 @@ class ModelConfig:
         family = find_family(data, own, where)
         try:
             values = _values(cls, family, data)
-            absent = [family.keys.get(key, key) for key in REQUIRED if values.get(key) is None]
+            absent = [
+                family.keys.get(key, key) for key in (*REQUIRED, "max_position_embeddings") if values.get(key) is None
+            ]
             if absent:
                 raise UserError(f"lacks {', '.join(absent)}", hint="It is not the config of a language model.")
             return cls(**values)
