@@ -135,14 +135,14 @@ def check_damaged(folders: dict[str, Path], target: Path, data: st.DataObject) -
 LOOSE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=100, deadline=20_000, derandomize=True, suppress_health_check=LOOSE)
+@settings(max_examples=100, deadline=20_000, suppress_health_check=LOOSE)
 @given(data=st.data())
 def test_a_damaged_folder_is_read_or_refused(folders: dict[str, Path], tmp_path: Path, data: st.DataObject) -> None:
     check_damaged(folders, tmp_path / "m", data)
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=20_000, derandomize=True, suppress_health_check=LOOSE)
+@settings(max_examples=2000, deadline=20_000, suppress_health_check=LOOSE)
 @given(data=st.data())
 def test_many_damaged_folders(folders: dict[str, Path], tmp_path: Path, data: st.DataObject) -> None:
     check_damaged(folders, tmp_path / "m", data)
@@ -211,7 +211,7 @@ def test_a_download_cut_short_is_said(folders: dict[str, Path], tmp_path: Path) 
     assert f"lacks {shards[0].name}" in use(folder)
 
 
-@settings(max_examples=100, deadline=20_000, derandomize=True, suppress_health_check=LOOSE)
+@settings(max_examples=100, deadline=20_000, suppress_health_check=LOOSE)
 @given(data=st.data())
 def test_a_damaged_adapter_is_read_or_refused(folders: dict[str, Path], tmp_path: Path, data: st.DataObject) -> None:
     from safetensors.torch import save_file

@@ -25,7 +25,10 @@ from bottega.core.model_files import MAX_JSON_BYTES, parse_json, read_bounded
 CONFIG_FILE = "config.json"
 ACTIVATIONS = ("silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_bloom", "relu")
 FLOAT_DTYPES = ("float32", "bfloat16", "float16", "float64")
-REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+REQUIRED = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "max_position_embeddings",
+)  # fmt: skip
 # Larger than any model there is: such a number is a mistake or an attack.
 LIMITS = {
     "vocab_size": 1 << 22,
@@ -117,9 +120,7 @@ class ModelConfig:
         family = find_family(data, own, where)
         try:
             values = _values(cls, family, data)
-            absent = [
-                family.keys.get(key, key) for key in (*REQUIRED, "max_position_embeddings") if values.get(key) is None
-            ]
+            absent = [family.keys.get(key, key) for key in REQUIRED if values.get(key) is None]
             if absent:
                 raise UserError(f"lacks {', '.join(absent)}", hint="It is not the config of a language model.")
             return cls(**values)
