@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def event(data: Data) -> bytes:
     return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
-class Answer:
+class Answer(ABC):
     """What the two endpoints share."""
 
     prefix = ""
@@ -88,17 +89,17 @@ class Answer:
             data["usage"] = None
         return data
 
+    @abstractmethod
     def body(self, text: str, pieces: Sequence[Piece]) -> Data:
         """The content of a whole answer's choice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delta(self, piece: Piece) -> Data:
         """The content of a chunk's choice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def nothing(self) -> Data:
         """The content of the choice that carries the finish reason."""
-        raise NotImplementedError
 
     def _head(self, object_name: str) -> Data:
         return {"id": self.head["id"], "object": object_name, **self.head, "system_fingerprint": FINGERPRINT}
