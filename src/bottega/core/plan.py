@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from bottega.core.errors import UserError
 from bottega.core.view import Block, Table, human_bytes, human_count, human_seconds
@@ -50,6 +50,16 @@ class Spec(Protocol):
         ...
 
 
+@runtime_checkable
+class HoldsText(Protocol):
+    """A spec of text, for those who plan with it and stand on a floor below it."""
+
+    @property
+    def training_bytes(self) -> int:
+        """Bytes of text, without what is held out."""
+        ...
+
+
 S = TypeVar("S", bound=Spec)
 PROCESS_BYTES = 400 * 2**20  # the interpreter with torch loaded, and the allocator's slack
 
@@ -68,9 +78,10 @@ class Specs:
         """Whether `path` is the output of a step that has been planned and not yet run."""
         return path.resolve() in self._predicted
 
-    def predicted_bytes(self, path: Path) -> int:
-        """Bytes of text that an earlier step will write at `path`, 0 if that is not known."""
-        return getattr(self._predicted.get(path.resolve()), "bytes", 0)
+    def predicted_training_bytes(self, path: Path) -> int:
+        """Bytes of text to train on that an earlier step will write at `path`, 0 if that is not known."""
+        spec = self._predicted.get(path.resolve())
+        return spec.training_bytes if isinstance(spec, HoldsText) else 0
 
     def of(self, path: Path, kind: type[S]) -> S:
         """The spec of the artefact at `path`; raises UserError if it is missing or of another kind."""

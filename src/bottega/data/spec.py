@@ -42,6 +42,11 @@ class CorpusSpec:
     licence: str = ""
     kind: ClassVar[str] = "corpus"
 
+    @property
+    def training_bytes(self) -> int:
+        """Bytes of the side to train on."""
+        return self.bytes - self.heldout_bytes
+
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read `corpus.json`; raises UserError if `path` is no corpus folder."""

@@ -124,8 +124,7 @@ def _amount(path: Path, specs: Specs) -> Amount:
 def _training_bytes(path: Path, specs: Specs) -> int:
     """How much training text `path` holds or will hold."""
     if specs.is_predicted(path) or (path / CORPUS_FILE).is_file():
-        corpus = specs.of(path, CorpusSpec)
-        return corpus.bytes - corpus.heldout_bytes
+        return specs.of(path, CorpusSpec).training_bytes
     return text_file(path, TRAIN_FILE).stat().st_size
 
 

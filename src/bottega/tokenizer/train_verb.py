@@ -33,7 +33,7 @@ def plan_train(config: TrainTokenizer, specs: Specs) -> Plan:
     checks: list[Check] = []
     total = 0
     if specs.is_predicted(config.data):
-        total = specs.predicted_bytes(config.data)
+        total = specs.predicted_training_bytes(config.data)
         checks.append(Check("text", True, f"{config.data} will be made by an earlier step"))
     else:
         files = texts.find_files(config.data)
