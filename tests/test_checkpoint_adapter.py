@@ -37,10 +37,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def make(folder: Path, model_type: str, values: dict[str, Any]) -> tuple[Path, Path, Any]:
+def make(folder: Path, model_type: str, values: dict[str, Any], **more: Any) -> tuple[Path, Path, Any]:
     """A random base, a random adapter on it, and peft's model of both."""
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(model_type, **(GPT2 if model_type == "gpt2" else SIZES))
+    config = transformers.AutoConfig.for_model(model_type, **(GPT2 if model_type == "gpt2" else SIZES), **more)
     base = transformers.AutoModelForCausalLM.from_config(config).eval()
     base.save_pretrained(folder / "base")
     model = peft.get_peft_model(base, peft.LoraConfig(r=4, task_type="CAUSAL_LM", **values)).eval()
@@ -97,6 +97,7 @@ def change_config(folder: Path, **values: Any) -> None:
         ({"r": 0}, "r must be a whole number"),
         ({"lora_alpha": "x"}, "lora_alpha a number"),
         ({"rank_pattern": {"(a+)+$": 3}}, "is no module's name"),
+        ({"use_dora": True}, "has no lora_magnitude_vector"),
     ],
 )
 def test_configs_that_are_refused(values: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -119,6 +120,15 @@ def test_configs_that_are_refused(values: dict[str, Any], said: str, tmp_path: P
             "does not fit the base's [32, 32]",
         ),
         (
+            lambda t: t.update(
+                {
+                    f"base_model.model.model.norm.lora_{part}.weight": torch.zeros(shape)
+                    for part, shape in (("A", (4, 32)), ("B", (32, 4)))
+                }
+            ),
+            "is no matrix",
+        ),
+        (
             lambda t: t.update({"base_model.model.model.norm.weight": torch.zeros(5)}),
             "has the shape [5], the base's [32]",
         ),
@@ -132,6 +142,14 @@ def test_tensors_that_do_not_fit(change: Any, said: str, tmp_path: Path) -> None
     with pytest.raises(UserError) as error:
         ModelFolder.open(base, [adapter])
     assert said in error.value.message
+
+
+@pytest.mark.parametrize("values", [{"target_modules": ["embed_tokens"]}, {"modules_to_save": ["embed_tokens"]}])
+def test_an_embedding_that_is_the_output_layer_too_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    """PEFT changes the embedding alone; in a tied model that would change the output layer as well."""
+    base, adapter, _ = make(tmp_path, "llama", {"target_modules": ["q_proj"], **values}, tie_word_embeddings=True)
+    with pytest.raises(UserError, match="is the output layer too"):
+        ModelFolder.open(base, [adapter])
 
 
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])

@@ -135,6 +135,13 @@ def test_kv_cache_bytes():
         ({"bos_token_id": 1.0}, "bos_token_id 1.0"),
         ({"rope_scaling": {"rope_type": "spiral", "factor": 2.0}}, "not supported; rope_type is one of"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "needs a positive number low_freq_factor"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 1e308}}, "needs a positive number factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}, "rope_theta": 1.0}, "needs a rope_theta above 1"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "head_dim": 2}, "more than one pair"),
+        (
+            {"rope_scaling": {"rope_type": "longrope", "original_max_position_embeddings": 1}},
+            "needs an original_max_position_embeddings above 1",
+        ),
         ({"rope_scaling": [1]}, "rope_scaling must be an object"),
         ({"rope_scaling": {"rope_type": [1]}}, "not supported; rope_type is one of"),
         ({"rope_scaling": None, "rope_theta": None, "rope_parameters": 3}, "must be an object"),
@@ -151,6 +158,13 @@ def test_refused(values: dict[str, Any], said: str):
 FAMILY_SIZES = {key: OLD[key] for key in OLD if key not in ("model_type", "torch_dtype", "rope_scaling")}
 
 
+@pytest.mark.parametrize("model_type", ["mistral", "qwen2", "gemma2", "olmo2"])
+def test_keys_that_a_family_does_not_have_change_nothing(model_type: str):
+    plain = {**FAMILY_SIZES, "model_type": model_type}
+    without = tensor_shapes(ModelConfig.from_data(plain))
+    assert tensor_shapes(ModelConfig.from_data({**plain, "mlp_bias": True})) == without
+
+
 @pytest.mark.parametrize(
     ("model_type", "values", "said"),
     [
@@ -164,6 +178,9 @@ FAMILY_SIZES = {key: OLD[key] for key in OLD if key not in ("model_type", "torch
         ("qwen3_moe", {"num_experts": 4096, "num_hidden_layers": 2048}, "more experts than any model"),
         ("qwen3_moe", {"mlp_only_layers": 3}, "mlp_only_layers must be a list"),
         ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar"),
+        ("gemma2", {"query_pre_attn_scalar": 10**400}, "query_pre_attn_scalar"),
+        ("gemma2", {"query_pre_attn_scalar": float("nan")}, "query_pre_attn_scalar"),
+        ("llama", {"text_config": {"model_type": []}, "hidden_size": None}, "lacks hidden_size"),
         ("gemma2", {"attn_logit_softcapping": -1}, "attn_logit_softcapping"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ("smollm3", {"no_rope_layers": [1, 2, 3]}, "no_rope_layers must be a list of 3"),

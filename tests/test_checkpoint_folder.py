@@ -160,6 +160,15 @@ def test_hostile_bin(tmp_path: Path, content: str):
     assert not touched.exists()
 
 
+@pytest.mark.parametrize("tensor", [torch.ones(4).to_sparse(), torch.empty(4, device="meta")])
+def test_tensors_without_plain_values_are_refused(tmp_path: Path, tensor: torch.Tensor):
+    make(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"model.norm.weight": tensor}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="has no plain values"):
+        ModelFolder.open(tmp_path)
+
+
 def test_no_weights(tmp_path: Path):
     make(tmp_path)
     (tmp_path / "model.safetensors").unlink()

@@ -21,8 +21,9 @@ from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder, place_tensors
 from bottega.checkpoint.gguf import open_gguf, per_head, rotate_half
 from bottega.checkpoint.gguf_config import config_data, llama3_scaling
-from bottega.checkpoint.gguf_names import FAMILIES, tensor_names
+from bottega.checkpoint.gguf_names import FAMILIES
 from bottega.checkpoint.spec import ModelSpec
+from bottega.codec.gguf import read_gguf
 from bottega.core.errors import UserError
 from bottega.model.load import load_decoder
 
@@ -245,7 +246,7 @@ def checkpoint(root: Path, name: str) -> tuple[str, Any, dict[str, torch.Tensor]
 def test_every_family_is_read_back(checkpoints: dict[str, Path], tmp_path: Path, name: str):
     architecture, config, state = checkpoint(checkpoints["root"], name)
     write(tmp_path / "m.gguf", state, architecture, config)
-    data, ours = open_gguf(tmp_path / "m.gguf")
+    data, ours = open_gguf(read_gguf(tmp_path / "m.gguf"))
     assert set(ours) == set(state)
     for key, tensor in state.items():
         assert ours[key].shape == tuple(tensor.shape)
@@ -262,7 +263,6 @@ def test_every_family_is_read_back(checkpoints: dict[str, Path], tmp_path: Path,
         written.switches, written.rms_norm_eps, written.eos_token_id,
     )  # fmt: skip
     place_tensors({key: tensor.info for key, tensor in ours.items()}, made, tmp_path)
-    assert data["architectures"] == [FAMILIES[data["model_type"]].architecture]
     assert read["head_dim"] == (original.get("head_dim") or 8) if "head_dim" in original else True
 
 
@@ -270,7 +270,7 @@ def test_every_family_is_read_back(checkpoints: dict[str, Path], tmp_path: Path,
 def test_types_of_tensors(checkpoints: dict[str, Path], tmp_path: Path, kind: str):
     architecture, config, state = checkpoint(checkpoints["root"], "mixtral")
     write(tmp_path / "m.gguf", state, architecture, config, kind)
-    data, ours = open_gguf(tmp_path / "m.gguf", "bfloat16")
+    data, ours = open_gguf(read_gguf(tmp_path / "m.gguf"), "bfloat16")
     expected = "float16" if kind == "F16" else "bfloat16"
     assert data["torch_dtype"] == expected
     assert ours["model.norm.weight"].dtype == "float32"
@@ -287,7 +287,7 @@ def test_transformers_reads_the_same_model(checkpoints: dict[str, Path], tmp_pat
     architecture, config, state = checkpoint(checkpoints["root"], "llama, wide heads")
     write(tmp_path / "m.gguf", state, architecture, config, "Q8_0")
     theirs = hf.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf").state_dict()
-    _, ours = open_gguf(tmp_path / "m.gguf")
+    _, ours = open_gguf(read_gguf(tmp_path / "m.gguf"))
     assert set(ours) == set(theirs)
     assert all(torch.equal(ours[name].load(), theirs[name]) for name in theirs)
 
@@ -299,6 +299,19 @@ def test_rearranged_rows_come_back(heads: int, pairs: int, columns: tuple[int, .
     assert torch.equal(rotate_half(permuted(rows, heads), heads), rows)
     rows = torch.randn(3 * heads * pairs, *columns)
     assert torch.equal(per_head(by_kind(rows, heads), heads), rows)
+
+
+def tensor_names(model_type: str, layers: int, experts: int) -> dict[str, str]:
+    """Name in the checkpoint → name in a GGUF file, of every tensor that the tables speak of."""
+    tables, found = FAMILIES[model_type], {}
+    groups = [(tables.whole, "", "")]
+    groups += [(tables.rows, tables.layer.format(layer=layer), f"blk.{layer}.") for layer in range(layers)]
+    for rows, before, block in groups:
+        for row in rows:
+            for expert in range(experts) if row.change == "experts" else (0,):
+                for end in ("weight", "bias") if row.bias else ("weight",):
+                    found[f"{before}{row.checkpoint.format(expert=expert)}.{end}"] = f"{block}{row.gguf}.{end}"
+    return found
 
 
 @pytest.mark.parametrize("name", sorted({re.split(r"[ ,]", name)[0] for name in MODELS} - {"llama3"}))
@@ -419,7 +432,7 @@ def one_tensor(path: Path, name: str, values: np.ndarray, kind: str = "F32", **m
 def test_tensors_that_are_not_the_family_s(tmp_path: Path, name: str, values: np.ndarray, said: str):
     path = one_tensor(tmp_path / "m.gguf", name, values.astype(np.float32))
     with pytest.raises(UserError, match=said) as error:
-        open_gguf(path)
+        open_gguf(read_gguf(path))
     assert str(path) in error.value.message
 
 
@@ -428,7 +441,8 @@ def test_headers_are_read_without_torch(checkpoints: dict[str, Path], tmp_path: 
     write(tmp_path / "m.gguf", state, architecture, config)
     code = (
         "import sys; from pathlib import Path; from bottega.checkpoint.gguf import open_gguf;"
-        f"data, tensors = open_gguf(Path({str(tmp_path / 'm.gguf')!r}));"
+        "from bottega.codec.gguf import read_gguf;"
+        f"data, tensors = open_gguf(read_gguf(Path({str(tmp_path / 'm.gguf')!r})));"
         "assert data['rope_scaling']['factor'] == 8.0 and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -440,21 +454,21 @@ def test_a_vocabulary_is_no_model(tmp_path: Path):
     writer.write_kv_data_to_file()
     writer.close()
     with pytest.raises(UserError, match="holds no tensors"):
-        open_gguf(tmp_path / "m.gguf")
+        open_gguf(read_gguf(tmp_path / "m.gguf"))
 
 
 def test_types_that_are_not_read(tmp_path: Path):
     raw = np.zeros((4, 66), dtype=np.uint8)
     path = one_tensor(tmp_path / "m.gguf", "blk.0.attn_q.weight", raw, "IQ2_XXS")
     with pytest.raises(UserError, match="IQ2_XXS are not read"):
-        open_gguf(path)
+        open_gguf(read_gguf(path))
 
 
 def test_experts_that_are_not_as_many(tmp_path: Path):
     stacked = np.zeros((3, 4, 4), dtype=np.float32)
     path = one_tensor(tmp_path / "m.gguf", "blk.0.ffn_up_exps.weight", stacked, expert_count=4, expert_used_count=2)
     with pytest.raises(UserError, match="does not hold 4 experts"):
-        open_gguf(path)
+        open_gguf(read_gguf(path))
 
 
 def check_damaged(folder: Path, data: st.DataObject) -> None:
@@ -471,7 +485,7 @@ def check_damaged(folder: Path, data: st.DataObject) -> None:
     file = folder / "damaged-mixtral.gguf"
     file.write_bytes(content)
     try:
-        _, tensors = open_gguf(file)
+        _, tensors = open_gguf(read_gguf(file))
         for tensor in tensors.values():
             assert tensor.load().shape == tensor.shape
     except UserError:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.checkpoint.config import ModelConfig, places, read_json
-from bottega.checkpoint.header import TensorInfo, read_header
+from bottega.checkpoint.header import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LEGACY_ADAPTER_WEIGHTS, TensorInfo, read_header
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.rope_config import is_number
 from bottega.checkpoint.tensors import LazyTensor, load_legacy, map_tensors
@@ -30,7 +30,6 @@ from bottega.core.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     import torch
 
-CONFIG_FILE, WEIGHTS, LEGACY_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 MAX_RANK = 1 << 17
 _PREFIX = "base_model.model."
 _KINDS = ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -60,9 +59,9 @@ class Adapter:
     def open(cls, adapter: Path | str) -> Adapter:
         """Read a folder, or `org/name` of the hub; headers only. Raises UserError."""
         path = locate(adapter)
-        config = read_json(path / CONFIG_FILE)
+        config = read_json(path / ADAPTER_CONFIG)
         if not isinstance(config, dict):
-            raise UserError(f"{path / CONFIG_FILE} is not a JSON object")
+            raise UserError(f"{path / ADAPTER_CONFIG} is not a JSON object")
         _check_kind(config, path)
         changes: dict[str, _Change] = {}
         replaced: dict[str, LazyTensor] = {}
@@ -73,12 +72,19 @@ class Adapter:
                 change.parts[kind] = tensor
             else:
                 replaced[module] = tensor
+        if config.get("use_dora"):
+            bare = [name for name, change in changes.items() if "lora_magnitude_vector" not in change.parts]
+            if bare:
+                raise UserError(f"{path}: use_dora is set, and {bare[0]} has no lora_magnitude_vector")
         return cls(path, str(config.get("base_model_name_or_path") or ""), changes, replaced)
 
     def applied(self, tensors: Mapping[str, LazyTensor], config: ModelConfig) -> dict[str, LazyTensor]:
         """The base's tensors with the adapter on them, still lazy; raises UserError if it does not fit the base."""
         found = dict(tensors)
         proper = config.family.proper_name
+        for name in (*self.changes, *self.replaced):
+            if config.tie_word_embeddings and proper(name) == config.family.embedding:
+                self._refuse(name, "is the output layer too, which the adapter was trained to leave alone")
         transposed = {place.name for place in places(config) if place.form == "transposed"}
         for name, tensor in self.replaced.items():
             base = self._base(found, proper(name))
@@ -101,6 +107,8 @@ class Adapter:
     def _check(self, name: str, change: _Change, shape: tuple[int, ...]) -> None:
         """Raise UserError unless the parts fit a matrix of `shape`, (out, in) or (vocab, hidden)."""
         parts = {kind: tensor.shape for kind, tensor in change.parts.items()}
+        if len(shape) != 2:
+            self._refuse(name, "is no matrix")
         if "lora_embedding_A" in parts:
             wanted = {"lora_embedding_A": (None, shape[0]), "lora_embedding_B": (shape[-1], None)}
         else:
@@ -149,7 +157,9 @@ def _rank_and_scale(config: dict[str, Any], module: str, path: Path) -> tuple[in
     rank = _for_module(config.get("rank_pattern"), module, config.get("r", 8), path)
     alpha = _for_module(config.get("alpha_pattern"), module, config.get("lora_alpha", 8), path)
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK or not is_number(alpha):
-        raise UserError(f"{path / CONFIG_FILE}: r must be a whole number from 1 to {MAX_RANK}, and lora_alpha a number")
+        raise UserError(
+            f"{path / ADAPTER_CONFIG}: r must be a whole number from 1 to {MAX_RANK}, and lora_alpha a number"
+        )
     return rank, float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
@@ -160,7 +170,7 @@ def _for_module(patterns: Any, module: str, default: Any, path: Path) -> Any:
         if not re.fullmatch(r"[\w.-]+", text):
             # PEFT takes it for a regular expression; one from a file can take for ever.
             raise UserError(
-                f"{path / CONFIG_FILE}: the pattern {pattern!r} is no module's name, which is not supported"
+                f"{path / ADAPTER_CONFIG}: the pattern {pattern!r} is no module's name, which is not supported"
             )
         if module == text or (module.endswith(f".{text}") and not str(pattern).startswith("^")):
             return value
@@ -168,11 +178,13 @@ def _for_module(patterns: Any, module: str, default: Any, path: Path) -> Any:
 
 
 def _tensors(path: Path) -> dict[str, LazyTensor]:
-    if (path / WEIGHTS).exists():
-        return map_tensors(read_header(path / WEIGHTS))
-    if (path / LEGACY_WEIGHTS).exists():
-        return load_legacy([path / LEGACY_WEIGHTS])
-    raise UserError(f"{path} has no {WEIGHTS}", hint="An adapter is a folder with adapter_config.json and its weights.")
+    if (path / ADAPTER_WEIGHTS).exists():
+        return map_tensors(read_header(path / ADAPTER_WEIGHTS))
+    if (path / LEGACY_ADAPTER_WEIGHTS).exists():
+        return load_legacy([path / LEGACY_ADAPTER_WEIGHTS])
+    raise UserError(
+        f"{path} has no {ADAPTER_WEIGHTS}", hint="An adapter is a folder with adapter_config.json and its weights."
+    )
 
 
 def _split(name: str, path: Path) -> tuple[str, str]:

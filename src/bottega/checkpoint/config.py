@@ -105,9 +105,9 @@ class ModelConfig:
         scaling = self.rope_scaling or {}
         kind, factor = scaling.get("rope_type"), scaling.get("factor", 1.0)
         if kind == "dynamic":
-            return int(self.max_position_embeddings * max(1.0, factor))
+            return round(self.max_position_embeddings * max(1.0, factor))
         if kind == "yarn":  # files written for older readers leave max_position_embeddings at its old value
-            return max(self.max_position_embeddings, int(scaling["original_max_position_embeddings"] * factor))
+            return max(self.max_position_embeddings, round(scaling["original_max_position_embeddings"] * factor))
         return self.max_position_embeddings
 
     @classmethod
@@ -267,9 +267,9 @@ def _place(row: TensorRow, config: ModelConfig, sizes: dict[str, int], **numbers
 def _values(cls: type[ModelConfig], family: Family, data: Mapping[str, Any]) -> dict[str, Any]:
     """The dataclass's fields from either spelling. Types are not checked here, except where a step needs them."""
     names = {f.name for f in fields(cls) if f.init and f.name != "extra"}
-    own = {name: family.keys.get(name, name) for name in names}
+    own = {name: family.keys.get(name, name) for name in names - set(family.without)}
     given = {name: data[key] for name, key in own.items() if key in data}
-    given |= {name: data[name] for name in names if name in data and data.get(own[name]) is None}
+    given |= {name: data[name] for name in own if name in data and data.get(own[name]) is None}
     values = {**{name: value for name, value in family.defaults.items() if name in names}, **given}
     values["hidden_act"] = given.get("hidden_act") or family.defaults.get("hidden_act", "silu")
     values.update(read_rope(data, family.defaults, family.keys))
@@ -381,4 +381,4 @@ def _rotary_problems(config: ModelConfig) -> Iterator[str]:
             if share == 1
             else (f"{turned} channels of a head are turned, which are no pairs")
         )
-    yield from rope_problems(config.rope_scaling, turned // 2)
+    yield from rope_problems(config.rope_scaling, turned // 2, config.rope_theta)

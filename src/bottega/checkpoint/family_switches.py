@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from bottega.checkpoint.rope_config import is_number
 from bottega.checkpoint.switches import Experts, Rope, Switches
 from bottega.core.errors import UserError
 
@@ -83,7 +84,7 @@ def gemma2(config: ModelConfig, **changes: Any) -> Switches:
     if config.extra.get("use_bidirectional_attention"):
         raise UserError("use_bidirectional_attention is not supported: it is no language model then")
     score = config.extra.get("query_pre_attn_scalar", 256)
-    if not isinstance(score, int | float) or score <= 0:
+    if not is_number(score) or score <= 0:
         raise UserError(f"query_pre_attn_scalar must be a positive number, not {score!r}")
     values: dict[str, Any] = {
         "norm": "rms_offset",
@@ -203,7 +204,7 @@ def _flag(config: ModelConfig, key: str, default: bool) -> bool:
 
 def _cap(config: ModelConfig, key: str, default: float | None) -> float | None:
     value = config.extra.get(key, default)
-    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e30):
+    if value is not None and (not is_number(value) or not 0 < value < 1e30):
         raise UserError(f"{key} must be a positive number or null, not {value!r}")
     return value
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
 from bottega.checkpoint.adapter import open_adapters
 from bottega.checkpoint.config import CONFIG_FILE, ModelConfig, places, read_json, tensor_shapes
@@ -29,6 +30,7 @@ from bottega.checkpoint.hub import locate
 from bottega.checkpoint.quantised import dequantised, describe
 from bottega.checkpoint.tensors import LazyTensor, load_legacy, map_tensors
 from bottega.checkpoint.writer import GENERATION_FILE
+from bottega.codec.gguf import read_gguf
 from bottega.core.errors import UserError
 from bottega.core.plan import Check
 
@@ -49,7 +51,7 @@ class ModelFolder:
         Reads headers only (and, where a tied output layer is stored as well, compares it).
         """
         path = locate(model)
-        config, tensors, _ = read_model(path)
+        config, tensors = read_model(path)[:2]
         stored = place_tensors({name: tensor.info for name, tensor in tensors.items()}, config, path)
         if config.tie_word_embeddings:
             _require_equal_head(tensors, config.family, path)
@@ -59,19 +61,33 @@ class ModelFolder:
         return cls(path, config, found, read_generation(path))
 
 
-def read_model(path: Path) -> tuple[ModelConfig, dict[str, LazyTensor], str]:
-    """Config, stored tensors, and in a few words how they are quantised ("" if not); raises UserError."""
+class StoredModel(NamedTuple):
+    """What a folder or a GGUF file holds; `quantised` says how in a few words, "" if the weights are not.
+
+    `metadata` are those of a GGUF file, which a folder has in files of their own.
+    """
+
+    config: ModelConfig
+    tensors: dict[str, LazyTensor]
+    quantised: str = ""
+    metadata: Mapping[str, Any] = MappingProxyType({})
+
+
+def read_model(path: Path) -> StoredModel:
+    """Config and stored tensors, from headers; raises UserError."""
     if path.suffix == GGUF_SUFFIX:
-        data, tensors = open_gguf(path)
-        return ModelConfig.from_data(data, where=str(path)), tensors, gguf_description(path)
+        file = read_gguf(path)
+        data, tensors = open_gguf(file)
+        config = ModelConfig.from_data(data, where=str(path))
+        return StoredModel(config, tensors, gguf_description(file), file.metadata)
     data = read_json(path / CONFIG_FILE)
     config, tensors = ModelConfig.from_data(data, where=str(path / CONFIG_FILE)), _open_tensors(path)
     quantization = data.get("quantization_config")
     if not quantization:
-        return config, tensors, ""
+        return StoredModel(config, tensors)
     if any(place.form == "transposed" for place in places(config)):
         raise UserError(f"{path}: quantised {config.model_type} models are not supported", hint="Use the original one.")
-    return config, dequantised(tensors, quantization, config.dtype), describe(quantization)
+    return StoredModel(config, dequantised(tensors, quantization, config.dtype), describe(quantization))
 
 
 def place_tensors(infos: Mapping[str, TensorInfo], config: ModelConfig, path: Path) -> dict[str, str]:
@@ -118,7 +134,7 @@ def read_generation(path: Path) -> dict[str, Any]:
 def weight_files(path: Path) -> list[Path]:
     """The files that hold the weights; raises UserError if there are none, or one is missing."""
     if path.suffix == GGUF_SUFFIX:
-        return gguf_files(path)
+        return gguf_files(read_gguf(path))
     for single, index in ((WEIGHTS, WEIGHTS_INDEX), (LEGACY_WEIGHTS, LEGACY_INDEX)):
         if (path / single).exists():
             return [path / single]

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bottega.checkpoint.family_switches import MOST_EXPERTS
 from bottega.checkpoint.gguf_config import config_data, llama3_scaling
 from bottega.checkpoint.gguf_names import Change, GgufFamily, Row, family
 from bottega.checkpoint.header import TensorInfo
 from bottega.checkpoint.tensors import LazyTensor
 from bottega.codec import gguf
 from bottega.codec.ggml import PLAIN, require_readable
-from bottega.codec.gguf import GgufFile, GgufTensor, read_gguf
+from bottega.codec.gguf import GgufFile, GgufTensor
 from bottega.core.errors import UserError, did_you_mean
 from bottega.core.mapped import map_file
 
@@ -31,17 +32,15 @@ _WHOLE = re.compile(r"(?P<stem>.+)\.(?P<end>weight|bias)")
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 GGUF_SUFFIX = ".gguf"
 _MAX_FACTORS = 4096
-_MAX_EXPERTS = 4096
 
 
-def open_gguf(path: Path, dtype: str = "float32") -> tuple[dict[str, Any], dict[str, LazyTensor]]:
+def open_gguf(file: GgufFile, dtype: str = "float32") -> tuple[dict[str, Any], dict[str, LazyTensor]]:
     """The data of a `config.json`, and the model's tensors by their names in the Hugging Face checkpoint.
 
     Quantised tensors have the dtype `dtype` and are dequantised when they are loaded; others keep
-    theirs. Reads the header only (and RoPE's factors, which are a tensor). Raises UserError for
+    theirs. Reads no more (but RoPE's factors, which are a tensor). Raises UserError for
     architectures, tensors and types that are not read.
     """
-    file = read_gguf(path)
     try:
         if not file.tensors:
             raise UserError("it holds no tensors: it is the file of a vocabulary, not of a model")
@@ -52,19 +51,19 @@ def open_gguf(path: Path, dtype: str = "float32") -> tuple[dict[str, Any], dict[
     except gguf.GgufError:
         raise
     except UserError as error:
-        raise UserError(f"{path}: {error.message}", hint=error.hint) from None
+        raise UserError(f"{file.path}: {error.message}", hint=error.hint) from None
     return data, tensors
 
 
-def gguf_files(path: Path) -> list[Path]:
+def gguf_files(file: GgufFile) -> list[Path]:
     """The file, or all parts of a split one."""
-    return sorted({tensor.file for tensor in read_gguf(path).tensors.values()})
+    return sorted({tensor.file for tensor in file.tensors.values()})
 
 
-def gguf_description(path: Path) -> str:
+def gguf_description(file: GgufFile) -> str:
     """The types of the file's tensors, the one with the most bytes first, such as "GGUF: Q4_K, Q6_K, F32"."""
     sizes: Counter[str] = Counter()
-    for tensor in read_gguf(path).tensors.values():
+    for tensor in file.tensors.values():
         sizes[tensor.kind.name] += tensor.nbytes
     return "GGUF: " + ", ".join(name for name, _ in sizes.most_common())
 
@@ -109,7 +108,7 @@ def _undone(tensor: GgufTensor, row: Row, end: str, data: dict[str, Any]) -> lis
     shape, name = tensor.shape, tensor.name
     if change == "experts":
         count = data.get("num_experts", data.get("num_local_experts"))
-        if len(shape) != 3 or shape[0] != count or shape[0] > _MAX_EXPERTS:
+        if len(shape) != 3 or shape[0] != count or shape[0] > MOST_EXPERTS:
             raise UserError(f"{name} of shape {list(shape)} does not hold {count} experts")
         return [(shape[1:], _expert(number)) for number in range(shape[0])]
     if change in ("rotary_query", "rotary_key", "per_head"):

@@ -14,7 +14,6 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
-from bottega.checkpoint.gguf_names import family
 from bottega.core.errors import UserError, did_you_mean
 
 # general.architecture → model_type. Files of "llama" may also be mistral's or mixtral's.
@@ -123,7 +122,7 @@ def config_data(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """
     keys = _Keys(metadata)
     model_type = keys.model_type()
-    data: dict[str, Any] = {"architectures": [family(model_type).architecture], "model_type": model_type}
+    data: dict[str, Any] = {"model_type": model_type}
     for key, name in _REQUIRED.get(model_type, _DECODER).items():
         data[name] = keys.required(key)
     for key, name in _MORE.get(model_type, _OPTIONAL).items():

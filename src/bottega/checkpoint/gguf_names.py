@@ -15,7 +15,6 @@ undoes them):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -39,19 +38,9 @@ class GgufFamily:
     """One `model_type`: rows of the whole model, and of each layer after `layer` (its name) and `blk.N.`."""
 
     model_type: str
-    architecture: str
     whole: tuple[Row, ...]
     layer: str
     rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor of the checkpoint is in a GGUF file."""
-
-    gguf: str
-    change: Change
-    expert: int = 0
 
 
 def family(model_type: str) -> GgufFamily:
@@ -61,28 +50,6 @@ def family(model_type: str) -> GgufFamily:
             f"GGUF files of models of type {model_type!r} are not read", hint=did_you_mean(model_type, FAMILIES)
         )
     return FAMILIES[model_type]
-
-
-def places(model_type: str, num_hidden_layers: int, num_experts: int = 0) -> Iterator[tuple[str, Place]]:
-    """(name in the checkpoint, its place in a GGUF file) of every tensor that a model of this family may have."""
-    tables = family(model_type)
-    yield from _expanded(tables.whole, "", "", num_experts)
-    for layer in range(num_hidden_layers):
-        yield from _expanded(tables.rows, tables.layer.format(layer=layer), f"blk.{layer}.", num_experts)
-
-
-def tensor_names(model_type: str, num_hidden_layers: int, num_experts: int = 0) -> dict[str, str]:
-    """Name in the checkpoint → name in a GGUF file; the experts of a layer share one name there."""
-    return {name: place.gguf for name, place in places(model_type, num_hidden_layers, num_experts)}
-
-
-def _expanded(rows: tuple[Row, ...], before: str, block: str, num_experts: int) -> Iterator[tuple[str, Place]]:
-    for row in rows:
-        for expert in range(num_experts) if row.change == "experts" else (0,):
-            name, place = before + row.checkpoint.format(expert=expert), block + row.gguf
-            yield f"{name}.weight", Place(f"{place}.weight", row.change, expert)
-            if row.bias:
-                yield f"{name}.bias", Place(f"{place}.bias", "" if row.change == "transposed" else row.change, expert)
 
 
 _WHOLE = (
@@ -152,7 +119,6 @@ _QWEN3 = (*_QWEN2, *_HEAD_NORMS)
 
 _GPT2 = GgufFamily(
     "gpt2",
-    "GPT2LMHeadModel",
     (
         Row("transformer.wte", "token_embd"),
         Row("transformer.wpe", "position_embd"),
@@ -185,7 +151,6 @@ def _fused_layer(attention: str) -> tuple[Row, ...]:
 
 _GPT_NEOX = GgufFamily(
     "gpt_neox",
-    "GPTNeoXForCausalLM",
     (
         Row("gpt_neox.embed_in", "token_embd"),
         Row("gpt_neox.final_layer_norm", "output_norm", bias=True),
@@ -196,7 +161,6 @@ _GPT_NEOX = GgufFamily(
 )
 _BLOOM = GgufFamily(
     "bloom",
-    "BloomForCausalLM",
     (
         Row("transformer.word_embeddings", "token_embd"),
         Row("transformer.word_embeddings_layernorm", "token_embd_norm", bias=True),
@@ -209,32 +173,29 @@ _BLOOM = GgufFamily(
 FAMILIES: dict[str, GgufFamily] = {
     tables.model_type: tables
     for tables in (
-        GgufFamily("llama", "LlamaForCausalLM", _WHOLE, _LAYER, _LLAMA),
-        GgufFamily("mistral", "MistralForCausalLM", _WHOLE, _LAYER, _LLAMA),
+        GgufFamily("llama", _WHOLE, _LAYER, _LLAMA),
+        GgufFamily("mistral", _WHOLE, _LAYER, _LLAMA),
         GgufFamily(
             "mixtral",
-            "MixtralForCausalLM",
             _WHOLE,
             _LAYER,
             (*_INPUT_NORM, *_ROTARY_ATTENTION, *_FFN_NORM, *_MIXTRAL_EXPERTS),
         ),
-        GgufFamily("smollm3", "SmolLM3ForCausalLM", _WHOLE, _LAYER, _LLAMA),
-        GgufFamily("qwen2", "Qwen2ForCausalLM", _WHOLE, _LAYER, (*_QWEN2, *_FEED_FORWARD)),
-        GgufFamily("qwen2_moe", "Qwen2MoeForCausalLM", _WHOLE, _LAYER, (*_QWEN2, *_QWEN_EXPERTS, *_SHARED_EXPERT)),
-        GgufFamily("qwen3", "Qwen3ForCausalLM", _WHOLE, _LAYER, (*_QWEN3, *_FEED_FORWARD)),
-        GgufFamily("qwen3_moe", "Qwen3MoeForCausalLM", _WHOLE, _LAYER, (*_QWEN3, *_QWEN_EXPERTS)),
-        GgufFamily("gemma2", "Gemma2ForCausalLM", _GEMMA_WHOLE, _LAYER, (*_GEMMA_NORMS, *_ATTENTION, *_FEED_FORWARD)),
+        GgufFamily("smollm3", _WHOLE, _LAYER, _LLAMA),
+        GgufFamily("qwen2", _WHOLE, _LAYER, (*_QWEN2, *_FEED_FORWARD)),
+        GgufFamily("qwen2_moe", _WHOLE, _LAYER, (*_QWEN2, *_QWEN_EXPERTS, *_SHARED_EXPERT)),
+        GgufFamily("qwen3", _WHOLE, _LAYER, (*_QWEN3, *_FEED_FORWARD)),
+        GgufFamily("qwen3_moe", _WHOLE, _LAYER, (*_QWEN3, *_QWEN_EXPERTS)),
+        GgufFamily("gemma2", _GEMMA_WHOLE, _LAYER, (*_GEMMA_NORMS, *_ATTENTION, *_FEED_FORWARD)),
         GgufFamily(
             "gemma3_text",
-            "Gemma3ForCausalLM",
             (*_GEMMA_WHOLE, _WHOLE[2]),
             _LAYER,
             (*_GEMMA_NORMS, *_ATTENTION, *_GEMMA_HEAD_NORMS, *_FEED_FORWARD),
         ),
-        GgufFamily("phi3", "Phi3ForCausalLM", _WHOLE, _LAYER, (*_INPUT_NORM, *_FFN_NORM, *_PHI3)),
+        GgufFamily("phi3", _WHOLE, _LAYER, (*_INPUT_NORM, *_FFN_NORM, *_PHI3)),
         GgufFamily(
             "olmo2",
-            "Olmo2ForCausalLM",
             _WHOLE,
             _LAYER,
             (*_ATTENTION, *_HEAD_NORMS, *_OLMO2_NORMS, *_FEED_FORWARD),

@@ -23,6 +23,8 @@ WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 LEGACY_WEIGHTS = "pytorch_model.bin"
 LEGACY_INDEX = "pytorch_model.bin.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS, LEGACY_ADAPTER_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 METADATA = "__metadata__"

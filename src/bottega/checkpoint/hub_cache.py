@@ -16,11 +16,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bottega.checkpoint.config import CONFIG_FILE
+from bottega.checkpoint.header import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LEGACY_ADAPTER_WEIGHTS
 from bottega.checkpoint.hub_errors import hub_package
 from bottega.checkpoint.hub_licence import licence_of
 from bottega.checkpoint.hub_repository import (
-    ADAPTER_WEIGHTS,
-    LEGACY_ADAPTER_WEIGHTS,
     RemoteFile,
     Repository,
     belongs,
@@ -84,7 +83,7 @@ def is_complete(snapshot: Path) -> bool:
             return all(path.is_file() for path in weight_files(snapshot))
         except UserError:
             return False
-    if (snapshot / "adapter_config.json").is_file():
+    if (snapshot / ADAPTER_CONFIG).is_file():
         return any((snapshot / name).is_file() for name in (ADAPTER_WEIGHTS, LEGACY_ADAPTER_WEIGHTS))
     return (snapshot / "tokenizer.json").is_file()
 

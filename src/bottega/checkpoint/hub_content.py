@@ -6,7 +6,6 @@ file; links that lead out of the folder are refused, for they would publish what
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,16 +14,18 @@ from typing import Any
 from bottega.checkpoint.adapter import Adapter
 from bottega.checkpoint.config import CONFIG_FILE, read_json
 from bottega.checkpoint.folder import weight_files
+from bottega.checkpoint.header import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from bottega.checkpoint.hub_cache import cache_root, cached_repository, folder_of, linked_blob
 from bottega.checkpoint.hub_licence import card_data, licence_files, licence_of
-from bottega.checkpoint.hub_repository import ADAPTER_WEIGHTS, belongs, is_weights, parse_name
+from bottega.checkpoint.hub_repository import belongs, is_weights, parse_name
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.atomic import STEP_FILE, json_text, partial_path
 from bottega.core.errors import UserError
 from bottega.core.hashing import RECORD_FILE, content_files
+from bottega.core.model_files import MAX_JSON_BYTES, parse_json, read_bounded
 from bottega.core.record import Record, read_record
 
-ADAPTER_CONFIG, TOKENIZER = "adapter_config.json", "tokenizer.json"
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def _parents(folder: Path) -> dict[str, Path]:
 
 def _paths_in(path: Path) -> list[tuple[str, str]]:
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        data = parse_json(read_bounded(path, MAX_JSON_BYTES), path)
+    except UserError:
         return []
     if not isinstance(data, dict):
         return []

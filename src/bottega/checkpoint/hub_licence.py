@@ -12,8 +12,11 @@ MAX_CARD_CHARACTERS = 4 * 2**20
 
 def card_data(folder: Path) -> dict[str, object]:
     """The front matter of the folder's card; {} if there is none."""
+    card = folder / CARD_FILE
+    if not card.is_file():  # opening a pipe would wait for ever
+        return {}
     try:
-        with (folder / CARD_FILE).open(encoding="utf-8", errors="replace") as file:
+        with card.open(encoding="utf-8", errors="replace") as file:
             return front_matter(file.read(MAX_CARD_CHARACTERS))
     except OSError:
         return {}

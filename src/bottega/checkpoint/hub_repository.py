@@ -14,12 +14,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from bottega.checkpoint.header import LEGACY_INDEX, LEGACY_WEIGHTS, WEIGHTS, WEIGHTS_INDEX, read_index
+from bottega.checkpoint.header import (
+    ADAPTER_WEIGHTS,
+    LEGACY_ADAPTER_WEIGHTS,
+    LEGACY_INDEX,
+    LEGACY_WEIGHTS,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    read_index,
+)
 from bottega.checkpoint.hub_errors import explained, hub_package, plain_text
 from bottega.core.errors import UserError
 from bottega.core.view import human_bytes
 
-ADAPTER_WEIGHTS, LEGACY_ADAPTER_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
 SMALL_FILES = (
     "*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt", "README.md",

@@ -12,7 +12,7 @@ from bottega.core.errors import UserError, did_you_mean
 def text_part(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Of a model that reads images too, the config of its language model."""
     text = data.get("text_config")
-    if not isinstance(text, Mapping) or text.get("model_type") not in FAMILIES:
+    if not isinstance(text, Mapping) or text.get("model_type") not in tuple(FAMILIES):
         return data
     shared = {key: data[key] for key in ("eos_token_id", "bos_token_id", "dtype", "torch_dtype") if key in data}
     return {**shared, **text}

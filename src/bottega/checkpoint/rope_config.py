@@ -21,6 +21,7 @@ ROPE_TYPES: dict[str, tuple[str, ...]] = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     "longrope": ("original_max_position_embeddings",),
 }
+MOST = 1 << 30  # tokens, and times as many: more is a mistake or an attack
 OPTIONAL_NUMBERS = ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim")
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
@@ -69,8 +70,11 @@ def _scaling(rope: dict[str, Any], data: Mapping[str, Any], longest: int | None)
     return {"rope_type": kind, **rope}
 
 
-def rope_problems(rope: Any, pairs: int) -> Iterator[str]:
-    """What is wrong with a `rope_scaling`, for `pairs` turned pairs of channels."""
+def rope_problems(rope: Any, pairs: int, theta: Any) -> Iterator[str]:
+    """What is wrong with a `rope_scaling`, for `pairs` turned pairs of channels and a base `theta`.
+
+    Among it what the formulas would divide by.
+    """
     if rope is None:
         return
     if not isinstance(rope, dict) or rope.get("rope_type") not in tuple(ROPE_TYPES):
@@ -78,8 +82,14 @@ def rope_problems(rope: Any, pairs: int) -> Iterator[str]:
         return
     kind = rope["rope_type"]
     for key in ROPE_TYPES[kind]:
-        if not is_number(rope.get(key)) or rope[key] <= 0:
+        if not is_number(rope.get(key)) or not 0 < rope[key] <= MOST:
             yield f"rope_scaling of type {kind} needs a positive number {key}, not {rope.get(key)!r}"
+    if kind == "dynamic" and pairs < 2:
+        yield "rope_scaling of type dynamic needs more than one pair of channels"
+    if kind == "yarn" and is_number(theta) and theta <= 1:
+        yield f"rope_scaling of type yarn needs a rope_theta above 1, not {theta!r}"
+    if kind == "longrope" and rope.get("original_max_position_embeddings") == 1:
+        yield "rope_scaling of type longrope needs an original_max_position_embeddings above 1"
     for key in (*OPTIONAL_NUMBERS, *(("factor",) if kind == "longrope" else ())):
         if rope.get(key) is not None and (not is_number(rope[key]) or rope[key] < 0):
             yield f"{key} of rope_scaling must be a positive number, not {rope[key]!r}"

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from bottega.checkpoint.card import front_matter
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import place_tensors, read_generation, read_model
 from bottega.checkpoint.gguf import GGUF_SUFFIX
 from bottega.checkpoint.header import TensorInfo
 from bottega.checkpoint.hub import locate
+from bottega.checkpoint.hub_licence import licence_of
 from bottega.checkpoint.writer import expected_tensors
-from bottega.codec.gguf import read_gguf
 from bottega.core.hashing import digest_tokenizer
 from bottega.core.model_files import (
-    MAX_TEXT_BYTES,
     MAX_TOKENIZER_BYTES,
     chat_template,
     has_tokenizer,
@@ -68,18 +67,18 @@ class ModelSpec:
     def read(cls, path: Path) -> Self:
         """From a model folder, or `org/name` of the hub; raises UserError if its headers do not fit its config."""
         folder = locate(path)
-        config, stored, quantised = read_model(folder)
+        config, stored, quantised, metadata = read_model(folder)
         infos = {name: tensor.info for name, tensor in stored.items()}
         tensors = {name: infos[place] for name, place in place_tensors(infos, config, folder).items()}
         if folder.suffix == GGUF_SUFFIX:
-            return cls._of_gguf(folder, config, tensors, quantised)
+            return cls._of_gguf(metadata, config, tensors, quantised)
         tokenizer = optional_object(folder / "tokenizer_config.json")
         return cls(
             config=config,
             tensors=tensors,
             has_tokenizer=has_tokenizer(folder),
             template=chat_template(folder, tokenizer),
-            licence=_licence(folder),
+            licence=licence_of(folder),
             parents=_parents(folder),
             stop_ids=_stop_ids(config, read_generation(folder)),
             tokens=_special_tokens(tokenizer),
@@ -88,9 +87,10 @@ class ModelSpec:
         )
 
     @classmethod
-    def _of_gguf(cls, path: Path, config: ModelConfig, tensors: dict[str, TensorInfo], quantised: str) -> Self:
+    def _of_gguf(
+        cls, metadata: Mapping[str, Any], config: ModelConfig, tensors: dict[str, TensorInfo], quantised: str
+    ) -> Self:
         """The same of a GGUF file, whose metadata hold what a folder has in files of its own."""
-        metadata = read_gguf(path).metadata
         template, licence = metadata.get("tokenizer.chat_template"), metadata.get("general.license")
         return cls(
             config=config,
@@ -121,16 +121,6 @@ def _special_tokens(tokenizer: dict[str, Any]) -> dict[str, str]:
         if isinstance(text, str):
             tokens[role] = text
     return tokens
-
-
-def _licence(folder: Path) -> str | None:
-    card = folder / "README.md"
-    if not card.is_file():
-        return None
-    with card.open("rb") as file:
-        head = file.read(MAX_TEXT_BYTES)
-    licence = front_matter(head.decode("utf-8", errors="replace")).get("license")
-    return str(licence) if licence else None
 
 
 def _parents(folder: Path) -> tuple[str, ...]:

@@ -97,6 +97,8 @@ def load_legacy(paths: Iterable[Path]) -> dict[str, LazyTensor]:
         for name, tensor in content.items():
             if not isinstance(tensor, torch.Tensor) or not isinstance(name, str):
                 raise UserError(f"{path}: {name!r} is not a tensor")
+            if tensor.layout != torch.strided or tensor.device.type != "cpu":
+                raise UserError(f"{path}: {name!r} has no plain values")
             dtype = str(tensor.dtype).removeprefix("torch.")
             if dtype not in FORMAT_NAMES:
                 raise UserError(f"{path}: {name!r} has the dtype {dtype}, which checkpoints cannot hold")
