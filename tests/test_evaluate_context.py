@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from bottega import verbs
 from bottega.checkpoint.config import ModelConfig
 from bottega.core.errors import UserError
+from bottega.core.progress import Quiet
+from bottega.core.recipe import Chain, load_recipe, require_all
 from bottega.evaluate.positions import buckets, perplexity_by_position
 from bottega.generate.generator import Generator
 from bottega.generate.sampling import Sampling
 from bottega.model.load import load_decoder
+from bottega.verbs.registry import VERBS
 from conftest import Workshop
 
 transformers = pytest.importorskip("transformers")
@@ -61,6 +64,26 @@ def test_an_extended_folder(method: str, model: Path, text: Path, tmp_path: Path
     # And it goes on past the old context when it generates.
     answer = Generator.load(out, threads=1).complete(ids[0, :100].tolist(), Sampling(100, temperature=0.0))
     assert 1 <= len(answer.token_ids) <= 100 and all(math.isfinite(piece.logprob) for piece in answer.pieces)
+
+
+def test_documents_are_read_one_behind_the_other(model: Path, tmp_path: Path) -> None:
+    """However short the first and long the second: the pieces go across documents."""
+    file = tmp_path / "two.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text}) for text in ("A short one.", "the cat " * 500)))
+    found = verbs.context(model=str(model), to=128, text=file, out=tmp_path / "longer", threads=1)
+    assert found["by_position"][-1]["last"] == 127
+
+
+def test_a_chain_extends_what_it_makes(model: Path, text: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "longer.yaml"
+    recipe.write_text(
+        f"name: longer\nsteps:\n  first: {{verb: context, model: {model}, to: 128, text: {text}, threads: 1}}\n"
+        f"  second: {{verb: tokenizer extend, model: '${{first}}', add: [<a>]}}\n"
+    )
+    chain = Chain(load_recipe(str(recipe)), tmp_path / "w", VERBS)
+    require_all(chain.plan())
+    assert len(chain.run(Quiet())) == 2
+    assert ModelConfig.read(tmp_path / "w" / "longer" / "second").context_length == 128
 
 
 def test_perplexity_by_position_is_that_of_a_loop(model: Path) -> None:

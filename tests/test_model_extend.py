@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,34 @@ def test_rows_of_the_mean_and_a_round_vocabulary(model: Path, tmp_path: Path) ->
     assert found["vocab_size"] == [len(rows), len(rows)] and found["tokens"] == {"yyy zzz": count + 1}
 
 
+def with_gap(model: Path, folder: Path, gap: int) -> Path:
+    """The model with a tokenizer whose last ordinary token has moved up."""
+    shutil.copytree(model, folder)
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    last = max(data["model"]["vocab"], key=data["model"]["vocab"].get)
+    data["model"]["vocab"][last] += gap
+    path.write_text(json.dumps(data))
+    return folder
+
+
+def test_ids_are_those_that_the_tokenizer_gives(model: Path, tmp_path: Path) -> None:
+    folder = with_gap(model, tmp_path / "gap", 3)
+    resized = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    resized.resize_token_embeddings(Tokenizer.load(folder).vocab_size)
+    resized.save_pretrained(folder)
+    found = verbs.tokenizer_extend(model=str(folder), add=("<x>", "<y>"), out=tmp_path / "more")
+    written = Tokenizer.load(tmp_path / "more")
+    assert found["tokens"] == {"<x>": written.id_of("<x>"), "<y>": written.id_of("<y>")}
+    with pytest.raises(UserError, match="is taken: the vocabulary has gaps"):
+        verbs.tokenizer_extend(model=str(folder), add=tuple(f"<{n}>" for n in range(5)), out=tmp_path / "no")
+
+
+def test_a_tokenizer_that_is_larger_than_the_embedding_is_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="rows for"):
+        verbs.tokenizer_extend(model=str(with_gap(model, tmp_path / "g", 3)), add=("<x>",), out=tmp_path / "no")
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -82,6 +112,7 @@ def test_rows_of_the_mean_and_a_round_vocabulary(model: Path, tmp_path: Path) ->
         ({"add": ("new", "new")}, "given once"),
         ({"add": (" ",)}, "not be empty"),
         ({"add": ()}, "add"),
+        ({"add": ("\udcff",)}, "lone surrogate"),
     ],
 )
 def test_wrong_tokens_are_said(settings: dict[str, Any], said: str, model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.config import ModelConfig, places
 from bottega.checkpoint.families import FAMILIES
 from bottega.checkpoint.folder import ModelFolder
 from bottega.checkpoint.writer import write_model_files, write_tensors
@@ -229,6 +229,13 @@ def test_counts_are_those_of_transformers(name: str, folders: Any) -> None:
     assert config.parameter_count() == parameters
     experts = config.switches.experts
     assert (config.active_parameter_count() < parameters) == (experts is not None)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_layout_knows_the_decoders_shapes(name: str, folders: Any) -> None:
+    config = ModelConfig.read(folders(name))
+    held = {key: shape for place in places(config) for key, shape in place.held_shapes().items()}
+    assert held == {key: tuple(parameter.shape) for key, parameter in Decoder(config).named_parameters()}
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "olmo2", "qwen3 moe"])

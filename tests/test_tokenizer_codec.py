@@ -230,6 +230,13 @@ def test_a_broken_tokenizer_json_is_the_users_error(tmp_path: Path, content: str
         Tokenizer.load(tmp_path)
 
 
+def test_half_a_surrogate_pair_in_a_tokenizer_json_is_the_users_error(tmp_path: Path) -> None:
+    path = byte_level(tmp_path) / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "x": "\ud800"}))
+    with pytest.raises(UserError):
+        Tokenizer.load(tmp_path)
+
+
 def test_a_missing_folder_an_alien_config_and_broken_text_are_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder"):
         Tokenizer.load(tmp_path / "nowhere")

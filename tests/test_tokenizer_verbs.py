@@ -18,6 +18,7 @@ from bottega.core.progress import Quiet
 from bottega.core.record import read_record
 from bottega.core.verb import Result, Verb, execute
 from bottega.core.view import Spans
+from bottega.data.spec import CorpusSpec
 from bottega.tokenizer import texts, training
 from bottega.tokenizer.config import InspectTokenizer, TrainTokenizer
 from bottega.tokenizer.inspect_verb import plan_inspect
@@ -124,8 +125,10 @@ def test_a_small_text_gives_a_smaller_vocabulary_and_says_so(tmp_path: Path) -> 
 
 def test_a_predicted_corpus_can_be_planned(tmp_path: Path) -> None:
     specs = Specs()
-    specs.predict(tmp_path / "later", TokenizerSpec(1, False, None, None, None, frozenset()))
-    plan_train(TrainTokenizer(data=tmp_path / "later", out=tmp_path / "x", vocab_size=300), specs).require()
+    specs.predict(tmp_path / "later", CorpusSpec(9, 10**6, 10**5, has_conversations=None))
+    plan = plan_train(TrainTokenizer(data=tmp_path / "later", out=tmp_path / "x", vocab_size=300), specs)
+    plan.require()
+    assert plan.cost.bytes_read == 900_000 and plan.cost.seconds
 
 
 def test_files_of_a_folder_are_read_in_order(tmp_path: Path) -> None:

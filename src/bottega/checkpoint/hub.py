@@ -24,8 +24,13 @@ from bottega.checkpoint.hub_repository import RemoteFile, Repository, ask, parse
 from bottega.checkpoint.hub_transfer import fetch_blobs
 from bottega.core.atomic import locked
 from bottega.core.errors import UserError
-from bottega.core.plan import is_only_planning
+from bottega.core.plan import Specs, is_only_planning
 from bottega.core.progress import Lines, Quiet, Reporter, Rich
+
+
+def locate_planned(model: Path | str, specs: Specs) -> Path:
+    """`locate`, but in a chain a model that an earlier step will make is where it will be."""
+    return Path(model) if specs.is_predicted(Path(model)) else locate(model)
 
 
 def locate(model: Path | str) -> Path:

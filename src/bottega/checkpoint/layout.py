@@ -55,6 +55,11 @@ class Place:
     form: Form
     head_dim: int
 
+    def held_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each of the decoder's parameters in it."""
+        inner = self.shape[:1] if self.form == "transposed" and len(self.shape) == 2 else self.shape[1:]
+        return {name: (rows, *inner) for name, rows in self.holds}
+
     def unpack(self, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
         """The decoder's parameters in a stored tensor (views of it where that is possible)."""
         if self.form == "transposed" and tensor.ndim == 2:

@@ -30,7 +30,7 @@ def digest_bytes(content: bytes) -> str:
 def digest_data(value: Any) -> str:
     """SHA-256 of a JSON-able value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return digest_bytes(text.encode("utf-8", "surrogateescape"))  # file names need not be UTF-8
+    return digest_bytes(text.encode("utf-8", "surrogatepass"))  # names of files and JSON may hold halves of pairs
 
 
 def digest_tokenizer(data: Mapping[str, Any]) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from bottega.checkpoint.card import CardText, write_card
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder, adapter_checks
-from bottega.checkpoint.hub import locate
+from bottega.checkpoint.hub import locate, locate_planned
 from bottega.checkpoint.spec import ModelSpec
 from bottega.checkpoint.writer import TensorWriter, write_model_files
 from bottega.core.errors import UserError
@@ -25,7 +26,7 @@ from bottega.core.record import read_record
 from bottega.core.verb import Context, Result
 from bottega.core.view import Block, Text, human_count
 from bottega.evaluate.config import ExtendContext
-from bottega.evaluate.texts import read_documents, read_texts, text_file
+from bottega.evaluate.texts import read_texts, text_file
 from bottega.tokenizer.files import write_tokenizer
 
 AS_IT_WAS = "as it was"
@@ -36,7 +37,7 @@ EFFICIENCY = 0.4  # of the rate of matrix products, that a long row reaches
 def plan_context(config: ExtendContext, specs: Specs) -> Plan:
     """Check that the positions can be scaled; say what the new config will be; estimate the measurement."""
     spec = specs.of(Path(config.model), ModelSpec)
-    plan = Plan("context", config, config.out, {"model": locate(config.model)})
+    plan = Plan("context", config, config.out, {"model": locate_planned(config.model, specs)})
     plan.inputs |= {f"adapter.{number}": locate(adapter) for number, adapter in enumerate(config.adapter)}
     if config.text is not None:
         plan.inputs["text"] = config.text
@@ -48,7 +49,7 @@ def plan_context(config: ExtendContext, specs: Specs) -> Plan:
         Check("scaling", old.rope_scaling is None, f"is {old.rope_scaling or 'plain'}; only plain ones are extended"),
         Check("context", longer, f"from {old.context_length:,} to {config.to:,} tokens{', no gain' * (not longer)}"),
         Check("tokenizer", spec.has_tokenizer, "to measure with" if spec.has_tokenizer else "the folder has none"),
-        *adapter_checks(config.model, config.adapter),
+        *([] if specs.is_predicted(Path(config.model)) else adapter_checks(config.model, config.adapter)),
     ]
     if not all(check.passed for check in plan.checks):
         return plan
@@ -80,7 +81,10 @@ def extended(config: ModelConfig, length: int, method: str) -> ModelConfig:
         case "dynamic":  # the formula wants the old length where the others have the new one
             return replace(config, rope_scaling={"rope_type": "dynamic", "factor": factor})
         case "ntk":
-            theta = ntk_theta(config.rope_theta, factor, int(config.head_dim * config.partial_rotary_factor))
+            turned = int(config.head_dim * config.partial_rotary_factor)
+            if turned <= 2:
+                raise UserError("method ntk needs more than one turned pair of channels", hint="Take linear.")
+            theta = ntk_theta(config.rope_theta, factor, turned)
             return replace(config, max_position_embeddings=length, rope_theta=theta)
     raise UserError(f"unknown method {method!r}", hint="Known: yarn, linear, dynamic, ntk.")
 
@@ -146,7 +150,7 @@ def _pieces(config: ExtendContext, model: Path, length: int) -> list[list[int]]:
     tokenizer = Tokenizer.load(model)
     texts = read_texts(text_file(config.text)) if config.text else iter(_topics())
     wanted = config.tokens or PIECES * length
-    stream = [id_ for document in read_documents(tokenizer, texts, wanted).each for id_ in document.ids]
+    stream = list(islice((id_ for text in texts for id_ in tokenizer.encode(text)), wanted))
     prefix = tokenizer.document_prefix()
     step = length - len(prefix)
     pieces = [[*prefix, *stream[start : start + step]] for start in range(0, len(stream) - step + 1, step)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import adapter_checks
-from bottega.checkpoint.hub import locate
+from bottega.checkpoint.hub import locate, locate_planned
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.machine import cores, inference_dtype, measure, resolve_device
 from bottega.core.plan import Check, Cost, Plan, Specs
@@ -44,14 +44,14 @@ def plan_evaluate(config: EvaluateModel, specs: Specs) -> Plan:
     """Check models, tokenizers and files against each other; estimate the cost."""
     plan = Plan("eval", config, config.out)
     model = specs.of(Path(config.model), ModelSpec)
-    plan.inputs["model"] = _folder(config.model, specs)
+    plan.inputs["model"] = locate_planned(config.model, specs)
     plan.checks = _model_checks(config, model, specs)
     plan.inputs |= {f"adapter.{number}": locate(adapter) for number, adapter in enumerate(config.adapter)}
     longest = [model.config.context_length]
     configs = [model.config]
     if config.against is not None:
         reference = specs.of(Path(config.against), ModelSpec)
-        plan.inputs["against"] = _folder(config.against, specs)
+        plan.inputs["against"] = locate_planned(config.against, specs)
         plan.checks.append(_comparison_check(config, model, reference, specs))
         longest.append(reference.config.context_length)
         configs.append(reference.config)
@@ -73,10 +73,6 @@ def plan_evaluate(config: EvaluateModel, specs: Specs) -> Plan:
     _estimate(plan, config, configs, specs, context, stride)
     plan.produces = EvaluationSpec(_parts(config)) if config.out else None
     return plan
-
-
-def _folder(model: str, specs: Specs) -> Path:
-    return Path(model) if specs.is_predicted(Path(model)) else locate(model)
 
 
 def _dtype(config: EvaluateModel, model: ModelConfig) -> str:

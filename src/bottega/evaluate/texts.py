@@ -130,9 +130,12 @@ def sample_documents(tokenizer: Tokenizer, file: Path, max_tokens: int | None, s
     The order of drawing hangs on the seed and a document's place in the file. The file is read twice,
     so that only what was drawn is kept in memory. If no document fits, the first that was drawn is cut.
     """
+    if max_tokens is None:
+        documents = read_documents(tokenizer, read_texts(file))
+        return Sample(documents, len(documents.each), sum(len(each.ids) for each in documents.each), 0)
     sizes = {str(place): len(ids) for place, (_, ids) in enumerate(_encoded(tokenizer, read_texts(file)))}
     total = sum(sizes.values())
-    if max_tokens is None or total <= max_tokens:
+    if total <= max_tokens:
         return Sample(read_documents(tokenizer, read_texts(file)), len(sizes), total, 0)
     fitting, passed = draw(sizes, max_tokens, seed)
     chosen = dict.fromkeys(fitting or passed[:1], "")

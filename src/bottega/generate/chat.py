@@ -30,6 +30,8 @@ def run_chat(plan: Plan, context: Context) -> Result:
     config = plan.config
     assert isinstance(config, Chat)
     generator = Generator.of(config)
+    if generator.precision_note:
+        context.reporter.say(generator.precision_note)
     context.reporter.say(HELP)
     system = [{"role": "system", "content": config.system}] if config.system else []
     messages = list(system)

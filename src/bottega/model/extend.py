@@ -18,7 +18,7 @@ from bottega.checkpoint.card import CardText, write_card
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
 from bottega.checkpoint.header import TensorInfo
-from bottega.checkpoint.hub import locate
+from bottega.checkpoint.hub import locate_planned
 from bottega.checkpoint.spec import ModelSpec
 from bottega.checkpoint.writer import TensorWriter, write_model_files
 from bottega.core.atomic import write_json, write_text
@@ -60,13 +60,14 @@ class ExtendTokenizer(Writes):
 def plan_extend(config: ExtendTokenizer, specs: Specs) -> Plan:
     """Check that the tokens are new; say how large the model becomes."""
     spec = specs.of(Path(config.model), ModelSpec)
-    folder = locate(config.model)
+    folder = locate_planned(config.model, specs)
     plan = Plan("tokenizer extend", config, config.out, {"model": folder})
-    tokenizer = Tokenizer.load(folder)
-    known = [text for text in config.add if tokenizer.id_of(text) is not None]
-    detail = f"already in the vocabulary: {', '.join(map(repr, known))}" if known else f"{len(config.add)} new ones"
-    plan.checks.append(Check("tokens", not known, detail))
-    rows = max(spec.vocab_size, tokenizer.vocab_size + len(config.add))
+    rows = spec.vocab_size + len(config.add)  # as long as nobody can tell
+    if not specs.is_predicted(folder):
+        tokenizer = Tokenizer.load(folder)
+        ids = tokenizer.extended(config.add, special=config.special)[1]
+        plan.checks += _token_checks(config, tokenizer, ids, spec.vocab_size)
+        rows = max(spec.vocab_size, *(id_ + 1 for id_ in ids))
     rows = -(-rows // config.multiple_of) * config.multiple_of
     new = replace(spec.config, vocab_size=rows)
     plan.details["config"] = new
@@ -78,14 +79,30 @@ def plan_extend(config: ExtendTokenizer, specs: Specs) -> Plan:
     return plan
 
 
+def _token_checks(config: ExtendTokenizer, tokenizer: Tokenizer, ids: list[int], rows: int) -> list[Check]:
+    known = [text for text in config.add if tokenizer.id_of(text) is not None]
+    detail = f"already in the vocabulary: {', '.join(map(repr, known))}" if known else f"{len(config.add)} new ones"
+    # Libraries number new tokens by how many there are; in a vocabulary with gaps that can be another token's id.
+    taken = [id_ for id_ in ids if tokenizer.token_kind(id_) != "unused"]
+    fits = tokenizer.vocab_size <= rows
+    return [
+        Check("tokens", not known, detail),
+        Check(
+            "ids", bool(known) or not taken, f"{taken[0]} is taken: the vocabulary has gaps" if taken else "are free"
+        ),
+        Check("embedding", fits, f"{rows:,} rows for {tokenizer.vocab_size:,} tokens"),
+    ]
+
+
 def run_extend(plan: Plan, context: Context) -> Result:
     """Write the folder: every tensor as it is, embedding and output layer with more rows."""
     config, new = plan.config, plan.details["config"]
     assert isinstance(config, ExtendTokenizer)
     folder = ModelFolder.open(plan.inputs["model"])
     tokenizer = Tokenizer.load(folder.path)
-    pieces = [tokenizer.encode(text) for text in config.add]
-    first, old = tokenizer.vocab_size, folder.config.vocab_size
+    content, ids = tokenizer.extended(config.add, special=config.special)
+    pieces = {id_: tokenizer.encode(text) for id_, text in zip(ids, config.add, strict=True)}
+    known, old = tokenizer.vocab_size, folder.config.vocab_size
     names = {new.family.embedding, new.family.head}
     infos = {
         name: TensorInfo((new.vocab_size, *tensor.shape[1:]), tensor.dtype) if name in names else tensor.info
@@ -94,33 +111,37 @@ def run_extend(plan: Plan, context: Context) -> Result:
     with TensorWriter(context.out, infos) as writer:
         for name, tensor in folder.tensors.items():
             loaded = tensor.load()
-            writer.add(name, _grown(loaded, new, first, pieces, config.start) if name in names else loaded)
+            writer.add(name, _grown(loaded, new, known, pieces, config.start) if name in names else loaded)
     write_tokenizer(folder.path, context.out)
     write_model_files(context.out, new, generation=folder.generation_config)
-    _write_tokenizer(context.out, tokenizer, config)
-    ids = list(range(first, first + len(config.add)))
+    _write_tokenizer(context.out, content, config)
     data = {"tokens": dict(zip(config.add, ids, strict=True)), "vocab_size": [old, new.vocab_size]}
     summary = f"{folder.path.name} with {len(ids)} more tokens, not trained yet."
     write_card(context.out, new, CardText(config.out.name, summary), context.record(data))
-    rows = [(text, id_, len(each)) for text, id_, each in zip(config.add, ids, pieces, strict=True)]
+    rows = [(text, id_, len(pieces[id_])) for text, id_ in zip(config.add, ids, strict=True)]
     return Result(data, [Table("New tokens", ("token", "id", "pieces before"), rows)])
 
 
-def _grown(rows: torch.Tensor, config: ModelConfig, first: int, pieces: list[list[int]], start: str) -> torch.Tensor:
-    """(V, H) → (vocab_size, H): new rows from `first` on, as `start` says; what only fills up is the mean."""
+def _grown(
+    rows: torch.Tensor, config: ModelConfig, known: int, pieces: dict[int, list[int]], start: str
+) -> torch.Tensor:
+    """(V, H) → (vocab_size, H): rows for the new ids, as `start` says; what only fills up is the mean of the `known`.
+
+    `pieces` are the former tokens of each new id.
+    """
     import torch
 
-    used = rows[:first].float()
+    used = rows[:known].float()
     grown = used.mean(0).expand(config.vocab_size, -1).clone()
     grown[: len(rows)] = rows.float()
-    for place, ids in enumerate(pieces, start=first):
+    for place, ids in pieces.items():
         grown[place] = used[torch.tensor(ids)].mean(0) if start == "pieces" and ids else used.mean(0)
     return grown.to(rows.dtype)
 
 
-def _write_tokenizer(folder: Path, tokenizer: Tokenizer, config: ExtendTokenizer) -> None:
+def _write_tokenizer(folder: Path, content: str, config: ExtendTokenizer) -> None:
     """tokenizer.json with the new tokens, and, where they are special, tokenizer_config.json too."""
-    write_text(folder / "tokenizer.json", tokenizer.extended(config.add, special=config.special))
+    write_text(folder / "tokenizer.json", content)
     path = folder / "tokenizer_config.json"
     if not (config.special and path.is_file()):
         return

@@ -176,12 +176,15 @@ class Tokenizer:
         """The id of a token by its text as the vocabulary has it, None if it is none."""
         return self._backend.token_to_id(token)
 
-    def extended(self, tokens: Sequence[str], *, special: bool) -> str:
-        """The content of a tokenizer.json with `tokens` behind the vocabulary, in their order."""
+    def extended(self, tokens: Sequence[str], *, special: bool) -> tuple[str, list[int]]:
+        """The content of a tokenizer.json with `tokens` behind the vocabulary, and their ids; raises UserError."""
+        for token in tokens:
+            _check_unicode(token)
         backend = tokenizers.Tokenizer.from_str(self.files.backend_json())
         added = [tokenizers.AddedToken(token, special=special, normalized=False) for token in tokens]
         (backend.add_special_tokens if special else backend.add_tokens)(added)
-        return backend.to_str(pretty=False) + "\n"
+        ids = [id_ for token in tokens if (id_ := backend.token_to_id(token)) is not None]
+        return backend.to_str(pretty=False) + "\n", ids
 
     def token_kind(self, id_: int) -> TokenKind:
         """What a token is for; `byte` is one of the 256 that write any byte, `unused` an id without a token."""

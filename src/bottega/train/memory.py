@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from bottega.checkpoint.config import ModelConfig, tensor_shapes
+from bottega.checkpoint.config import ModelConfig, places
 from bottega.core.plan import PROCESS_BYTES
 from bottega.train.sizes import CHUNK_VALUES, STACKED_VALUES
 
@@ -51,7 +51,13 @@ def muon_workspace(config: ModelConfig, item: int) -> int:
 
     The batch is there three times (directions, iterate, next iterate), and its products x·xᵀ twice.
     """
-    counts = Counter(shape for name, shape in tensor_shapes(config).items() if ".layers." in name and len(shape) == 2)
+    # The decoder's matrices: what is stored transposed or as one tensor is trained as it computes.
+    counts = Counter(
+        shape
+        for place in places(config)
+        for name, shape in place.held_shapes().items()
+        if ".layers." in name and len(shape) == 2
+    )
     most = 0
     for (rows, columns), count in counts.items():
         at_once = min(count, max(1, STACKED_VALUES // (rows * columns)))
