@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bottega import verbs
 from bottega.checkpoint.adapter import Adapter
 from bottega.checkpoint.folder import ModelFolder
 from bottega.core.errors import UserError
 from bottega.model.load import load_decoder
+from bottega.tokenizer.tokenizer import Tokenizer
+from conftest import Workshop
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -40,7 +44,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 def make(folder: Path, model_type: str, values: dict[str, Any], **more: Any) -> tuple[Path, Path, Any]:
     """A random base, a random adapter on it, and peft's model of both."""
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(model_type, **(GPT2 if model_type == "gpt2" else SIZES), **more)
+    config = transformers.AutoConfig.for_model(model_type, **{**(GPT2 if model_type == "gpt2" else SIZES), **more})
     base = transformers.AutoModelForCausalLM.from_config(config).eval()
     base.save_pretrained(folder / "base")
     model = peft.get_peft_model(base, peft.LoraConfig(r=4, task_type="CAUSAL_LM", **values)).eval()
@@ -60,6 +64,28 @@ def test_logits_equal_peft(kind: str, tmp_path: Path) -> None:
         expected, ours, plain = model(ids).logits, decoder(ids), load_decoder(base)(ids)
     assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert (ours - plain).abs().max() > 0.01 * expected.abs().max()  # the adapter does something
+
+
+def test_verbs_take_an_adapter(workshop: Workshop, tmp_path: Path) -> None:
+    """Measured and generated with the adapter on its base, as with peft's merged model."""
+    vocab_size = Tokenizer.load(workshop.tokenizer).vocab_size
+    base, adapter, model = make(tmp_path, *KINDS["lora"], vocab_size=vocab_size, max_position_embeddings=256)
+    merged = tmp_path / "merged"
+    model.merge_and_unload().save_pretrained(merged)
+    for folder in (base, merged):
+        for file in workshop.tokenizer.glob("tokenizer*"):
+            shutil.copy(file, folder)
+    text = tmp_path / "text.txt"
+    text.write_text("The river keeps the stone. " * 20)
+    with_it, whole, without = (
+        {
+            "bits": verbs.eval(model=str(each), text=text, adapter=adapters)["bits_per_byte"],
+            "ids": verbs.generate(model=str(each), prompt="The", temperature=0, adapter=adapters)["token_ids"],
+        }
+        for each, adapters in ((base, [str(adapter)]), (merged, []), (base, []))
+    )
+    assert with_it["bits"] == pytest.approx(whole["bits"], rel=1e-5) and with_it["ids"] == whole["ids"]
+    assert with_it["bits"] != pytest.approx(without["bits"], rel=1e-3)
 
 
 def test_several_adapters_add_up_and_order_does_not_matter(tmp_path: Path) -> None:
@@ -93,6 +119,7 @@ def change_config(folder: Path, **values: Any) -> None:
         ({"peft_type": "PREFIX_TUNING"}, "'PREFIX_TUNING' are not supported"),
         ({"bias": "all"}, "bias 'all'"),
         ({"layer_replication": [[0, 1]]}, "layer_replication"),
+        ({"target_parameters": ["x"]}, "target_parameters"),
         ({"r": 5}, "its config says 5"),
         ({"r": 0}, "r must be a whole number"),
         ({"lora_alpha": "x"}, "lora_alpha a number"),

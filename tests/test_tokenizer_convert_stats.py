@@ -18,6 +18,7 @@ from bottega.core.view import Bars, Table
 from bottega.tokenizer import training
 from bottega.tokenizer.config import ConvertTokenizer, TokenizerStats
 from bottega.tokenizer.convert_verb import plan_convert
+from bottega.tokenizer.foreign.source import convert
 from bottega.tokenizer.samples import SAMPLES
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.tokenizer.stats_verb import plan_stats, script_of, text_files
@@ -76,6 +77,12 @@ def test_the_step_depends_on_what_is_read_and_on_nothing_else(source: Path, tmp_
     assert now() == before
     (source / "added_tokens.json").write_text(json.dumps({"<x>": len(PIECES)}))
     assert now() != before
+
+
+def test_a_pattern_that_would_be_ignored_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("[UNK]\na\n")
+    with pytest.raises(UserError, match="says itself how its text is cut"):
+        convert(tmp_path / "vocab.txt", pattern="gpt2")
 
 
 def test_convert_a_file_with_a_pattern(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bottega.core.errors import UserError
-from bottega.tokenizer.files import files_of
 from bottega.tokenizer.foreign.source import convert
 from bottega.tokenizer.tokenizer import Tokenizer, byte_of_character
 from damaged_vocabularies import MODEL, MODES, PIECES, damaged, open_file, refused
@@ -50,9 +49,8 @@ def test_a_damaged_rank_file_is_refused(tmp_path: Path, content: bytes, said: st
 
 def test_a_pattern_that_is_no_expression_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "own.tiktoken").write_bytes(rank_lines(RANKS))
-    converted = convert(tmp_path, pattern="(unclosed")
-    with pytest.raises(UserError, match="cannot be loaded"):
-        Tokenizer(tmp_path, files_of(tmp_path, converted.content, converted.config))
+    with pytest.raises(UserError, match="is no regular expression"):
+        convert(tmp_path, pattern="(unclosed")
 
 
 @pytest.mark.parametrize("count", MODES)

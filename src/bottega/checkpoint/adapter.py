@@ -59,6 +59,8 @@ class Adapter:
     def open(cls, adapter: Path | str) -> Adapter:
         """Read a folder, or `org/name` of the hub; headers only. Raises UserError."""
         path = locate(adapter)
+        if not (path / ADAPTER_CONFIG).exists():
+            raise UserError(f"{path} has no {ADAPTER_CONFIG}", hint="Name the folder of a PEFT adapter.")
         config = read_json(path / ADAPTER_CONFIG)
         if not isinstance(config, dict):
             raise UserError(f"{path / ADAPTER_CONFIG} is not a JSON object")

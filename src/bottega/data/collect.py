@@ -76,6 +76,7 @@ def plan_collect(config: CollectData, specs: Specs) -> Plan:  # noqa: ARG001 (re
         bytes=total,
         heldout_bytes=heldout,
         has_conversations=True if config.source == "python" else None,
+        questions=2 * config.questions if config.source == "python" else 0,
     )
     return plan
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import tokenizers
+
 from bottega.core.errors import UserError, did_you_mean
 from bottega.tokenizer.foreign.steps import sequence, split
 
@@ -142,4 +144,8 @@ def find_pattern(given: str) -> Pattern:
         raise UserError(
             f"{given!r} is no known pattern", hint=f"{did_you_mean(given, PATTERNS)} Or give a regular expression."
         )
+    try:
+        tokenizers.Regex(given)
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"the pattern {given!r} is no regular expression: {error}") from None
     return Pattern((given,))

@@ -44,6 +44,7 @@ def convert(source: Path, *, pattern: str | None = None) -> Converted:
     elif not source.is_file():
         raise UserError(f"{source} does not exist", hint="Give a vocabulary file, or the folder that holds it.")
     if source.suffix == ".gguf":
+        _require_no_pattern(pattern, source)
         return from_gguf_metadata(read_gguf(source).metadata, source)
     _refuse(source)
     companions = Companions.read(source.parent)
@@ -81,17 +82,25 @@ def _parts(path: Path, companions: Companions, pattern: str | None) -> tuple[str
     if path.name in ("vocab.json", "merges.txt"):
         return merges_parts(path.parent, companions, pattern)
     if path.suffix == ".txt":
+        _require_no_pattern(pattern, path)
         return wordpiece_parts(path, companions)
     content = read_bounded(path, MAX_FILE_BYTES)
-    if llama2c_file.looks_like(content):
-        return "llama2.c vocabulary", _pieces(llama2c_file.read(content, path), path, companions)
     if rank_file.looks_like(content):
         return rank_file.rank_parts(content, path, companions, pattern)
+    if llama2c_file.looks_like(content):
+        _require_no_pattern(pattern, path)
+        return "llama2.c vocabulary", _pieces(llama2c_file.read(content, path), path, companions)
     if sentencepiece_file.looks_like(content):
+        _require_no_pattern(pattern, path)
         model = sentencepiece_file.read(content, path)
         kind = "BPE" if model.kind == "bpe" else "Unigram"
         return f"SentencePiece model ({kind})", _pieces(model, path, companions)
     raise UserError(f"{path} is no vocabulary that is known", hint=READ)
+
+
+def _require_no_pattern(pattern: str | None, path: Path) -> None:
+    if pattern is not None:
+        raise UserError(f"{path} says itself how its text is cut", hint="Leave --pattern out.")
 
 
 def _pieces(model: PieceModel, path: Path, companions: Companions) -> Parts:
