@@ -7,6 +7,8 @@ text's (rows of different lengths are filled up on the left, so that all end tog
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,7 @@ class KVCache:
         # Not zeroed: on the CPU, pages that are never written never take memory, however long the capacity.
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
+        self._buffers = self.keys + self.values  # whole, where `keys` and `values` are the rows in use
         self.config, self.batch_size, self.capacity, self.length = config, batch_size, capacity, 0
         self.padding: torch.Tensor | None = None
 
@@ -60,6 +63,22 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot rewind {self.length} tokens to {length}")
         self.length = length
+
+    def select(self, rows: Sequence[int], since: int = 0) -> None:
+        """Row i becomes what row `rows[i]` was; so many rows are in use then, at most those the cache was made with.
+
+        The first `since` tokens, which all rows have in common, are not moved.
+        """
+        moved = [(place, row) for place, row in enumerate(rows) if row != place]
+        targets, sources = [place for place, _ in moved], [row for _, row in moved]
+        for buffer in self._buffers if moved and since < self.length else ():
+            part = buffer[:, :, since : self.length]
+            part[targets] = part[sources]
+        layers = len(self.keys)
+        self.keys = [buffer[: len(rows)] for buffer in self._buffers[:layers]]
+        self.values = [buffer[: len(rows)] for buffer in self._buffers[layers:]]
+        self.padding = None if self.padding is None else self.padding[list(rows)]
+        self.batch_size = len(rows)
 
     def expand(self, batch_size: int, capacity: int | None = None) -> KVCache:
         """A new cache whose `batch_size` rows are copies of row 0 (several continuations of one context)."""
