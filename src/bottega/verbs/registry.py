@@ -162,6 +162,14 @@ _ALL = (
         step=False,
     ),
     Verb(
+        "bench serve",
+        "Put a server under load, and measure it.",
+        config="bottega.serve.bench.config:BenchServe",
+        plan="bottega.serve.bench.run:plan_bench",
+        run="bottega.serve.bench.run:run_bench",
+        step=False,
+    ),
+    Verb(
         "web",
         "Open the chat page (and the API behind it).",
         config="bottega.web.config:Web",
