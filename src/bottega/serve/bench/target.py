@@ -73,10 +73,8 @@ def _models(target: Target) -> list[dict[str, Any]] | None:
         with httpx.Client(timeout=DISCOVERY_SECONDS, **target.client_settings()) as client:
             response = client.get(url)
     except httpx.HTTPError as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(
-            f"no server answers at {target.base}: {reason}", hint="Start it first, or correct --url."
-        ) from (None)
+        message = f"no server answers at {target.base}: {error or type(error).__name__}"
+        raise UserError(message, hint="Start it first, or correct --url.") from None
     if response.status_code in (401, 403):
         hint = "Correct --api-key." if target.headers else "Give its key with --api-key."
         raise UserError(f"{url} refuses us: {failure_text(response.status_code, response.content)}", hint=hint)
