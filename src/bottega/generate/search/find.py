@@ -1,0 +1,101 @@
+"""Search: from a prompt and settings to answers, by whichever method the settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+
+from bottega.generate.sampling import Sampling
+from bottega.generate.search.beam import Tree, beam_search
+from bottega.generate.search.contrastive import HiddenRows, contrastive_search
+from bottega.generate.search.dola import DolaRows
+from bottega.generate.search.guidance import GuidedRows
+from bottega.generate.search.hypothesis import Ending, Hypothesis
+from bottega.generate.search.rows import Rows
+from bottega.generate.search.settings import Search
+from bottega.generate.search.vote import Vote, sample, vote
+from bottega.model.decoder import Decoder
+from bottega.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        sequences: best first. Of self-consistency, those that gave the winning answer come first.
+        texts: what they say, without stop tokens and strings.
+        vote: self-consistency's; its `answers` are in the order of the sequences.
+        tree: beam search's trace, if it was asked for.
+    """
+
+    sequences: list[Hypothesis]
+    texts: list[str]
+    vote: Vote | None = None
+    tree: Tree | None = None
+
+
+def find(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    sampling: Sampling,
+    search: Search,
+    *,
+    negative: Sequence[int] | None = None,
+    trace: bool = False,
+    on_step: Callable[[], object] | None = None,
+) -> Found:
+    """Answer `prompt` as `search` says.
+
+    Args:
+        decoder: the model; its weights and its own cache are used, not an engine's.
+        tokenizer: knows the stop tokens.
+        prompt: token ids.
+        sampling: what changes the scores, draws (where something is drawn) and stops.
+        search: the settings.
+        negative: the prompt that classifier-free guidance leads away from (default: the prompt's last token).
+        trace: keep beam search's tree.
+        on_step: called before each step of the model.
+
+    Raises UserError for settings that contradict each other, or a prompt that does not fit the context.
+    """
+    given = {field.name: getattr(sampling, field.name) for field in fields(sampling)}
+    search.require_obeyed(given, {field.name: field.default for field in fields(Sampling)})
+    ending = Ending(tokenizer.stop_ids, sampling.stop, tokenizer, prompt[-1] if prompt else None)
+    make = _kind_of_rows(search, negative)
+    number = max(search.num_beams, search.best_of, search.self_consistency)
+    width = sampling.top_k if search.method == "contrastive" else number
+    rows = make(decoder, prompt, width=width, max_new_tokens=sampling.max_new_tokens, on_step=on_step)
+    tree: Tree | None = [] if trace else None
+    if isinstance(rows, HiddenRows):
+        sequences = [contrastive_search(rows, sampling, search.penalty_alpha, ending)]
+    elif search.method == "beam":
+        sequences = beam_search(rows, sampling, search, ending, tree)
+    else:
+        sequences = sorted(sample(rows, sampling, number, ending), key=lambda answer: -answer.score)
+    if search.method == "self_consistency":
+        return _agreed(sequences, ending, search.answer_pattern)
+    sequences = sequences[: search.num_return_sequences]
+    return Found(sequences, [ending.text(answer.tokens) for answer in sequences], tree=tree)
+
+
+def _kind_of_rows(search: Search, negative: Sequence[int] | None) -> Callable[..., Rows]:
+    """What makes the batch whose scores the settings ask for."""
+    if search.method == "contrastive":
+        return HiddenRows
+    if search.dola_layers is not None:
+        return partial(DolaRows, layers=search.dola_layers)
+    if search.guidance_scale != 1:
+        return partial(GuidedRows, scale=search.guidance_scale, negative=negative)
+    return Rows
+
+
+def _agreed(sequences: list[Hypothesis], ending: Ending, pattern: str | None) -> Found:
+    """Vote, and put the winners first."""
+    texts = [ending.text(answer.tokens) for answer in sequences]
+    result = vote(texts, [answer.score for answer in sequences], pattern)
+    order = sorted(range(len(sequences)), key=lambda index: result.answers[index] != result.winner)
+    ranked = Vote(result.winner, result.counts, [result.answers[index] for index in order])
+    return Found([sequences[index] for index in order], [texts[index] for index in order], vote=ranked)
