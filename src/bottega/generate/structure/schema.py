@@ -1,0 +1,272 @@
+"""JSON Schema (Draft 2020-12) as a grammar, and the check of finished texts.
+
+llguidance makes the grammar; `jsonschema-rs`, which knows nothing of grammars, checks the schema
+before and the answer after. Strict: what the grammar cannot hold is refused by name. Lenient: it
+is left out of the grammar, noted, and found out by the check of the answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jsonschema_rs
+from llguidance import LLMatcher
+
+from bottega.core.errors import UserError
+from bottega.generate.constraint import Validity
+from bottega.generate.structure.grammar import LENIENT_HINT, GrammarConstraint, compile_grammar, refusal
+from bottega.generate.structure.vocabulary import vocabulary_of
+from bottega.tokenizer.tokenizer import Tokenizer
+
+# One space, or a line break with its indentation: any other white space is how a model loops for ever.
+WHITE_SPACE = r"\x20|\n\x20{0,24}|\n\t{0,12}"
+MAX_CHARACTERS = 262_144
+MAX_DEPTH = 64
+# The compiler follows references by recursion; an 8 MiB stack holds over 2,000 levels of JSON.
+MAX_LINKED_DEPTH = 600
+MAX_PROPERTIES = 1_000  # of one object: compiling takes time in the square of them
+# Subschemas with every reference written out: the check of an answer may visit each.
+MAX_EXPANDED = 100_000
+EXACT_INTEGER = 2**53
+
+_ONE = (
+    "items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames", "unevaluatedItems",
+    "unevaluatedProperties", "additionalItems", "contentSchema",
+)  # fmt: skip
+_MANY = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
+# Keywords of old drafts that constrain, and that the compiler would pass over.
+_OLD = ("additionalItems", "divisibleBy", "disallow", "extends")
+
+Schema = dict[str, Any]
+
+
+def json_schema(
+    tokenizer: Tokenizer, schema: Any, *, strict: bool = True, spaces: bool = True, field: str = "json_schema"
+) -> GrammarConstraint:
+    """The answer is JSON that satisfies `schema` (an object, its text, or true), properties in the schema's order.
+
+    Args:
+        tokenizer: whose tokens the answer is made of.
+        schema: JSON Schema; references only within it.
+        strict: refuse what the grammar cannot hold; else leave it to the check of the answer.
+        spaces: allow a space, or a line break with indentation, where JSON allows white space.
+        field: how to call it in errors.
+
+    Raises:
+        UserError: the schema is no valid one, too large, unsupported, or nothing can satisfy it.
+    """
+    checked = checked_schema(schema, field)
+    notes = _refuse_or_note(checked, field, strict)
+    validator = validator_of(checked, field)
+    grammar = LLMatcher.grammar_from_json_schema(checked, overrides=options(strict=strict, spaces=spaces))
+    if not strict:
+        notes += _left_out(tokenizer, grammar)
+    return compile_grammar(tokenizer, grammar, field, judge=lambda text: check_text(validator, text), notes=notes)
+
+
+def json_object(tokenizer: Tokenizer, *, field: str = "json_object") -> GrammarConstraint:
+    """The answer is any JSON object."""
+    return json_schema(tokenizer, {"type": "object"}, field=field)
+
+
+def validate(text: str, schema: Any) -> Validity:
+    """Whether `text` is JSON that satisfies `schema`; raises UserError if that is no schema."""
+    return check_text(validator_of(checked_schema(schema, "schema"), "schema"), text)
+
+
+def options(*, strict: bool, spaces: bool) -> Any:
+    """The compiler's settings for one JSON Schema."""
+    space = {"whitespace_pattern": WHITE_SPACE} if spaces else {"whitespace_flexible": False}
+    return {**space, "lenient": not strict, "coerce_one_of": False}
+
+
+def checked_schema(schema: Any, field: str) -> Schema:
+    """The schema as an object of bounded size; raises UserError naming what is too large."""
+    if isinstance(schema, str):
+        if len(schema) > MAX_CHARACTERS:
+            raise UserError(f"{field} has {len(schema)} characters", hint=f"At most {MAX_CHARACTERS} are accepted.")
+        try:
+            schema = json.loads(schema)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{field} is not JSON: {error}") from None
+    if schema is True:
+        schema = {}
+    if not isinstance(schema, dict):
+        raise UserError(f"{field} must be a JSON Schema (an object), not {type(schema).__name__}")
+    if _depth(schema) > MAX_DEPTH:
+        raise UserError(f"{field} is nested more than {MAX_DEPTH} levels deep", hint="Name parts in $defs.")
+    try:
+        size = len(json.dumps(schema, ensure_ascii=False, allow_nan=False).encode("utf-8"))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{field} is not JSON: {error}") from None
+    if size > MAX_CHARACTERS:
+        raise UserError(f"{field} has {size} bytes", hint=f"At most {MAX_CHARACTERS} are accepted.")
+    _check_links(schema, field)
+    return schema
+
+
+def validator_of(schema: Schema, field: str) -> jsonschema_rs.Draft202012Validator:
+    """What checks finished texts, in linear time for patterns; raises UserError if `schema` is no valid schema."""
+    try:
+        return jsonschema_rs.validator_for(
+            schema, pattern_options=jsonschema_rs.RegexOptions(), retriever=_refuse_to_fetch
+        )
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        message = str(getattr(error, "message", error)).split("\n", 1)[0]
+        place = "".join(f"[{step!r}]" for step in getattr(error, "instance_path", ()))
+        raise UserError(f"{field}{place} is no valid JSON Schema: {message[:300]}") from None
+
+
+def check_text(validator: jsonschema_rs.Draft202012Validator, text: str) -> Validity:
+    """Whether the text is JSON that the validator takes."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Validity(False, f"not JSON: {error}")
+    try:
+        error = next(validator.iter_errors(value), None)
+    except (ValueError, RecursionError) as failure:  # nested deeper than the library follows
+        return Validity(False, f"could not be checked: {failure}")
+    if error is None:
+        return Validity(True)
+    place = "".join(f"[{step!r}]" for step in error.instance_path)
+    return Validity(False, f"{place or 'the value'}: {error.message[:300]}")
+
+
+def _refuse_to_fetch(uri: str) -> Any:
+    raise ValueError(f"references to other documents are not followed: {uri}")
+
+
+# ---------------------------------------------------------------------- what the grammar would not hold
+
+
+def _refuse_or_note(schema: Schema, field: str, strict: bool) -> tuple[str, ...]:
+    """Raise UserError for what the compiler takes and yet does not hold; if not strict, return it."""
+    faults = []
+    if "x-guidance" in schema:
+        raise UserError(f"{field}: 'x-guidance' is no keyword of JSON Schema")
+    for part in subschemas(schema):
+        least = part.get("minProperties", 0)
+        if isinstance(least, (int, float)) and least > 1 + len(set(part.get("required", ()))):
+            faults.append(
+                f"'minProperties' {least} is more than one above the required properties, and a grammar cannot tell "
+                "whether the others are given twice"
+            )
+        faults += [f"no grammar can be made of the keyword '{name}'" for name in _OLD if name in part]
+        for name in ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
+            if large := next(_inexact(part.get(name)), None):
+                faults.append(f"'{name}' has {large}, which the grammar cannot hold exactly")
+    if faults and strict:
+        raise UserError(f"{field}: {faults[0]}", hint=LENIENT_HINT)
+    return tuple(f"{fault}; checked only afterwards" for fault in dict.fromkeys(faults))
+
+
+def _inexact(value: Any) -> Iterator[Any]:
+    """Numbers in `value` that a double does not hold, or that it writes with an exponent."""
+    if isinstance(value, bool):
+        return
+    if isinstance(value, (int, float)) and (abs(value) > EXACT_INTEGER or (value and abs(value) < 1e-9)):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _inexact(item)
+
+
+def _left_out(tokenizer: Tokenizer, grammar: str) -> tuple[str, ...]:
+    """What a lenient compilation leaves out, by the library's own account."""
+    guidance = vocabulary_of(tokenizer).guidance
+    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, guidance)
+    return () if failed else tuple(f"{_told(message)}; checked only afterwards" for message in messages)
+
+
+def _told(message: str) -> str:
+    if message.startswith("oneOf"):
+        return "the alternatives of 'oneOf' may overlap"
+    return refusal("schema", message).message.removeprefix("schema: ")
+
+
+# ---------------------------------------------------------------------- walking a schema
+
+
+def children(schema: Mapping[str, Any]) -> Iterator[Any]:
+    """The subschemas that stand directly in a schema (not those in `enum`, `const` and the like)."""
+    for name in _ONE:
+        if isinstance(schema.get(name), dict):
+            yield schema[name]
+    for name in _MANY:
+        if isinstance(schema.get(name), list):
+            yield from (part for part in schema[name] if isinstance(part, dict))
+    for name in _NAMED:
+        if isinstance(schema.get(name), dict):
+            yield from (part for part in schema[name].values() if isinstance(part, dict))
+
+
+def subschemas(schema: Schema) -> Iterator[Schema]:
+    """A schema and all within it."""
+    stack = [schema]
+    while stack:
+        part = stack.pop()
+        yield part
+        stack.extend(children(part))
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects, counted no further than is of interest."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        level = [
+            item
+            for node in level
+            for item in (node.values() if isinstance(node, dict) else node)
+            if isinstance(item, (dict, list))
+        ]
+        depth += 1
+    return depth
+
+
+def _check_links(schema: Schema, field: str) -> None:
+    """Bound what following references costs the compiler (depth) and the check of an answer (size)."""
+    targets: dict[str, Any] = {}
+    for part in subschemas(schema):
+        if len(part.get("properties") or ()) > MAX_PROPERTIES:
+            raise UserError(f"{field}: an object has more than {MAX_PROPERTIES} properties")
+        reference = part.get("$ref")
+        if isinstance(reference, str) and reference not in targets:
+            targets[reference] = _at(schema, reference)
+    if sum(1 + _depth(target) for target in targets.values()) > MAX_LINKED_DEPTH:
+        raise UserError(
+            f"{field}: its {len(targets)} references are together nested too deep", hint="Split the schema."
+        )
+    if _expanded(schema, targets, {}) > MAX_EXPANDED:
+        raise UserError(f"{field}: with its references written out it has more than {MAX_EXPANDED} subschemas")
+
+
+def _at(schema: Schema, reference: str) -> Any:
+    """What a local reference points to; None if it is another kind, or dangling (the compiler says so)."""
+    node: Any = schema
+    if not reference.startswith("#"):
+        return {}
+    for step in reference[1:].split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+            node = node[int(key)]
+        elif isinstance(node, dict):
+            node = node.get(key, {})
+        else:
+            return {}
+    return node
+
+
+def _expanded(part: Any, targets: dict[str, Any], known: dict[int, int]) -> int:
+    """Subschemas of `part` with references written out; a reference back to where it stands counts once."""
+    if not isinstance(part, dict):
+        return 1
+    if id(part) not in known:
+        known[id(part)] = 1
+        parts = [*children(part)]
+        if isinstance(part.get("$ref"), str):
+            parts.append(targets[part["$ref"]])
+        known[id(part)] = 1 + sum(_expanded(child, targets, known) for child in parts)
+    return known[id(part)]
