@@ -170,9 +170,14 @@ def cache_path() -> Path:
     return (Path(base) if base else Path(os.path.expanduser("~/.cache"))) / "bottega" / "machine.json"  # noqa: PTH111
 
 
+def instruction_flags() -> frozenset[str]:
+    """Those of FLAGS that this processor has."""
+    return frozenset(_cpu()[1])
+
+
 def preferred_dtype() -> Literal["bfloat16", "float32"]:
     """bfloat16 where this CPU has instructions for it. It must not hang on a measurement: it decides results."""
-    return "bfloat16" if NATIVE_BFLOAT16 & set(_cpu()[1]) else "float32"
+    return "bfloat16" if NATIVE_BFLOAT16 & instruction_flags() else "float32"
 
 
 def resolve_device(name: str) -> str:

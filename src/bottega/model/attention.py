@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +24,9 @@ from bottega.model.linear import Linear
 from bottega.model.norm import make_norm
 from bottega.model.rope import rotate
 
+if TYPE_CHECKING:
+    from bottega.model.paged import Step
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -32,12 +37,14 @@ class Sequences:
         cache: the tokens stand behind those in it, and are added to it.
         segments: lengths of the documents packed into one row.
         padding: (B,) tokens at the beginning of each row that nobody may see.
+        step: the tokens are those of several sequences, whose keys and values lie in blocks.
     """
 
     angles: Mapping[str, tuple[Tensor, Tensor]]
     cache: KVCache | None = None
     segments: Sequence[int] | None = None
     padding: Tensor | None = None
+    step: Step | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
         """(B, T, hidden) → (B, T, hidden)."""
         q, k, v = self.project(x, sequences.angles.get(self.rope or ""))
-        if sequences.cache is not None:
+        if sequences.step is not None:
+            out = sequences.step.attend(self.layer, q[0], k[0], v[0], self.rule).unsqueeze(0)
+        elif sequences.cache is not None:
             k, v = sequences.cache.append(self.layer, k, v)
             out = attend(q, k, v, self.rule, sequences.padding)
         elif sequences.segments is not None:

@@ -23,6 +23,7 @@ from bottega.model.experts import MixtureOfExperts
 from bottega.model.feed_forward import FeedForward, PlainFeedForward
 from bottega.model.linear import Embedding, Linear
 from bottega.model.norm import LayerNorm, OffsetRMSNorm, RMSNorm, make_norm
+from bottega.model.paged import Step
 from bottega.model.rope import Rotation
 
 
@@ -97,7 +98,19 @@ class Decoder(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+        self.activations: torch.dtype | None = None
+        """Precision to compute in, where it is not that of the weights (`inference.prepare_for_inference`)."""
         self._rotations = {kind: Rotation(rope) for kind, rope in config.switches.ropes.items()}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of hidden states, keys and values."""
+        return self.activations or self.model.embed_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.embed_tokens.weight.device
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> Decoder:
@@ -153,6 +166,14 @@ class Decoder(nn.Module):
             cache.advance(length)
         return self.model.norm(x)
 
+    def advance(self, step: Step) -> Tensor:
+        """Normalised hidden states of a step's tokens, (N, H); their keys and values are stored in its cache."""
+        x = self._embed(step.ids.unsqueeze(0), step.positions)
+        sequences = Sequences(self._step_angles(step), step=step)
+        for layer in self.model.layers:
+            x = layer(x, sequences)
+        return self.model.norm(x)[0]
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., H) → (..., V)."""
         logits, cap = self.lm_head(hidden), self.config.switches.logit_cap
@@ -184,7 +205,7 @@ class Decoder(nn.Module):
 
     def _embed(self, input_ids: Tensor, places: slice | Tensor) -> Tensor:
         """(B, T) → (B, T, H)."""
-        x = self.model.embed_tokens(input_ids)
+        x = self.model.embed_tokens(input_ids).to(self.dtype)
         if self.config.switches.embedding_scale is not None:
             x = x * torch.tensor(self.config.switches.embedding_scale, dtype=x.dtype, device=x.device)
         if self.model.embed_positions is not None:
@@ -200,3 +221,20 @@ class Decoder(nn.Module):
             cos, sin = rotation.table(reach, length, device)
             found[kind] = cos[places], sin[places]
         return found
+
+    def regime(self, capacity: int) -> tuple[int, ...]:
+        """Sequences that may come to have so many tokens have the same angles if they have the same regime."""
+        return tuple(rotation.regime(capacity) for rotation in self._rotations.values())
+
+    def _step_angles(self, step: Step) -> dict[str, tuple[Tensor, Tensor]]:
+        """`_angles` of a step's tokens; where they adapt to the length of a text, each sequence has its own."""
+        if not any(rotation.adapts for rotation in self._rotations.values()):
+            return self._angles(step.positions, max(step.capacities), 0, step.positions.device)
+        parts = [
+            self._angles(positions, capacity, capacity, positions.device)
+            for positions, capacity in zip(step.positions.split(step.counts), step.capacities, strict=True)
+        ]
+        return {
+            kind: (torch.cat([part[kind][0] for part in parts]), torch.cat([part[kind][1] for part in parts]))
+            for kind in self._rotations
+        }

@@ -1,10 +1,13 @@
 """A decoder made ready to generate: fewer, larger products, and weights laid out for the machine.
 
-Query, key and value become one product, gate and up another, which at one token per step saves
-more than half of the calls. On a CPU that computes in bfloat16, weights of that type are packed once
-into oneDNN's blocked layout (2 to 3 times the speed of `F.linear` at one row; numbers equal). In
-float32 one row reads the weights as they are, at the speed of memory; for a few rows at a time they
-are also packed by MKL (2 times the speed of `F.linear` at eight rows).
+Query, key and value become one product, gate and up another. On a CPU the weights are packed once:
+
+    float32    panels for kernels.c, which multiplies any number of rows, each as if it were alone
+    bfloat16   the same panels at half the memory. The numbers are widened as they are read and everything else is
+               float32, so that a bfloat16 checkpoint gives what it would in float32. Where the processor multiplies
+               bfloat16 itself, oneDNN's layout instead, with everything in bfloat16
+    int8/int4  panels of whole numbers with scales, if asked for: the nearest to the weights, which is not the same
+
 The result generates; it is not to be trained or saved.
 """
 
@@ -14,19 +17,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bottega.core.machine import facts, preferred_dtype
+from bottega.core.errors import UserError
+from bottega.core.machine import preferred_dtype
 from bottega.model.attention import Attention
 from bottega.model.decoder import Block, Decoder
 from bottega.model.experts import MixtureOfExperts
 from bottega.model.feed_forward import FeedForward, PlainFeedForward
-from bottega.model.norm import RMSNorm
+from bottega.model.kernels import library
+from bottega.model.kernels.library import GROUP, WeightFormat
+from bottega.model.kernels.packing import fits, pack
+from bottega.model.norm import OffsetRMSNorm, RMSNorm
 from bottega.model.rope import rotate
 
-MEMORY_SHARE = 4  # a second copy of the weights may take a quarter of the free memory
+
+class KernelLinear(nn.Module):
+    """`nn.Linear` over packed weights, float32 in and out; CPU, inference only."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, format_: WeightFormat) -> None:
+        super().__init__()
+        if not fits(format_, weight.shape[1]):
+            raise UserError(
+                f"a layer of this model has rows of {weight.shape[1]} weights, and {format_} scales {GROUP} at a time",
+                hint="Use --weights bfloat16.",
+            )
+        self.packed = pack(weight, format_)
+        self.bias = None if bias is None else bias.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) → (..., out)."""
+        packed = self.packed
+        return library.linear(packed.format, x, packed.weight, packed.scales, self.bias, packed.outputs)
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear` over weights in oneDNN's own layout; CPU, inference only."""
+    """`nn.Linear` over bfloat16 weights in oneDNN's own layout; CPU, inference only."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -35,6 +59,9 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
+        if x.numel() == x.shape[-1]:  # one row takes another kernel, whose last bits differ: let there be two
+            x = torch.cat((x, torch.zeros_like(x)), dim=-2)
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")[..., :1, :]
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
@@ -50,58 +77,66 @@ class Linear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
-class BatchLinear(Linear):
-    """`Linear` in float32, with a second copy of the weights that MKL packs when first used for a few sequences."""
+class Layers:
+    """How a decoder's parts are replaced: which product, and whether kernels.c computes the small things."""
 
-    ROWS = 8  # MKL packs for a number of rows; fewer are filled up, which pays from four on
+    def __init__(self, decoder: Decoder, weights: WeightFormat | None) -> None:
+        weight = decoder.model.embed_tokens.weight
+        on_cpu = weight.device.type == "cpu"
+        native = on_cpu and weight.dtype == torch.bfloat16 and preferred_dtype() == "bfloat16" and weights is None
+        plain = weight.dtype in (torch.float32, torch.bfloat16)
+        self.onednn = native
+        self.kernels = on_cpu and library.available() and plain and not native
+        if weights in ("int8", "int4") and not self.kernels:
+            raise UserError(
+                f"--weights {weights} needs the CPU and its compiled kernels",
+                hint="Use --device cpu, and install with a C compiler (`bottega doctor` says whether there is one).",
+            )
+        self.format: WeightFormat = weights or ("bfloat16" if weight.dtype == torch.bfloat16 else "float32")
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight, bias)
-        self.packed: Tensor | None = None
+    def product(self, *layers: nn.Linear, format_: WeightFormat | None = None) -> nn.Module:
+        """One linear layer whose outputs are those of `layers`, side by side."""
+        weight = layers[0].weight.detach() if len(layers) == 1 else torch.cat([each.weight.detach() for each in layers])
+        biases = [each.bias.detach() for each in layers if each.bias is not None]
+        bias = torch.cat(biases) if biases else None
+        if self.kernels:
+            return KernelLinear(weight, bias, format_ or self.format)
+        return PackedLinear(weight, bias) if self.onednn else Linear(weight, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) → (..., out)."""
-        rows = x.shape[0]
-        if not 3 < rows <= self.ROWS or x.numel() != rows * x.shape[-1]:
-            return F.linear(x, self.weight, self.bias)
-        if self.packed is None:
-            self.packed = torch.ops.mkl._mkl_reorder_linear_weight(self.weight, self.ROWS)
-        if rows < self.ROWS:
-            x = torch.cat((x, x.new_zeros(self.ROWS - rows, *x.shape[1:])))
-        return torch.ops.mkl._mkl_linear(x, self.packed, self.weight, self.bias, self.ROWS)[:rows]
+    def head(self, layer: nn.Linear) -> nn.Module:
+        """The product behind the last layer: four bits are too few for what chooses among all tokens."""
+        return self.product(layer, format_="int8" if self.format == "int4" else None)
+
+    def norm(self, norm: nn.Module) -> nn.Module:
+        """A norm in one operation; other norms as they are."""
+        return KernelNorm(norm) if self.kernels and isinstance(norm, RMSNorm) else norm.float() if self.kernels else norm
 
 
-LinearKind = type[PackedLinear] | type[Linear]
-
-
-class StepNorm(RMSNorm):
-    """`RMSNorm` in half the operations where there is one token per sequence."""
+class KernelNorm(nn.Module):
+    """`RMSNorm` of any spelling (they differ in bfloat16 alone), float32."""
 
     def __init__(self, norm: RMSNorm) -> None:
-        nn.Module.__init__(self)
-        self.weight, self.eps = norm.weight, norm.eps
-        self.shift = torch.full((1, 1, 1), norm.eps, device=norm.weight.device)
+        super().__init__()
+        self.weight, self.eps = norm.weight.detach().float().contiguous(), norm.eps
+        self.offset = 1.0 if isinstance(norm, OffsetRMSNorm) else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, size) → (B, T, size), in the precision of `x`."""
-        if x.shape[1] != 1:
-            return super().forward(x)
-        wide = x.float()
-        # The mean square is x·x / size: one product instead of power, sum, division and addition.
-        scale = torch.baddbmm(self.shift, wide, wide.mT, alpha=1 / x.shape[-1]).rsqrt_()
-        return self.weight * (wide * scale).to(x.dtype)
+        """(..., size) → (..., size)."""
+        return library.rms_norm(x, self.weight, self.eps, self.offset)
 
 
 class FusedAttention(Attention):
     """`Attention` with one projection for query, key and value."""
 
-    def __init__(self, attention: Attention, kind: LinearKind) -> None:
+    def __init__(self, attention: Attention, layers: Layers) -> None:
         nn.Module.__init__(self)
         self.layer, self.heads, self.kv_heads = attention.layer, attention.heads, attention.kv_heads
         self.head_dim, self.rope, self.rule = attention.head_dim, attention.rope, attention.rule
-        self.q_norm, self.k_norm, self.norms_heads = attention.q_norm, attention.k_norm, attention.norms_heads
-        self.qkv = _joined(kind, attention.q_proj, attention.k_proj, attention.v_proj)
-        self.o_proj = _joined(kind, attention.o_proj)
+        self.norms_heads = attention.norms_heads
+        self.q_norm = None if attention.q_norm is None else layers.norm(attention.q_norm)
+        self.k_norm = None if attention.k_norm is None else layers.norm(attention.k_norm)
+        self.qkv = layers.product(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.o_proj = layers.product(attention.o_proj)
 
     def project(self, x: Tensor, angles: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, hidden) → query and key, rotated, and value, (B, T, their heads, head_dim) each."""
@@ -122,11 +157,18 @@ class FusedAttention(Attention):
 class FusedFeedForward(FeedForward):
     """`FeedForward` with one projection for gate and up."""
 
-    def __init__(self, layer: FeedForward, kind: LinearKind) -> None:
+    def __init__(self, layer: FeedForward, layers: Layers) -> None:
         nn.Module.__init__(self)
         self.act = layer.act
-        self.gate_up = _joined(kind, layer.gate_proj, layer.up_proj)
-        self.down_proj = _joined(kind, layer.down_proj)
+        self.gate_up = layers.product(layer.gate_proj, layer.up_proj)
+        self.down_proj = layers.product(layer.down_proj)
+        self.in_kernel = layers.kernels and layer.act is F.silu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate, widen, narrow."""
+        if self.in_kernel:
+            return self.down_proj(library.silu_times(self.gate_up(x)))
+        return super().forward(x)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(..., hidden) → gate, up, (..., intermediate) each."""
@@ -135,54 +177,41 @@ class FusedFeedForward(FeedForward):
 
 
 @torch.no_grad()
-def prepare_for_inference(decoder: Decoder) -> Decoder:
-    """Replace the decoder's projections; returns the same object, in eval mode."""
-    kind = _linear_kind(decoder)
+def prepare_for_inference(decoder: Decoder, weights: WeightFormat | None = None) -> Decoder:
+    """Replace the decoder's projections and norms; returns the same object, in eval mode.
+
+    `weights` is what to keep them as (None: as they are). Raises UserError where they cannot be packed so.
+    """
+    layers = Layers(decoder, weights)
     for block in decoder.model.layers:
         assert isinstance(block, Block)
         for name, part in list(block.named_children()):
-            setattr(block, name, _prepared(part, kind))
-    decoder.model.norm = _prepared(decoder.model.norm, kind)
-    decoder.lm_head = _joined(kind, decoder.lm_head)  # pyright: ignore[reportAttributeAccessIssue]
+            setattr(block, name, _prepared(part, layers))
+    decoder.model.norm = layers.norm(decoder.model.norm)
+    if decoder.model.embed_norm is not None:
+        decoder.model.embed_norm = layers.norm(decoder.model.embed_norm)
+    decoder.lm_head = layers.head(decoder.lm_head)  # pyright: ignore[reportAttributeAccessIssue]
+    if layers.kernels:
+        decoder.activations = torch.float32
     return decoder.eval().requires_grad_(False)
 
 
-def _prepared(part: nn.Module, kind: LinearKind) -> nn.Module:
+def _prepared(part: nn.Module, layers: Layers) -> nn.Module:
     """The quicker form of a block's part; the part itself where there is none."""
-    if type(part) is RMSNorm:
-        return StepNorm(part)
     if isinstance(part, Attention):
-        return FusedAttention(part, kind)
+        return FusedAttention(part, layers)
     if isinstance(part, FeedForward):
-        return FusedFeedForward(part, kind)
+        return FusedFeedForward(part, layers)
     if isinstance(part, PlainFeedForward):
         for name in ("up_proj", "down_proj"):
-            setattr(part, name, _joined(kind, getattr(part, name)))
+            setattr(part, name, layers.product(getattr(part, name)))
+        return part
     if isinstance(part, MixtureOfExperts):
-        part.experts = nn.ModuleList(_prepared(expert, kind) for expert in part.experts)
-        if part.shared_expert is not None:
-            part.shared_expert = FusedFeedForward(part.shared_expert, kind)
-    return part
-
-
-def _linear_kind(decoder: Decoder) -> LinearKind:
-    """What this machine multiplies fastest with, in the decoder's precision."""
-    weight = decoder.model.embed_tokens.weight
-    if weight.device.type != "cpu":
-        return Linear
-    if weight.dtype == torch.bfloat16:
-        return PackedLinear if preferred_dtype() == "bfloat16" else Linear
-    if weight.dtype != torch.float32 or not torch.backends.mkl.is_available():
-        return Linear
-    free = facts().memory_available
-    copy = sum(parameter.nbytes for parameter in decoder.parameters())
-    return BatchLinear if free is None or copy < free / MEMORY_SHARE else Linear
-
-
-def _joined(kind: LinearKind, *layers: nn.Linear) -> nn.Module:
-    """One linear layer whose outputs are those of `layers`, side by side."""
-    if len(layers) == 1:
-        return kind(layers[0].weight.detach(), None if layers[0].bias is None else layers[0].bias.detach())
-    weight = torch.cat([layer.weight.detach() for layer in layers])
-    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-    return kind(weight, torch.cat(biases) if biases else None)
+        part.experts = nn.ModuleList(_prepared(expert, layers) for expert in part.experts)
+        exact = "float32" if layers.format == "float32" else "bfloat16"  # a router decides: it is not rounded
+        part.gate = layers.product(part.gate, format_=exact)  # pyright: ignore[reportAttributeAccessIssue]
+        if part.shared_expert is not None and part.shared_expert_gate is not None:
+            part.shared_expert = FusedFeedForward(part.shared_expert, layers)
+            part.shared_expert_gate = layers.product(part.shared_expert_gate, format_=exact)  # pyright: ignore[reportAttributeAccessIssue]
+        return part
+    return layers.norm(part)

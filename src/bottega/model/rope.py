@@ -28,6 +28,7 @@ from bottega.checkpoint.switches import Rope
 from bottega.core.errors import UserError
 
 FIRST_POSITIONS = 512
+MOST_TABLES = 8  # kept at once, where texts of other lengths have other angles
 
 
 class Rotation:
@@ -35,20 +36,32 @@ class Rotation:
 
     def __init__(self, rope: Rope) -> None:
         self.rope = rope
-        self._key: tuple[Any, ...] = ()
-        self._table: tuple[Tensor, Tensor] | None = None
+        self._tables: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the angles depend on the length of the whole text."""
+        return (self.rope.scaling or {}).get("rope_type") in ("dynamic", "longrope")
+
+    def regime(self, length: int) -> int:
+        """Texts of lengths of one regime have the same angles."""
+        return _regime(self.rope, length)
 
     def table(self, positions: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """cos and sin for at least `positions` positions, (positions, dim) each, float32, on `device`.
 
         `length` is that of the whole text, which decides the angles of the kinds that adapt to it.
         """
-        key = (_regime(self.rope, length), device)
-        if self._table is None or key != self._key or len(self._table[0]) < positions:
+        key = (self.regime(length), device)
+        table = self._tables.pop(key, None)
+        if table is None or len(table[0]) < positions:
             count = max(FIRST_POSITIONS, 1 << (positions - 1).bit_length())
             cos, sin = rotation_table(self.rope, count, length)
-            self._key, self._table = key, (cos.to(device), sin.to(device))
-        return self._table
+            table = cos.to(device), sin.to(device)
+        while len(self._tables) >= MOST_TABLES:
+            del self._tables[next(iter(self._tables))]
+        self._tables[key] = table  # the latest last
+        return table
 
 
 def _regime(rope: Rope, length: int) -> int:
