@@ -154,11 +154,12 @@ def served() -> Iterator[Served]:
 def test_latencies_are_those_built_in(served: Served) -> None:
     data = served.bench("plain", rate=20, requests=20, output_tokens=11, input_tokens=10)
     ttft, tpot, whole = data["ttft_ms"], data["tpot_ms"], data["e2el_ms"]
-    assert ttft["min"] >= 1000 * FIRST and ttft["p50"] < 1000 * FIRST + 60
-    assert tpot["min"] >= 0.8 * 1000 * EACH and tpot["p50"] < 1000 * EACH + 10
+    assert ttft["min"] >= 1000 * FIRST and ttft["p50"] < 1000 * FIRST + 120
+    assert tpot["min"] >= 0.8 * 1000 * EACH and tpot["p50"] < 1000 * EACH + 25
     assert whole["min"] >= 1000 * (FIRST + 10 * EACH) - 2
     assert whole["p50"] == pytest.approx(ttft["p50"] + 10 * tpot["p50"], rel=0.1)
     assert data["itl_ms"]["count"] == 20 * 10
+    assert data["lag_ms"]["count"] > 20 and data["lag_ms"]["p50"] < 20 and data["send_ms"]["p50"] < 20
     assert data["requests"]["complete"] == 20 and data["requests"]["failed"] == 0
     assert data["output_tokens"] == 220 and data["tokens_counted_by"] == "server"
     # The prompt is 10 words at an estimated token each: the server's count is another, and it is the one reported.
@@ -175,6 +176,7 @@ def test_waiting_for_a_free_client_counts(served: Served) -> None:
     assert data["e2el_ms"]["max"] >= 10 * one
     assert data["e2el_ms"]["p50"] == pytest.approx(5.5 * data["e2el_ms"]["max"] / 10, rel=0.15)
     assert data["peak_concurrency"] == 1 and data["tpot_ms"] is None
+    assert data["send_ms"]["max"] >= 9 * one and not any("load tool itself" in note for note in data["notes"])
     closed = served.bench("plain", concurrency=1, requests=10, output_tokens=1)
     assert one <= closed["e2el_ms"]["p50"] < 2 * one
 
@@ -220,7 +222,7 @@ def test_faults_are_told_by_kind(served: Served) -> None:
 
 def test_slow_answers_are_given_up(served: Served) -> None:
     data = served.bench("plain", concurrency=2, requests=2, output_tokens=50, timeout=0.3, warmup=0)
-    assert data["requests"]["errors"] == {"timeout": 2} and data["seconds"] < 1
+    assert data["requests"]["errors"] == {"timeout": 2} and data["seconds"] < 0.9
 
 
 def test_clients_that_hang_up_leave_midway(served: Served) -> None:
@@ -230,9 +232,10 @@ def test_clients_that_hang_up_leave_midway(served: Served) -> None:
     assert 10 <= hung_up <= 30 and data["requests"]["complete"] == 40 - hung_up and not data["requests"]["failed"]
     assert data["e2el_ms"]["count"] == 40 - hung_up
     deadline = time.monotonic() + 5
-    while served.peer.cancelled < hung_up and time.monotonic() < deadline:
+    while served.peer.running and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert served.peer.cancelled == hung_up and served.peer.running == 0
+    # Who leaves at one of the last pieces may leave a server that has sent everything.
+    assert 0.7 * hung_up <= served.peer.cancelled <= hung_up and served.peer.running == 0
 
 
 def test_prompts_have_the_tokens_asked_for(served: Served) -> None:
@@ -248,8 +251,8 @@ def test_prompts_have_the_tokens_asked_for(served: Served) -> None:
     first = [body for _, body in served.peer.bodies]
     served.peer.bodies.clear()
     served.bench("counting", rate="inf", requests=6, warmup=0, **settings)
-    sorted_by = {"key": json.dumps}
-    assert sorted(first, **sorted_by) == sorted((body for _, body in served.peer.bodies), **sorted_by)
+    again = [body for _, body in served.peer.bodies]
+    assert sorted(map(json.dumps, first)) == sorted(map(json.dumps, again))
 
 
 def test_lengths_vary_by_the_spread(served: Served) -> None:
@@ -286,7 +289,10 @@ def test_pieces_are_counted_where_the_server_counts_no_tokens(served: Served) ->
     assert data["output_tokens"] == 10 and data["tokens_counted_by"] == "pieces" and data["input_tokens"] is None
     assert any("pieces of text" in note for note in data["notes"])
     without = """{"stream_options": null}"""
-    assert served.bench("strict", concurrency=1, requests=1, extra=without)["tokens_counted_by"] == "pieces"
+    assert (
+        served.bench("strict", concurrency=1, requests=1, output_tokens=2, extra=without)["tokens_counted_by"]
+        == "pieces"
+    )
 
 
 def test_hardware_beside_what_was_measured(served: Served) -> None:
@@ -295,11 +301,12 @@ def test_hardware_beside_what_was_measured(served: Served) -> None:
     assert data["endpoint"] == "completions"  # the server says that its model has no chat template
     # Three answers decode side by side: one reading of the weights for three tokens.
     assert found["tokens_per_step"] == pytest.approx(3, rel=0.1)
-    assert found["bytes_per_second"] == pytest.approx(FACTS["weight_bytes"] / EACH, rel=0.3)
+    assert found["bytes_per_second"] == pytest.approx(1000 * FACTS["weight_bytes"] / data["tpot_ms"]["mean"], rel=0.15)
     assert found["bytes_per_second"] < FACTS["weight_bytes"] / EACH * 1.02
     assert found["measured_bytes_per_second"] > found["bytes_per_second"]
     tokens = data["input_tokens"] + data["output_tokens"]
-    assert found["flops_per_second"] == pytest.approx(2e6 * tokens / (FIRST + 20 * EACH), rel=0.3)
+    assert found["flops_per_second"] == pytest.approx(2e6 * tokens / data["seconds"], rel=0.15)
+    assert found["flops_per_second"] < 2e6 * tokens / (FIRST + 20 * EACH)
     assert served.bench("plain", concurrency=1, requests=1, output_tokens=2)["hardware"] is None
 
 

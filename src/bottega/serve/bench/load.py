@@ -14,7 +14,7 @@ import math
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -31,15 +31,21 @@ from bottega.serve.bench.target import Target
 
 # A connection idle for longer may be closed by the server just as we use it again (uvicorn: 5 s).
 KEEP_ALIVE_SECONDS = 2.0
+LAG_SECONDS = 0.02  # between two looks at how late this process's own event loop is
 
 
 @dataclass
 class Run:
-    """What was measured: `started` by the clock, and whether it was ended early (Ctrl-C)."""
+    """What was measured: `started` by the clock, and whether it was ended early (Ctrl-C).
+
+    `lags` says by how many seconds the load tool woke up late, looked at all the time: about as
+    late are the times that it takes of what arrives.
+    """
 
     started: float
     outcomes: list[Outcome]
     stopped: bool
+    lags: list[float] = field(default_factory=list)
 
 
 def arrivals(config: BenchServe) -> np.ndarray:
@@ -72,6 +78,7 @@ class _Load:
         if config.ignore_eos:
             self.extra = {"ignore_eos": True, **self.extra}
         self.outcomes: list[Outcome] = []
+        self.lags: list[float] = []
         self.failed = self.under_way = 0
         self.started = 0.0
 
@@ -83,7 +90,7 @@ class _Load:
                 if not await _unless(stop, self.warm_up(client)):
                     raise KeyboardInterrupt
                 finished = await _unless(stop, self.measure(client))
-        return Run(self.started, self.outcomes, not finished)
+        return Run(self.started, self.outcomes, not finished, self.lags)
 
     async def warm_up(self, client: httpx.AsyncClient) -> None:
         # Prompts from the far end, so that no measured one is found in a prefix cache because of this.
@@ -102,10 +109,17 @@ class _Load:
         limit = self.config.request_limit if times is None else len(times)
         with self.reporter.bar("requests", None if math.isinf(limit) else limit, "requests") as bar:
             self.started = perf_counter()
-            if times is not None:
-                await self.open_loop(client, times, bar)
-            else:
-                await self.closed_loop(client, bar)
+            watcher = asyncio.create_task(self.watch_lag())
+            try:
+                await (self.closed_loop(client, bar) if times is None else self.open_loop(client, times, bar))
+            finally:
+                watcher.cancel()
+
+    async def watch_lag(self) -> None:
+        while True:
+            due = perf_counter() + LAG_SECONDS
+            await asyncio.sleep(LAG_SECONDS)
+            self.lags.append(perf_counter() - due)
 
     async def open_loop(self, client: httpx.AsyncClient, times: np.ndarray, bar: Bar) -> None:
         places = asyncio.Semaphore(self.config.concurrency or len(times))

@@ -53,7 +53,7 @@ def run_bench(plan: Plan, context: Context) -> Result:
     rates = measure() if (parameters or weight_bytes) and target.is_local else None
     run = run_load(config, target, prompts, context.reporter)
     goals = parse_goodput(config.goodput) if config.goodput else {}
-    data = _head(config, target, prompts) | summarise(run, goals, is_capped=config.concurrency is not None)
+    data = _head(config, target, prompts) | summarise(run, goals)
     data["hardware"] = hardware(run.outcomes, parameters, weight_bytes, rates)
     blocks = result_blocks(data)
     if plan.out is not None:

@@ -19,11 +19,11 @@ from bottega.serve.bench.client import DONE, HUNG_UP, INTERRUPTED, NOT_ANSWERED,
 from bottega.serve.bench.load import Run
 
 PERCENTILES = (50, 90, 95, 99)
-LATE_MS = 20.0  # a load tool that sends later than this is itself what is measured
+LATE_MS = 20.0  # a load tool that is later than this is itself what is measured
 
 
-def summarise(run: Run, goals: dict[str, float], *, is_capped: bool) -> dict[str, Any]:
-    """All figures that need nothing but the outcomes; `is_capped` says that requests wait for a free client."""
+def summarise(run: Run, goals: dict[str, float]) -> dict[str, Any]:
+    """All figures that need nothing but the outcomes."""
     outcomes = run.outcomes
     complete = [outcome for outcome in outcomes if outcome.status == DONE]
     seconds = max([run.started, *(o.ended for o in outcomes)]) - run.started
@@ -31,7 +31,7 @@ def summarise(run: Run, goals: dict[str, float], *, is_capped: bool) -> dict[str
     output = sum(o.output_tokens for o in outcomes)
     known_input = [o.input_tokens for o in outcomes if o.input_tokens is not None]
     steps = concurrency_steps(spans)
-    lag = distribution([1000 * (o.sent - o.scheduled) for o in outcomes if o.sent])
+    lag = distribution([1000 * seconds for seconds in run.lags])
     return {
         "requests": _requests(outcomes),
         "seconds": seconds,
@@ -48,11 +48,12 @@ def summarise(run: Run, goals: dict[str, float], *, is_capped: bool) -> dict[str
         "tpot_ms": distribution([1000 * o.tpot for o in complete if o.tpot is not None]),
         "itl_ms": distribution([1000 * gap for o in complete for gap in o.gaps]),
         "e2el_ms": distribution([1000 * o.e2el for o in complete]),
-        "send_lag_ms": lag,
+        "send_ms": distribution([1000 * (o.sent - o.scheduled) for o in outcomes if o.sent]),
+        "lag_ms": lag,
         "peak_concurrency": max((count for _, count in steps), default=0),
         "mean_concurrency": _over(sum(end - start for start, end in spans), seconds),
         "goodput": goodput(outcomes, goals, seconds) if goals else None,
-        "notes": _notes(run, complete, lag, is_capped),
+        "notes": _notes(run, complete, lag),
     }
 
 
@@ -172,7 +173,7 @@ def _counted_by(complete: Sequence[Outcome]) -> str:
     return kinds.pop() if len(kinds) == 1 else "mixed" if kinds else "none"
 
 
-def _notes(run: Run, complete: Sequence[Outcome], lag: dict[str, float] | None, is_capped: bool) -> list[str]:
+def _notes(run: Run, complete: Sequence[Outcome], lag: dict[str, float] | None) -> list[str]:
     notes = []
     if run.stopped:
         notes.append("Ended early: requests under way were broken off and count in no percentile.")
@@ -180,9 +181,9 @@ def _notes(run: Run, complete: Sequence[Outcome], lag: dict[str, float] | None, 
         notes.append("The server sent no usage for some answers: their tokens are pieces of text, counted here.")
     if len(complete) < 100:
         notes.append(f"p99 of {len(complete)} answers is little more than the slowest of them.")
-    if lag and lag["p99"] > LATE_MS and not is_capped:
+    if lag and lag["p99"] > LATE_MS:
         notes.append(
-            f"The load tool itself was late (p99 {lag['p99']:.0f} ms after the scheduled arrival): "
-            "it shares the machine with the server, or the rate is too high for it."
+            f"The load tool itself was late (p99 {lag['p99']:.0f} ms), and with it the times that it took: "
+            "it shares the machine with the server, or the load is too much for one process."
         )
     return notes

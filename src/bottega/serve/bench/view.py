@@ -16,7 +16,8 @@ MEASURES = {
     "tpot_ms": "time per token after it (TPOT)",
     "itl_ms": "gap between pieces (ITL)",
     "e2el_ms": "end to end (E2EL)",
-    "send_lag_ms": "lateness of the load tool",
+    "send_ms": "scheduled arrival to send",
+    "lag_ms": "lateness of the load tool itself",
 }
 COLUMNS = ("mean", "p50", "p90", "p95", "p99", "max")
 
