@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import math
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from bottega.checkpoint.config import ModelConfig
 from bottega.core.errors import UserError
-from bottega.generate.sampling import Sampling
 from bottega.generate.search.beam import Tree, beam_search
+from bottega.generate.search.contrastive import HiddenRows, contrastive_search
+from bottega.generate.search.dola import DolaRows
+from bottega.generate.search.guidance import GuidedRows
 from bottega.generate.search.hypothesis import Ending, Hypothesis
 from bottega.generate.search.rows import Rows
-from bottega.generate.search.settings import Search
+from bottega.generate.search.settings import Search, premature_layers
+from bottega.generate.search.vote import answer_in, sample, vote
+from bottega.generate.settings import Sampling
 from bottega.model.decoder import Decoder
 from bottega.model.load import load_decoder
 
@@ -57,7 +61,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Decoder]:
 
 
 def beams(
-    decoder: Decoder, search: Search, *, stop: set[int] = frozenset(), tree: Tree | None = None, **sampling: Any
+    decoder: Decoder, search: Search, *, stop: Collection[int] = (), tree: Tree | None = None, **sampling: Any
 ) -> list[Hypothesis]:
     settings = Sampling(**{"max_new_tokens": 5, **sampling})
     rows = Rows(decoder, PROMPT, width=search.num_beams, max_new_tokens=settings.max_new_tokens)
@@ -69,14 +73,15 @@ def every_answer(
     decoder: Decoder, longest: int, stop: set[int], length_penalty: float
 ) -> list[tuple[list[int], float]]:
     """All answers that end with a stop token or with the length, and their scores, best first."""
+    everything = torch.cartesian_prod(*[torch.arange(decoder.config.vocab_size)] * longest)
+    prompts = torch.tensor(PROMPT).expand(len(everything), -1)
+    logits = decoder(torch.cat((prompts, everything), dim=1))[:, len(PROMPT) - 1 : -1]
+    logprobs = logits.log_softmax(-1).gather(2, everything.unsqueeze(2)).squeeze(2).cumsum(1)
     found = []
-    for tokens in itertools.product(range(decoder.config.vocab_size), repeat=longest):
+    for tokens, totals in zip(everything.tolist(), logprobs.tolist(), strict=True):
         end = next((place + 1 for place, token in enumerate(tokens) if token in stop), longest)
-        if any(tokens[end:]):  # what stands behind the end is one of many: count it once
-            continue
-        logprobs = decoder(torch.tensor([[*PROMPT, *tokens]]))[0, len(PROMPT) - 1 : -1].log_softmax(-1)
-        total = sum(float(logprobs[place, token]) for place, token in enumerate(tokens[:end]))
-        found.append((list(tokens[:end]), total / end**length_penalty))
+        if not any(tokens[end:]):  # what stands behind the end is one of many: it is counted once
+            found.append((tokens[:end], totals[end - 1] / end**length_penalty))
     return sorted(found, key=lambda answer: -answer[1])
 
 
@@ -129,3 +134,227 @@ def test_a_single_beam_is_greedy_decoding_and_processors_change_what_is_ranked(t
             while len(tokens) < len(PROMPT) + 8 and not (set(tokens[len(PROMPT) :]) & stop):
                 tokens.append(int(tiny(torch.tensor([tokens]))[0, -1].argmax()))
         assert beams(tiny, Search(), stop=stop, max_new_tokens=8)[0].tokens == tokens[len(PROMPT) :]
+
+
+def test_groups_search_one_after_the_other_and_avoid_what_earlier_ones_chose(tiny: Decoder) -> None:
+    """Against Vijayakumar et al.'s algorithm 1 with recomputation."""
+    for width, stop in ((1, set()), (2, set()), (2, {2}), (3, {4})):
+        search = Search(3 * width, 3 * width, num_beam_groups=3, diversity_penalty=0.7, early_stopping="never")
+        found = beams(tiny, search, stop=stop)
+        expected = sorted(slow_diverse(tiny, 3, width, 0.7, stop, 5), key=lambda answer: -answer[1])[: 3 * width]
+        assert [answer.tokens for answer in found] == [tokens for tokens, _ in expected]
+        assert [answer.score for answer in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+
+
+@torch.inference_mode()
+def slow_diverse(
+    decoder: Decoder, groups: int, width: int, penalty: float, stop: set[int], longest: int
+) -> list[tuple[list[int], float]]:
+    """The best `width` answers of each group; every group searches to the end."""
+    open_: list[list[tuple[list[int], float]]] = [[([], 0.0)] for _ in range(groups)]
+    done: list[list[tuple[list[int], float]]] = [[] for _ in range(groups)]
+    for step in range(1, longest + 1):
+        chosen: list[int] = []
+        for group in range(groups):
+            grown = []
+            for tokens, total in open_[group]:
+                logprobs = decoder(torch.tensor([[*PROMPT, *tokens]]))[0, -1].log_softmax(-1)
+                for token, logprob in enumerate(logprobs.tolist()):
+                    grown.append(([*tokens, token], total + logprob - penalty * chosen.count(token)))
+            grown.sort(key=lambda answer: -answer[1])
+            over = [tokens[-1] in stop or step == longest for tokens, _ in grown]
+            done[group] += [
+                (tokens, total / step) for (tokens, total), end in zip(grown[:width], over[:width], strict=True) if end
+            ]
+            open_[group] = [answer for answer, end in zip(grown, over, strict=True) if not end][:width]
+            chosen += [tokens[-1] for tokens, _ in open_[group]]
+    return [answer for group in done for answer in sorted(group, key=lambda answer: -answer[1])[:width]]
+
+
+def test_one_group_is_plain_beam_search(pair: tuple[Any, Decoder]) -> None:
+    """What Search refuses as a request, the search itself may be asked: groups cost nothing where there is one."""
+    plain = Search(4, 4)
+    single = Search(4, 4)
+    object.__setattr__(single, "diversity_penalty", 0.5)
+    assert beams(pair[1], single, stop={2}) == beams(pair[1], plain, stop={2})
+
+
+def test_patience_waits_for_more_answers(pair: tuple[Any, Decoder]) -> None:
+    stop = set(range(0, 60, 3))
+    trees: dict[float, Tree] = {patience: [] for patience in (0.5, 1.0, 3.0)}
+    for patience, tree in trees.items():
+        search = Search(4, 1, early_stopping=True, patience=patience)
+        found = beams(pair[1], search, stop=stop, max_new_tokens=20, tree=tree)
+        finished = [node for step in tree for node in step["beams"] if node["state"] == "finished"]
+        before = [node for step in tree[:-1] for node in step["beams"] if node["state"] == "finished"]
+        assert len(before) < 4 * patience <= len(finished)
+        assert found[0].score == pytest.approx(max(node["score"] for node in finished))
+    assert len(trees[0.5]) < len(trees[1.0]) < len(trees[3.0])
+
+
+def test_the_tree_holds_every_answer_and_pruning_shows_in_it(pair: tuple[Any, Decoder]) -> None:
+    tree: Tree = []
+    stop = set(range(0, 60, 3))
+    search = Search(6, 2, length_penalty=0.0, early_stopping="never")
+    found = beams(pair[1], search, stop=stop, max_new_tokens=12, tree=tree)
+    nodes = {node["id"]: node for step in tree for node in step["beams"]}
+    assert len(nodes) == sum(len(step["beams"]) for step in tree)
+    finished = {}
+    for node in nodes.values():
+        path, at = [], node
+        while True:
+            path.append(at)
+            if at["parent"] == 0:
+                break
+            at = nodes[at["parent"]]
+            assert at["state"] == "open"
+        assert node["total"] == pytest.approx(sum(step["logprob"] for step in path), abs=1e-5)
+        assert node["score"] == node["total"]
+        if node["state"] == "finished":
+            finished[tuple(step["token"] for step in reversed(path))] = node["score"]
+    assert all(finished[tuple(answer.tokens)] == answer.score for answer in found)
+    assert any(node["state"] == "pruned" for node in nodes.values())
+    assert json.loads(json.dumps(tree)) == tree
+
+
+@pytest.mark.parametrize(("alpha", "top_k"), [(0.6, 4), (0.3, 8), (1.0, 3)])
+def test_contrastive_search_equals_the_papers_formula(pair: tuple[Any, Decoder], alpha: float, top_k: int) -> None:
+    decoder = pair[1]
+    sampling = Sampling(max_new_tokens=16, top_k=top_k)
+    rows = HiddenRows(decoder, PROMPT, width=top_k, max_new_tokens=16)
+    found = contrastive_search(rows, sampling, alpha, Ending())
+    tokens, values = list(PROMPT), []
+    with torch.inference_mode():
+        for _ in range(16):
+            probabilities = decoder(torch.tensor([tokens]))[0, -1].softmax(-1)
+            ranked = []
+            for token in probabilities.topk(top_k).indices.tolist():
+                hidden = decoder.hidden(torch.tensor([[*tokens, token]]))[0]
+                likeness = max(float(torch.cosine_similarity(hidden[-1], other, dim=0)) for other in hidden[:-1])
+                ranked.append(((1 - alpha) * float(probabilities[token]) - alpha * likeness, token))
+            value, token = max(ranked)
+            tokens.append(token)
+            values.append(value)
+    assert found.tokens == tokens[len(PROMPT) :]
+    assert found.score == pytest.approx(sum(values) / 16, abs=1e-5)
+
+
+@pytest.mark.parametrize("layers", ["low", "high", (0, 1, 3)])
+@torch.inference_mode()
+def test_dola_equals_the_papers_formula(pair: tuple[Any, Decoder], layers: Any) -> None:
+    oracle, decoder = pair
+    rows = DolaRows(decoder, PROMPT, layers=layers, width=1, max_new_tokens=12)
+    assert rows.layers == {"low": [0], "high": [2]}.get(layers, [0, 1, 3])
+    tokens, chosen = list(PROMPT), set()
+    scores = rows.begin()[0]
+    for _ in range(12):
+        states = oracle(torch.tensor([tokens]), output_hidden_states=True).hidden_states
+        # transformers' last hidden state has seen the last norm, the earlier ones have not.
+        last = oracle.lm_head(states[-1])[0, -1].double().softmax(-1)
+        early = {layer: oracle.lm_head(states[layer])[0, -1].double().softmax(-1) for layer in rows.layers}
+        premature = max(rows.layers, key=lambda layer: divergence(last, early[layer]))
+        chosen.add(premature)
+        expected = torch.where(last >= 0.1 * last.max(), last.log() - early[premature].log(), -math.inf)
+        torch.testing.assert_close(scores.double(), expected, atol=1e-4, rtol=0)
+        tokens.append(int(expected.argmax()))
+        scores = rows.step(tokens[-1:], [0])[0]
+    assert len(chosen) > 1 or len(rows.layers) == 1  # or nothing of the choice would have been tested
+
+
+def divergence(p: Tensor, q: Tensor) -> float:
+    """Jensen–Shannon."""
+    middle = (p + q) / 2
+    return float(((p * (p / middle).log()).sum() + (q * (q / middle).log()).sum()) / 2)
+
+
+@pytest.mark.parametrize(
+    ("layers", "tied", "kind", "expected"),
+    [
+        (32, False, "low", list(range(0, 16, 2))),
+        (32, True, "low", list(range(2, 16, 2))),
+        (32, False, "high", list(range(16, 32, 2))),
+        (80, False, "high", list(range(60, 80, 2))),
+        (80, False, "low", list(range(0, 20, 2))),
+        (2, True, "low", [1]),
+        (1, False, "high", [0]),
+        (12, False, (5, 1, 5), [1, 5]),
+    ],
+)
+def test_buckets_of_layers(layers: int, tied: bool, kind: Any, expected: list[int]) -> None:
+    assert premature_layers(layers, kind, tied=tied) == expected
+
+
+def test_layers_that_the_model_lacks_are_refused() -> None:
+    with pytest.raises(UserError, match=r"dola_layers names 12, .* 0 to 11"):
+        premature_layers(12, (3, 12), tied=False)
+
+
+@pytest.mark.parametrize("negative", [None, [5, 9, 2, 6, 5, 3], [7]])
+@torch.inference_mode()
+def test_guidance_equals_two_models_side_by_side(pair: tuple[Any, Decoder], negative: list[int] | None) -> None:
+    decoder = pair[1]
+    rows = GuidedRows(decoder, PROMPT, scale=1.7, negative=negative, width=3, max_new_tokens=6)
+    unlike = PROMPT[-1:] if negative is None else negative
+    answers: list[list[int]] = [[]]
+    scores = rows.begin()
+    for step in range(5):
+        for answer, row in zip(answers, scores, strict=True):
+            with_, without = (
+                decoder(torch.tensor([[*prompt, *answer]]))[0, -1].log_softmax(-1) for prompt in (PROMPT, unlike)
+            )
+            torch.testing.assert_close(row, without + 1.7 * (with_ - without), atol=1e-4, rtol=1e-4)
+        parents = [0, 0, 0] if step == 0 else [2, 0, 2]
+        answers = [[*answers[parent], step + row] for row, parent in enumerate(parents)]
+        scores = rows.step([answer[-1] for answer in answers], parents)
+    plain = GuidedRows(decoder, PROMPT, scale=1.0, negative=negative, width=1, max_new_tokens=6)
+    torch.testing.assert_close(
+        plain.begin(), Rows(decoder, PROMPT, width=1, max_new_tokens=6).begin().log_softmax(-1), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_samples_are_those_of_one_at_a_time(pair: tuple[Any, Decoder]) -> None:
+    stop = Ending(frozenset({2, 5, 7, 11, 13}))
+    sampling = Sampling(max_new_tokens=12, seed=5)
+
+    def drawn(number: int, seed: int) -> list[Hypothesis]:
+        rows = Rows(pair[1], PROMPT, width=number, max_new_tokens=12)
+        return sample(rows, replace(sampling, seed=seed), number, stop)
+
+    together = drawn(6, 5)
+    assert [answer.tokens for answer in together] == [drawn(1, 5 + row)[0].tokens for row in range(6)]
+    assert len({tuple(answer.tokens) for answer in together}) == 6
+    for answer in together:
+        with torch.inference_mode():
+            logprobs = pair[1](torch.tensor([[*PROMPT, *answer.tokens]]))[0, len(PROMPT) - 1 : -1].log_softmax(-1)
+        total = float(logprobs[range(len(answer.tokens)), answer.tokens].sum())
+        assert answer.logprob == pytest.approx(total, abs=1e-4)
+        assert answer.score == pytest.approx(total / len(answer.tokens), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "expected"),
+    [
+        ("It is 3 + 4 = 7.", None, "7"),
+        ("So 1,000 it is", None, "1000"),
+        ("about 1000.50", None, "1000.5"),
+        ("minus: -12.0", None, "-12"),
+        ("10-5", None, "5"),
+        ("ab1,2", None, "2"),
+        ("-0.0", None, "0"),
+        (".5", None, "0.5"),
+        ("none", None, None),
+        ("Answer: B. Answer: C", r"Answer: (\w)", "C"),
+        ("yes or no", r"yes|no", "no"),
+        ("yes", r"(no)|yes", None),
+        ("no match", r"\d", None),
+    ],
+)
+def test_the_answer_in_a_text(text: str, pattern: str | None, expected: str | None) -> None:
+    assert answer_in(text, pattern) == expected
+
+
+def test_votes_are_counted_and_ties_go_to_the_more_probable() -> None:
+    result = vote(["it is 4", "4.0", "5", "?", "5", "6"], [-3.0, -2.0, -1.0, 0.0, -4.0, -0.1])
+    assert (result.winner, result.counts) == ("5", [("5", 2), ("4", 2), ("6", 1)])
+    assert result.answers == ["4", "4", "5", None, "5", "6"]
+    assert vote(["a", "b"], [0.0, 0.0]).winner is None

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 from bottega.core.errors import UserError
-from bottega.generate.sampling import Sampling
-from bottega.generate.search.hypothesis import Ending, Hypothesis, scores_of
+from bottega.generate.search.hypothesis import Ending, FinishReason, Hypothesis, scores_of
 from bottega.generate.search.rows import Rows
 from bottega.generate.search.settings import Search
+from bottega.generate.settings import Sampling
 
 Tree = list[dict[str, Any]]
 
@@ -126,6 +126,8 @@ class _Group:
         totals = (scores + scores.new_tensor([[beam.total] for beam in self.open])).flatten()
         best, places = totals.topk(min(self.candidates, len(totals)))
         parents, self.open, nodes = self.open, [], []
+        if best[0] == -math.inf and step > 1:  # where nothing may follow, the answers are over
+            self.finished += [self._hypothesis(beam, step - 1, "stop") for beam in parents]
         for rank, (total, place) in enumerate(zip(best.tolist(), places.tolist(), strict=True)):
             if total == -math.inf or len(self.open) == self.width:
                 break
@@ -137,8 +139,7 @@ class _Group:
             if not stopped and step < self.longest:
                 self.open.append(beam)
             elif rank < self.width:
-                score = self._score(total, step)
-                self.finished.append(Hypothesis(beam.tokens, score, beam.logprob, "stop" if stopped else "length"))
+                self.finished.append(self._hypothesis(beam, step, "stop" if stopped else "length"))
             else:
                 continue
             beam.id = next(self.ids)
@@ -167,6 +168,9 @@ class _Group:
 
     def _score(self, total: float, length: int) -> float:
         return total / length**self.search.length_penalty
+
+    def _hypothesis(self, beam: _Beam, length: int, reason: FinishReason) -> Hypothesis:
+        return Hypothesis(beam.tokens, self._score(beam.total, length), beam.logprob, reason)
 
     def _node(self, beam: _Beam, parent: _Beam, logprob: float, step: int, *, finished: bool) -> dict[str, Any]:
         return {

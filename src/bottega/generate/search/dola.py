@@ -15,30 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bottega.checkpoint.config import ModelConfig
-from bottega.core.errors import UserError
 from bottega.generate.search.rows import Rows, wide
+from bottega.generate.search.settings import premature_layers
 from bottega.model.decoder import Decoder
 from bottega.model.layers import watched
 
 RELATIVE_TOP = 0.1
-
-
-def premature_layers(config: ModelConfig, layers: Literal["low", "high"] | Sequence[int]) -> list[int]:
-    """The candidates: every second layer of the lower or the upper half (of 20 in a model of more than 40).
-
-    With tied embeddings the first two are left out of "low": there the head sees its own embedding. Raises UserError
-    naming a layer that the model does not have.
-    """
-    count = config.num_hidden_layers
-    if not isinstance(layers, str):
-        if wrong := [layer for layer in layers if not 0 <= layer < count]:
-            raise UserError(f"dola_layers names {wrong[0]}, early layers of this model are 0 to {count - 1}")
-        return sorted(set(layers))
-    if layers == "high":
-        return list(range(count // 2 if count <= 40 else count - 20, count, 2))
-    first = min(2, count // 2) if config.tie_word_embeddings else 0
-    return list(range(first, count // 2 if count <= 40 else 20, 2)) or [first]
 
 
 def contrast(last: Tensor, early: Tensor) -> Tensor:
@@ -72,7 +54,8 @@ class DolaRows(Rows):
     ) -> None:
         """Raises UserError if the model has no such layer."""
         super().__init__(decoder, prompt, width=width, max_new_tokens=max_new_tokens, on_step=on_step)
-        self.layers = premature_layers(decoder.config, layers)
+        config = decoder.config
+        self.layers = premature_layers(config.num_hidden_layers, layers, tied=config.tie_word_embeddings)
 
     def _run(self, ids: Tensor) -> Tensor:
         with watched(self.decoder, self.layers) as early:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 
-from bottega.generate.sampling import Sampling
 from bottega.generate.search.beam import Tree, beam_search
 from bottega.generate.search.contrastive import HiddenRows, contrastive_search
 from bottega.generate.search.dola import DolaRows
@@ -15,6 +14,7 @@ from bottega.generate.search.hypothesis import Ending, Hypothesis
 from bottega.generate.search.rows import Rows
 from bottega.generate.search.settings import Search
 from bottega.generate.search.vote import Vote, sample, vote
+from bottega.generate.settings import Sampling
 from bottega.model.decoder import Decoder
 from bottega.tokenizer.tokenizer import Tokenizer
 
@@ -44,7 +44,6 @@ def find(
     search: Search,
     *,
     negative: Sequence[int] | None = None,
-    trace: bool = False,
     on_step: Callable[[], object] | None = None,
 ) -> Found:
     """Answer `prompt` as `search` says.
@@ -53,22 +52,22 @@ def find(
         decoder: the model; its weights and its own cache are used, not an engine's.
         tokenizer: knows the stop tokens.
         prompt: token ids.
-        sampling: what changes the scores, draws (where something is drawn) and stops.
+        sampling: what changes the scores, draws (where something is drawn) and stops; `trace` keeps the tree of beams.
         search: the settings.
         negative: the prompt that classifier-free guidance leads away from (default: the prompt's last token).
-        trace: keep beam search's tree.
         on_step: called before each step of the model.
 
     Raises UserError for settings that contradict each other, or a prompt that does not fit the context.
     """
     given = {field.name: getattr(sampling, field.name) for field in fields(sampling)}
     search.require_obeyed(given, {field.name: field.default for field in fields(Sampling)})
-    ending = Ending(tokenizer.stop_ids, sampling.stop, tokenizer, prompt[-1] if prompt else None)
+    sampling = sampling.for_model(decoder.config.vocab_size, tokenizer.stop_ids)
+    ending = Ending(frozenset(sampling.stop_token_ids), sampling.stop, tokenizer, prompt[-1] if prompt else None)
     make = _kind_of_rows(search, negative)
     number = max(search.num_beams, search.best_of, search.self_consistency)
     width = sampling.top_k if search.method == "contrastive" else number
     rows = make(decoder, prompt, width=width, max_new_tokens=sampling.max_new_tokens, on_step=on_step)
-    tree: Tree | None = [] if trace else None
+    tree: Tree | None = [] if sampling.trace else None
     if isinstance(rows, HiddenRows):
         sequences = [contrastive_search(rows, sampling, search.penalty_alpha, ending)]
     elif search.method == "beam":

@@ -1,6 +1,7 @@
 """A sequence that a search found, when it is over, and what may follow it.
 
-This file is the searches' only tie to the sampler: `scores_of` is what changes the model's scores, `draw` the choice.
+This file is the searches' only tie to the sampler: `scores_of` is what it makes of the model's scores where a search
+chooses by itself, `draw` its own choice.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from bottega.generate.sampling import Sampling, choose, penalise, random_stream
+from bottega.generate.candidates import Candidates
+from bottega.generate.draws import fresh_seed
+from bottega.generate.processors import process
+from bottega.generate.samplers import SAMPLERS
+from bottega.generate.sampling import Row, choose
+from bottega.generate.settings import CHANGES_SCORES, Sampling
 from bottega.generate.stopping import StopStrings
 from bottega.tokenizer.tokenizer import Detokenizer, Tokenizer
 
@@ -68,32 +73,30 @@ class Ending:
 
 
 def scores_of(logits: Tensor, prompt: Sequence[int], answers: Sequence[Sequence[int]], sampling: Sampling) -> Tensor:
-    """Log-probabilities of what may follow each answer so far, the sampler's processors applied. (R, V) → (R, V).
+    """Log-probabilities of what may follow each answer so far, (R, V) → (R, V); −inf is what may not.
 
-    They are normalised again behind the processors, so that sums of them are log-probabilities of sequences.
+    The sampler's processors and penalties are applied to the logits, as where tokens are drawn, and the result is
+    normalised again, so that sums of it are log-probabilities of sequences.
     """
-    if sampling.repetition_penalty != 1.0:
-        history = torch.tensor([[*prompt, *answer] for answer in answers], device=logits.device)
-        logits = penalise(logits, history, sampling.repetition_penalty)
-    return logits.log_softmax(-1)
+    rows = [Row(sampling, 0, [*prompt, *answer], len(prompt)) for answer in answers]
+    candidates = Candidates.whole(range(len(rows)), process(logits, rows))
+    for name in sampling.chain:
+        if name in CHANGES_SCORES - {"temperature"}:
+            candidates = SAMPLERS[name](candidates, rows)
+    scores = candidates.scores
+    return scores.log_softmax(-1).masked_fill(scores.isneginf(), float("-inf"))  # of nothing but −inf it makes NaN
 
 
-class Draws:
-    """Several answers to one prompt under way, each with a source of draws of its own."""
+def new_rows(prompt: Sequence[int], sampling: Sampling, number: int) -> list[Row]:
+    """Answers to one prompt that are drawn, each with draws of its own: row i has the seed plus i."""
+    seeds = [fresh_seed() if sampling.seed is None else sampling.seed + row for row in range(number)]
+    return [Row(sampling, seed, list(prompt), len(prompt)) for seed in seeds]
 
-    def __init__(self, prompt: Sequence[int], sampling: Sampling, number: int) -> None:
-        self.sampling, self.length = sampling, len(prompt)
-        self.tokens = [list(prompt) for _ in range(number)]
-        self.streams = [random_stream(None if sampling.seed is None else sampling.seed + row) for row in range(number)]
 
-    def next(self, logits: Tensor, live: Sequence[int]) -> list[int]:
-        """Draw the next token of the answers `live` from (R, V) logits, and note it."""
-        history = torch.tensor([self.tokens[index] for index in live], device=logits.device)
-        chosen = choose(logits, history, self.sampling, [self.streams[index] for index in live]).tolist()
-        for index, token in zip(live, chosen, strict=True):
-            self.tokens[index].append(token)
-        return chosen
-
-    def answer(self, index: int) -> list[int]:
-        """The tokens of an answer so far."""
-        return self.tokens[index][self.length :]
+def draw(logits: Tensor, rows: Sequence[Row]) -> list[int | None]:
+    """The next token of each row, which is put behind its text; None where nothing may follow. `logits` (R, V)."""
+    chosen = [choice.token for choice in choose(logits, rows)]
+    for row, token in zip(rows, chosen, strict=True):
+        if token >= 0:
+            row.tokens.append(token)
+    return [token if token >= 0 else None for token in chosen]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,15 +16,24 @@ from bottega.core.errors import UserError
 Method = Literal["sample", "beam", "contrastive", "best_of", "self_consistency"]
 EarlyStopping = bool | Literal["never"]
 
-# What a search that draws nothing obeys: how long, where to end, and what changes the model's scores themselves.
+# What every search obeys: how long, where to end, and what changes the model's scores themselves.
 OBEYED = frozenset(
     {
-        *("max_new_tokens", "min_new_tokens", "stop", "stop_token_ids", "stop_regex", "ignore_eos", "seed"),
+        *("max_new_tokens", "min_new_tokens", "stop", "stop_token_ids", "ignore_eos", "seed"),
         *("repetition_penalty", "presence_penalty", "frequency_penalty", "penalty_range", "no_repeat_ngram_size"),
         *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_range", "dry_breakers"),
         *("logit_bias", "allowed_tokens", "banned_words"),
     }
 )
+# What only those obey that draw.
+DRAWN = frozenset(
+    {
+        *("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_n_sigma"),
+        *("top_a", "top_h", "tail_free", "xtc_probability", "xtc_threshold", "mirostat", "mirostat_tau"),
+        *("mirostat_eta", "dynatemp_range", "dynatemp_exponent", "samplers"),
+    }
+)
+ALSO_OBEYED = {"beam": frozenset({"trace"}), "contrastive": frozenset({"top_k"})}
 
 
 @dataclass(frozen=True)
@@ -82,28 +91,32 @@ class Search:
         return self == Search()
 
     def require_obeyed(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        """Raise UserError if a setting of the sampler contradicts the search.
+        """Raise UserError if a setting of the request contradicts the search, or would be ignored by it.
 
         Args:
-            given: the sampler's settings by name.
+            given: the request's settings by name.
             defaults: what they are when nobody gives them.
         """
         method = self.method
+        name = {"beam": "num_beams", "contrastive": "penalty_alpha", "sample": "dola_layers"}.get(method, method)
+        if method == "sample" and self.dola_layers is None:
+            name = "guidance_scale"
+        if given["max_new_tokens"] < 1:
+            raise UserError(f"max_new_tokens is 0 with {name}: there is nothing to search")
         if method in ("best_of", "self_consistency") and given["temperature"] == 0:
-            raise UserError(f"temperature 0 with {method}: all samples would be the same", hint="Use 0.7, say.")
+            raise UserError(f"temperature 0 with {name}: all samples would be the same", hint="Use 0.7, say.")
         if method == "contrastive" and given["top_k"] < 2:
             raise UserError(
-                f"penalty_alpha chooses among the top_k most probable tokens; top_k is {given['top_k']}",
+                f"penalty_alpha chooses among the top_k most probable tokens, and top_k is {given['top_k']}",
                 hint="Give top_k of at least 2 (Su et al. use 4 to 8).",
             )
-        if method not in ("beam", "contrastive"):
-            return
-        name = "num_beams" if method == "beam" else "penalty_alpha"
-        obeyed = OBEYED | {"top_k"} if method == "contrastive" else OBEYED
+        draws = method not in ("beam", "contrastive")
+        obeyed = OBEYED | ALSO_OBEYED.get(method, frozenset()) | (DRAWN if draws else frozenset())
         for setting, value in given.items():
             greedy = setting == "temperature" and value in (0, 1)
             if setting not in obeyed and value != defaults[setting] and not greedy:
-                raise UserError(f"{setting} and {name} exclude each other: nothing is drawn", hint="Leave one out.")
+                why = "nothing is drawn" if setting in DRAWN else "a search does not know it"
+                raise UserError(f"{setting} and {name} exclude each other: {why}", hint="Leave one out.")
 
     def _require_ranges(self) -> None:
         groups, layers = self.num_beam_groups, self.dola_layers
@@ -168,6 +181,22 @@ def parse_layers(text: str | None) -> Literal["low", "high"] | tuple[int, ...] |
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"dola_layers is {text!r}", hint="It must be low, high, or numbers such as 0,2,4.") from None
+
+
+def premature_layers(layers: int, chosen: Literal["low", "high"] | Sequence[int], *, tied: bool) -> list[int]:
+    """DoLa's candidates among a model's `layers`: the even ones of its lower or upper half (of 20 if it has over 40).
+
+    With `tied` embeddings "low" leaves the first two out: there the head sees its own embedding. Raises UserError
+    naming a layer that the model does not have.
+    """
+    if not isinstance(chosen, str):
+        if wrong := [layer for layer in chosen if not 0 <= layer < layers]:
+            raise UserError(f"dola_layers names {wrong[0]}, early layers of this model are 0 to {layers - 1}")
+        return sorted(set(chosen))
+    if chosen == "high":
+        return list(range(layers // 2 if layers <= 40 else layers - 20, layers, 2))
+    first = min(2, layers // 2) if tied else 0
+    return list(range(first, layers // 2 if layers <= 40 else 20, 2)) or [first]
 
 
 def _require_one(given: Mapping[str, bool], why: str) -> None:

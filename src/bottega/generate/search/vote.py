@@ -13,34 +13,42 @@ from decimal import Decimal, InvalidOperation
 
 import torch
 
-from bottega.generate.sampling import Sampling
-from bottega.generate.search.hypothesis import Draws, Ending, Hypothesis
+from bottega.core.errors import UserError
+from bottega.generate.search.hypothesis import Ending, Hypothesis, draw, new_rows
 from bottega.generate.search.rows import Rows
+from bottega.generate.settings import Sampling
 
 _NUMBER = re.compile(r"(?:(?<!\w)[-+])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?:(?<!\w)[-+])?\.\d+")
 
 
 @torch.inference_mode()
 def sample(rows: Rows, sampling: Sampling, number: int, ending: Ending) -> list[Hypothesis]:
-    """So many answers, drawn in one batch; sample i has the seed plus i. The score is the mean log-probability."""
-    draws = Draws(rows.prompt, sampling, number)
+    """So many answers, drawn in one batch; sample i has the seed plus i. The score is the mean log-probability.
+
+    Raises UserError if nothing may follow the prompt.
+    """
+    answers = new_rows(rows.prompt, sampling, number)
     found: dict[int, Hypothesis] = {}
     logprobs, live = [0.0] * number, list(range(number))
     logits = rows.begin().expand(number, -1)
-    for step in range(1, rows.max_new_tokens + 1):
-        tokens = draws.next(logits, live)
-        for index, value in zip(live, logits.log_softmax(-1)[range(len(live)), tokens].tolist(), strict=True):
-            logprobs[index] += value
-        for index in live:
-            answer, total = draws.answer(index), logprobs[index]
-            stopped = ending.reached(answer)
-            if stopped or step == rows.max_new_tokens:
-                found[index] = Hypothesis(answer, total / step, total, "stop" if stopped else "length")
-        going = [place for place, index in enumerate(live) if index not in found]
-        if not going:
-            break
-        logits = rows.step([tokens[place] for place in going], going)
+    while live:
+        own = logits.log_softmax(-1)
+        going = []
+        for place, token in enumerate(draw(logits, [answers[index] for index in live])):
+            index = live[place]
+            answer = answers[index].tokens[len(rows.prompt) :]
+            logprobs[index] += 0.0 if token is None else float(own[place, token])
+            stopped = token is None or ending.reached(answer)
+            if not answer:
+                raise UserError("nothing may follow the prompt", hint="Allow more tokens, or ban fewer.")
+            if stopped or len(answer) == rows.max_new_tokens:
+                total = logprobs[index]
+                found[index] = Hypothesis(answer, total / len(answer), total, "stop" if stopped else "length")
+            else:
+                going.append(place)
         live = [live[place] for place in going]
+        if live:
+            logits = rows.step([answers[index].tokens[-1] for index in live], going)
     return [found[index] for index in range(number)]
 
 
