@@ -21,7 +21,7 @@ from bottega.model.cache import KVCache
 from bottega.model.decoder import Decoder
 from bottega.tokenizer.tokenizer import Tokenizer
 
-LEAST_CAPACITY = 256  # tokens; a cache that is full doubles
+LEAST_CAPACITY = 256  # tokens
 
 
 @dataclass
@@ -84,11 +84,10 @@ class DraftModel(Proposer):
 
     def _remember(self, request: Hashable, tokens: list[int], length: int) -> _Memory:
         """The request's memory with room for what comes, rewound to the tokens that stand in it and in `tokens`."""
-        config, needed = self.decoder.config, len(tokens) + length
+        config, needed = self.decoder.config, len(tokens) + length - 1
         memory = self._memories.get(request)
         if memory is None:
-            capacity = max(LEAST_CAPACITY, needed)
-            cache = KVCache(config, 1, capacity, self._weight.dtype, self._weight.device)
+            cache = KVCache(config, 1, _capacity(config, needed), self._weight.dtype, self._weight.device)
             memory = self._memories[request] = _Memory(cache)
         kept = memory.given
         for drafted, token in zip(memory.fed, tokens[memory.given :], strict=False):
@@ -97,7 +96,7 @@ class DraftModel(Proposer):
             kept += 1
         memory.cache.rewind(min(kept, memory.cache.length, len(tokens) - 1))
         if needed > memory.cache.capacity:
-            memory.cache = memory.cache.expand(1, max(needed, 2 * memory.cache.capacity))
+            memory.cache = memory.cache.expand(1, _capacity(config, needed))
         return memory
 
     def _catch_up(self, memories: list[_Memory], rows: list[list[int]]) -> int:
@@ -169,11 +168,23 @@ def common_vocabulary(
     return min(first.vocab_size, draft.vocab_size, target.vocab_size)
 
 
+def _capacity(config: ModelConfig, tokens: int) -> int:
+    """Room for `tokens`, in doubling steps.
+
+    Positions that adapt to the length go by a cache's capacity: steps keep them the same from one cache to another.
+    """
+    capacity = LEAST_CAPACITY
+    while capacity < tokens:
+        capacity *= 2
+    return max(tokens, min(capacity, config.context_length))
+
+
 def _gathered(memories: list[_Memory], rows: list[list[int]], length: int) -> KVCache:
-    """One cache in which all rows end together, with room for `length` tokens behind them."""
+    """One cache in which all rows end together, with room for `length` drafts, of which the last is not fed."""
     sample, longest = memories[0].cache, max(map(len, rows))
     first = sample.keys[0]
-    joint = KVCache(sample.config, len(rows), longest + length, first.dtype, first.device)
+    capacity = _capacity(sample.config, longest + length - 1)
+    joint = KVCache(sample.config, len(rows), capacity, first.dtype, first.device)
     for place, (memory, row) in enumerate(zip(memories, rows, strict=True)):
         start, kept = longest - len(row), memory.cache.length
         for source, target in _buffers(memory.cache, joint):
