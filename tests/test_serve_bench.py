@@ -362,6 +362,7 @@ def test_what_cannot_be_measured_is_said(served: Served) -> None:
         ({"rate": 1, "shared_prefix": 500}, "longer than the shortest"),
         ({"rate": 1, "extra": '{"stream": false}'}, "set by the load tool"),
         ({"rate": 1, "url": "localhost:8000"}, "http or https"),
+        ({"rate": 1, "url": "http://localhost:80000"}, "out of range"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], said: str) -> None:

@@ -58,8 +58,8 @@ def _base_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("a URL of http or https is wanted, for example http://127.0.0.1:8000")
-    if parts.query or parts.fragment:
-        raise ValueError("a URL without '?' and '#' is wanted")
+    if parts.query or parts.fragment or parts.port == 0:  # asking for the port raises ValueError if it is none
+        raise ValueError("a URL without '?' and '#', and with a port that can be reached, is wanted")
     url = url.rstrip("/")
     return next((url.removesuffix(path) for path in reversed(ENDPOINTS) if url.endswith(path)), url)
 
