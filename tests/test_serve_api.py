@@ -26,7 +26,6 @@ from bottega.generate.generator import Generator, Piece
 from bottega.generate.sampling import Sampling
 from bottega.serve.app import create_app
 from bottega.serve.config import Serve
-from bottega.serve.engine import Engine
 from bottega.serve.failures import ApiError
 from bottega.serve.guard import HostRule
 from bottega.tokenizer.tokenizer import Tokenizer
@@ -88,7 +87,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(model: Path) -> Iterator[str]:
-    with running_server(model, max_queue=1) as (port, child):
+    with running_server(model, max_batch=1, max_queue=1, drain_seconds=0) as (port, child):
         address = f"http://127.0.0.1:{port}"
         yield address
         # SIGTERM is a normal end, even in the middle of an answer.

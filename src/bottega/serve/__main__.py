@@ -20,11 +20,11 @@ from bottega.serve.config import Serve
 from bottega.serve.listen import GRACE_SECONDS
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(drain_seconds: float) -> None:
     while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS + 2)
+    time.sleep(drain_seconds + GRACE_SECONDS + 2)
     os._exit(1)  # the orderly end did not come (a long computation holds it up)
 
 
@@ -48,7 +48,7 @@ def main() -> int:
 
     try:
         config = _read_config()
-        threading.Thread(target=_end_with_parent, name="leash", daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(config.drain_seconds,), name="leash", daemon=True).start()
         from bottega.serve.command import serve
 
         serve(config, ready=announce)

@@ -1,8 +1,8 @@
 """From the generator's pieces to OpenAI's response objects, whole and streamed.
 
-One class per endpoint. `whole` builds the response of an unstreamed request; `first`,
-`piece` and `last` give the chunks of a streamed one, in the order in which OpenAI sends
-them: the role, the pieces, the finish reason, then (if asked for) the usage.
+An `Answer` holds the `Choice`s of one request and wraps what they say: `whole` builds the response of an
+unstreamed request; `first`, `add` and `last` give the chunks of a streamed one, in the order in which OpenAI
+sends them: the role, the pieces, the finish reason, then (if asked for) the usage.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from bottega.serve.protocol import Usage
-
 if TYPE_CHECKING:
-    from bottega.generate.generator import Piece
+    from bottega.generate.generator import Piece, Ticket
+    from bottega.serve.engine import Job
     from bottega.tokenizer.tokenizer import Tokenizer
 
 Data = dict[str, Any]
@@ -31,155 +31,154 @@ def event(data: Data) -> bytes:
     return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
-class Answer(ABC):
-    """What the two endpoints share."""
+def is_shown(piece: Piece, tokenizer: Tokenizer) -> bool:
+    """Whether the piece's token belongs to the text; a stop token, or the end of a stop string, does not."""
+    stopped = piece.finish_reason == "stop"
+    return not (stopped and (piece.token_id in tokenizer.stop_ids or not piece.text))
 
-    prefix = ""
-    object = ""
-    chunk_object = ""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool, usage: bool) -> None:
-        self.tokenizer = tokenizer
-        self.prompt_tokens = prompt_tokens
-        self.completion_tokens = 0
-        self.logprobs = logprobs
-        self.usage_chunk = usage
-        self.head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+class Choice(ABC):
+    """One of an answer's choices: what it says, without the envelope."""
 
-    def usage(self) -> Data:
-        """Token counts so far."""
-        total = self.prompt_tokens + self.completion_tokens
-        counts = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens, total_tokens=total)
-        return counts.model_dump()
+    @property
+    def finish_reason(self) -> str | None:
+        """A reason that takes the place of the generator's "stop" (tool_calls)."""
+        return None
 
-    def whole(self, pieces: Sequence[Piece]) -> Data:
-        """The response of an unstreamed request."""
-        self.completion_tokens = len(pieces)
-        text = "".join(piece.text for piece in pieces)
-        choice = {"index": 0, **self.body(text, pieces), "finish_reason": pieces[-1].finish_reason}
-        return {**self._head(self.object), "choices": [choice], "usage": self.usage()}
+    def opening(self) -> Data | None:
+        """The content that comes before the first piece, in a stream."""
+        return None
+
+    @abstractmethod
+    def news(self, piece: Piece | None, ticket: Ticket) -> Iterator[Data]:
+        """The contents of a stream's chunks for one piece (None: nothing is generated); none without news."""
+
+    @abstractmethod
+    def closing(self) -> Data:
+        """The content that carries the finish reason."""
+
+    @abstractmethod
+    def whole(self, pieces: Sequence[Piece], ticket: Ticket) -> Data:
+        """The content of an unstreamed answer."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """How an endpoint names its objects."""
+
+    prefix: str
+    whole: str
+    chunk: str
+
+
+class Answer:
+    """The answer to one request; job i of it is choice i, unless `best` says how many of how many are given."""
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        model: str,
+        choices: Sequence[Choice],
+        *,
+        usage_chunk: bool,
+        per_prompt: int = 1,
+        given: int | None = None,
+    ) -> None:
+        self.envelope = envelope
+        self.choices = choices
+        self.usage_chunk = usage_chunk
+        self.per_prompt = per_prompt
+        self.given = given or per_prompt
+        self._id = f"{envelope.prefix}-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._model = model
+        self._jobs: dict[int, Job] = {}
 
     def first(self) -> Iterator[Data]:
         """Chunks before the first piece."""
-        yield from ()
+        for index, choice in enumerate(self.choices):
+            content = choice.opening()
+            if content is not None:
+                yield self._chunk(index, content, None)
 
-    def piece(self, piece: Piece) -> Iterator[Data]:
-        """Chunks for one piece; nothing is sent for a piece without news."""
-        self.completion_tokens += 1
-        if piece.text or (self.logprobs and self.is_shown(piece)):
-            yield self.chunk(self.delta(piece), None)
-        if piece.finish_reason is not None:
-            yield self.chunk(self.nothing(), piece.finish_reason)
+    def add(self, job: Job, piece: Piece | None) -> Iterator[Data]:
+        """Chunks for one piece of one choice."""
+        assert job.ticket is not None
+        choice = self.choices[job.index]
+        self._jobs[job.index] = job
+        for content in choice.news(piece, job.ticket):
+            yield self._chunk(job.index, content, None)
+        if piece is None or piece.finish_reason is not None:
+            yield self._chunk(job.index, choice.closing(), self._reason(choice, piece))
 
     def last(self) -> Iterator[Data]:
-        """Chunks after the finish reason."""
+        """Chunks after the finish reasons."""
         if self.usage_chunk:
-            yield {**self._head(self.chunk_object), "choices": [], "usage": self.usage()}
+            yield {**self._head(self.envelope.chunk), "choices": [], "usage": self.usage()}
 
-    def is_shown(self, piece: Piece) -> bool:
-        """Whether the piece's token belongs to the text; a stop token, or the end of a stop string, does not."""
-        stopped = piece.finish_reason == "stop"
-        return not (stopped and (piece.token_id in self.tokenizer.stop_ids or not piece.text))
+    def whole(self, pieces: Sequence[tuple[Job, list[Piece]]]) -> Data:
+        """The response of an unstreamed request; `pieces` by job, in order."""
+        self._jobs = {job.index: job for job, _ in pieces}
+        choices = []
+        for start in range(0, len(pieces), self.per_prompt):
+            for job, said in _best(pieces[start : start + self.per_prompt], self.given):
+                assert job.ticket is not None
+                choice = self.choices[job.index]
+                content = choice.whole(said, job.ticket)
+                reason = self._reason(choice, said[-1] if said else None)
+                choices.append({"index": len(choices), **content, "finish_reason": reason})
+        return {**self._head(self.envelope.whole), "choices": choices, "usage": self.usage()}
 
-    def chunk(self, content: Data, finish_reason: str | None) -> Data:
-        """One chunk with one choice."""
-        data = self._head(self.chunk_object)
-        data["choices"] = [{"index": 0, **content, "finish_reason": finish_reason}]
+    def usage(self) -> Data:
+        """Token counts: each prompt counts once, each answer that was generated in full."""
+        tickets = [
+            job.ticket for job in self._jobs.values() if job.ticket is not None and job.index % self.per_prompt == 0
+        ]
+        prompt = sum(len(ticket.prompt_ids) for ticket in tickets)
+        generated = sum(job.tokens for job in self._jobs.values())
+        counts: Data = {
+            "prompt_tokens": prompt,
+            "completion_tokens": generated,
+            "total_tokens": prompt + generated,
+            "prompt_tokens_details": {"cached_tokens": sum(ticket.cached_tokens for ticket in tickets)},
+        }
+        guesses = [job.ticket.speculation for job in self._jobs.values() if job.ticket is not None]
+        proposed = sum(guess.proposed for guess in guesses if guess is not None)
+        if proposed:
+            accepted = sum(guess.accepted for guess in guesses if guess is not None)
+            counts["completion_tokens_details"] = {
+                "accepted_prediction_tokens": accepted,
+                "rejected_prediction_tokens": proposed - accepted,
+            }
+        return counts
+
+    def _reason(self, choice: Choice, piece: Piece | None) -> str:
+        reason = "length" if piece is None or piece.finish_reason is None else piece.finish_reason
+        return choice.finish_reason or reason if reason == "stop" else reason
+
+    def _chunk(self, index: int, content: Data, finish_reason: str | None) -> Data:
+        data = self._head(self.envelope.chunk)
+        data["choices"] = [{"index": index, **content, "finish_reason": finish_reason}]
         if self.usage_chunk:
             data["usage"] = None
         return data
 
-    @abstractmethod
-    def body(self, text: str, pieces: Sequence[Piece]) -> Data:
-        """The content of a whole answer's choice."""
-
-    @abstractmethod
-    def delta(self, piece: Piece) -> Data:
-        """The content of a chunk's choice."""
-
-    @abstractmethod
-    def nothing(self) -> Data:
-        """The content of the choice that carries the finish reason."""
-
     def _head(self, object_name: str) -> Data:
-        return {"id": self.head["id"], "object": object_name, **self.head, "system_fingerprint": FINGERPRINT}
-
-
-class ChatAnswer(Answer):
-    """/v1/chat/completions."""
-
-    prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
-
-    def first(self) -> Iterator[Data]:
-        """The role."""
-        yield self.chunk({"delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None}, None)
-
-    def body(self, text: str, pieces: Sequence[Piece]) -> Data:
-        """`message` and `logprobs`."""
-        message = {"role": "assistant", "content": text, "refusal": None}
-        return {"message": message, "logprobs": self._logprobs(pieces)}
-
-    def delta(self, piece: Piece) -> Data:
-        """`delta` and `logprobs`."""
-        return {"delta": {"content": piece.text}, "logprobs": self._logprobs([piece])}
-
-    def nothing(self) -> Data:
-        """An empty delta."""
-        return {"delta": {}, "logprobs": None}
-
-    def _logprobs(self, pieces: Sequence[Piece]) -> Data | None:
-        if not self.logprobs:
-            return None
-        content = [self._token(piece) for piece in pieces if self.is_shown(piece)]
-        return {"content": content, "refusal": None}
-
-    def _token(self, piece: Piece) -> Data:
-        raw = list(self.tokenizer.token_bytes(piece.token_id))
-        top = [_scored(token, logprob, _bytes_of(token)) for token, logprob in piece.top]
-        return {**_scored(piece.token_text, piece.logprob, raw), "top_logprobs": top}
-
-
-class CompletionAnswer(Answer):
-    """/v1/completions (OpenAI's older format of log-probabilities)."""
-
-    prefix, object, chunk_object = "cmpl", "text_completion", "text_completion"
-
-    def __init__(self, model: str, tokenizer: Tokenizer, prompt_tokens: int, *, logprobs: bool, usage: bool) -> None:
-        super().__init__(model, tokenizer, prompt_tokens, logprobs=logprobs, usage=usage)
-        self._offset = 0
-
-    def body(self, text: str, pieces: Sequence[Piece]) -> Data:
-        """`text` and `logprobs`."""
-        return {"text": text, "logprobs": self._logprobs(pieces)}
-
-    def delta(self, piece: Piece) -> Data:
-        """`text` and `logprobs`."""
-        return self.body(piece.text, [piece])
-
-    def nothing(self) -> Data:
-        """An empty text."""
-        return {"text": "", "logprobs": None}
-
-    def _logprobs(self, pieces: Sequence[Piece]) -> Data | None:
-        if not self.logprobs:
-            return None
-        shown = [piece for piece in pieces if self.is_shown(piece)]
-        offsets: list[int] = []
-        for piece in shown:
-            offsets.append(self._offset)
-            self._offset += len(piece.text)
         return {
-            "tokens": [piece.token_text for piece in shown],
-            "token_logprobs": [piece.logprob for piece in shown],
-            "top_logprobs": [dict(piece.top) for piece in shown],
-            "text_offset": offsets,
+            "id": self._id,
+            "object": object_name,
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": FINGERPRINT,
         }
 
 
-def _scored(token: str, logprob: float, raw: list[int] | None) -> Data:
-    return {"token": token, "logprob": max(logprob, -9999.0), "bytes": raw}
+def _best(pieces: Sequence[tuple[Job, list[Piece]]], given: int) -> Sequence[tuple[Job, list[Piece]]]:
+    """The `given` answers whose tokens are the most probable on average (OpenAI's `best_of`), best first."""
+    if given == len(pieces):
+        return pieces
 
+    def mean(entry: tuple[Job, list[Piece]]) -> float:
+        return sum(piece.logprob or 0.0 for piece in entry[1]) / max(len(entry[1]), 1)
 
-def _bytes_of(token: str) -> list[int] | None:
-    """UTF-8 of a token's text; None for one that is no whole character, whose text shows bytes as \\xNN."""
-    return None if "\\x" in token else list(token.encode("utf-8"))
+    return sorted(pieces, key=mean, reverse=True)[:given]

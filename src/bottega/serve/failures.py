@@ -48,6 +48,38 @@ def server_error(message: str = "The server failed to answer; its log says why."
     return ApiError(500, message, kind="server_error", code="internal_error")
 
 
+def going_down() -> ApiError:
+    """Status 503 while the server ends."""
+    return ApiError(503, "The server is going down.", kind="server_error", code="going_down")
+
+
+def queue_full(asked: int, running: int, waiting: int, capacity: int) -> ApiError:
+    """Status 429 when the queue has no room; 400 for a request that it never has room for."""
+    if asked > capacity:
+        message = f"The request asks for {asked} answers at once; this server takes at most {capacity}. Ask for fewer."
+        return ApiError(400, message, code="too_many_answers")
+    return rate_limited(
+        f"{running} answers are being generated and {waiting} wait, the most that may. Try again later.",
+        code="queue_full",
+    )
+
+
+def rate_limited(message: str, *, code: str, retry_after: int = 1) -> ApiError:
+    """Status 429; `retry_after` in seconds."""
+    return ApiError(429, message, kind="rate_limit_error", code=code, headers={"Retry-After": str(max(retry_after, 1))})
+
+
+def timed_out(seconds: float) -> ApiError:
+    """Status 504 for an answer that took longer than --timeout."""
+    message = f"The answer was not finished within {seconds:g} seconds, the most that this server gives one."
+    return ApiError(504, message, kind="server_error", code="timeout")
+
+
+def too_slow() -> ApiError:
+    """For a client that does not read its stream."""
+    return ApiError(408, "The answer was not read as it came and has been given up.", code="client_too_slow")
+
+
 def field_path(location: Sequence[str | int]) -> str:
     """("messages", 0, "role") → 'messages[0].role'."""
     path = ""

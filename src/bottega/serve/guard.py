@@ -1,14 +1,16 @@
-"""What every request passes before it is looked at: host, origin, key, size.
+"""What every request passes before it is looked at: host, origin, key, limits, size.
 
 - *Host*: a page of another site can make its own name resolve to 127.0.0.1 (DNS rebinding)
   and then read answers as "same origin". The browser still sends that name as `Host`, so
   only known names are served.
 - *Origin*: a browser sends `Origin` with cross-site requests that can change or cost
-  something; under the protected prefix it must be this server itself. Programs send none.
-- *Key*: `Authorization: Bearer KEY` under the protected prefix, compared in constant time.
+  something; under the protected prefixes it must be this server itself or one of the named
+  origins. Programs send none.
+- *Key*: `Authorization: Bearer KEY` under the protected prefixes, compared in constant time.
+- *Limits*: requests of each key, by the minute and at a time (`bottega.serve.access`).
 - *Size*: a body is counted while it arrives and refused once it is too large.
 
-No CORS header is ever sent, so no other site can read an answer. Plain ASGI; no torch.
+CORS headers are sent to the named origins only, so no other site can read an answer. Plain ASGI; no torch.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bottega.serve.failures import ApiError
@@ -68,22 +71,38 @@ def _is_address(name: str) -> bool:
     return True
 
 
+class Gate(Protocol):
+    """Counts the requests of each key (see `access.Limits`)."""
+
+    def enter(self, key: bytes) -> None:
+        """Raise ApiError 429, or count one in."""
+        ...
+
+    def leave(self, key: bytes) -> None:
+        """Count it out."""
+        ...
+
+
 class Guard:
-    """ASGI middleware around an app; `prefix` is the part that needs origin and key."""
+    """ASGI middleware around an app; `prefixes` are the parts that need origin and key."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
         hosts: HostRule,
-        api_key: str | None = None,
-        prefix: str = "/v1",
+        api_keys: Sequence[str] = (),
+        prefixes: Sequence[str] = ("/v1",),
+        origins: Sequence[str] = (),
+        limits: Gate | None = None,
         max_body: int = MAX_BODY_BYTES,
     ) -> None:
         self.app = app
         self.hosts = hosts
-        self.api_key = api_key.encode("utf-8") if api_key is not None else None
-        self.prefix = prefix
+        self.api_keys = [key.encode("utf-8") for key in api_keys]
+        self.prefixes = tuple(prefixes)
+        self.origins = frozenset(origin.lower() for origin in origins)
+        self.limits = limits
         self.max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,11 +113,29 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin", "")
+        if origin.lower() in self.origins and self._is_protected(scope["path"]):
+            send = _with_cors(send, origin)
+            if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                await _send_preflight(headers, send)
+                return
         try:
-            self.check(scope["path"], Headers(scope=scope))
+            key = self.check(scope["path"], headers)
+            if self._counts(scope):
+                assert self.limits
+                self.limits.enter(key)
         except ApiError as error:
             await send_error(error, send)
             return
+        try:
+            await self._pass_on(scope, receive, send)
+        finally:
+            if self._counts(scope):
+                assert self.limits
+                self.limits.leave(key)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         counted = _CountedBody(receive, send, self.max_body)
         try:
             await self.app(scope, counted.receive, counted.send)
@@ -108,8 +145,14 @@ class Guard:
         if counted.refused:
             await send_error(too_large(self.max_body), send)
 
-    def check(self, path: str, headers: Headers) -> None:
-        """Raise ApiError (403, 401, 413) for a request that may not enter."""
+    def _counts(self, scope: Scope) -> bool:
+        return self.limits is not None and scope["method"] == "POST" and self._is_protected(scope["path"])
+
+    def _is_protected(self, path: str) -> bool:
+        return any(path == prefix or path.startswith(prefix + "/") for prefix in self.prefixes)
+
+    def check(self, path: str, headers: Headers) -> bytes:
+        """The key of the request, b"" without one; raises ApiError (403, 401, 413) for one that may not enter."""
         host = headers.get("host", "")
         if not self.hosts.allows(host):
             raise ApiError(
@@ -121,12 +164,15 @@ class Guard:
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self.max_body:
             raise too_large(self.max_body)
-        if path == self.prefix or path.startswith(self.prefix + "/"):
-            self._check_origin(host, headers)
-            self._check_key(headers)
+        if not self._is_protected(path):
+            return b""
+        self._check_origin(host, headers)
+        return self._check_key(headers)
 
     def _check_origin(self, host: str, headers: Headers) -> None:
         origin = headers.get("origin")
+        if origin is not None and origin.lower() in self.origins:
+            return
         foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
         if foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             raise ApiError(
@@ -136,18 +182,48 @@ class Guard:
                 code="cross_origin",
             )
 
-    def _check_key(self, headers: Headers) -> None:
-        if self.api_key is None:
-            return
+    def _check_key(self, headers: Headers) -> bytes:
+        if not self.api_keys:
+            return b""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         given = key.strip().encode("utf-8") if scheme.lower() == "bearer" else b""
-        if not hmac.compare_digest(given, self.api_key):
-            raise ApiError(
-                401,
-                "This server needs its API key, sent as `Authorization: Bearer KEY`.",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+        # Every key is compared, and in constant time: how long it takes does not tell how much of one is right.
+        right = [hmac.compare_digest(given, known) for known in self.api_keys]
+        if any(right):
+            return given
+        raise ApiError(
+            401,
+            "This server needs its API key, sent as `Authorization: Bearer KEY`.",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+def _with_cors(send: Send, origin: str) -> Send:
+    """A `send` whose responses `origin` may read."""
+
+    async def allowed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": list(message.get("headers", ()))}
+            headers = MutableHeaders(scope=message)
+            headers["access-control-allow-origin"] = origin
+            headers["access-control-expose-headers"] = "retry-after"
+            headers.add_vary_header("origin")
+        await send(message)
+
+    return allowed
+
+
+async def _send_preflight(headers: Headers, send: Send) -> None:
+    """What a browser asks before it sends a request of another site."""
+    wanted = headers.get("access-control-request-headers", "authorization, content-type")
+    raw = [
+        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-allow-headers", wanted.encode("latin-1")),
+        (b"access-control-max-age", b"600"),
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": raw})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def too_large(limit: int) -> ApiError:

@@ -76,12 +76,13 @@ def base_url(listener: socket.socket, host: str) -> str:
 class Server(uvicorn.Server):
     """uvicorn's server, for which SIGINT and SIGTERM are a normal end (exit status 0).
 
-    `ready` is called once requests are answered and signals handled; `stopping` when the end
-    has been asked for, to end the answers under way before they are cut off.
+    `ready` is called once requests are answered and signals handled; `stopping`, with this server, when the end
+    has been asked for, to end the answers under way before they are cut off (at once if `force_exit`: a second
+    Ctrl-C).
     """
 
     def __init__(
-        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], Awaitable[None]]
+        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[Server], Awaitable[None]]
     ) -> None:
         super().__init__(config)
         self._ready = ready
@@ -95,7 +96,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End answers, then connections."""
-        await self._stopping()
+        await self._stopping(self)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -112,7 +113,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def make_server(app: ASGIApp, ready: Callable[[], None], stopping: Callable[[], Awaitable[None]]) -> Server:
+def make_server(app: ASGIApp, ready: Callable[[], None], stopping: Callable[[Server], Awaitable[None]]) -> Server:
     """A server for `app` with our settings; run it with `server.run(sockets=[listener])`."""
     config = uvicorn.Config(
         app,

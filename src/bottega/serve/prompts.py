@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from bottega.core.errors import UserError
 from bottega.serve.failures import ApiError
-from bottega.serve.protocol import ChatMessage, Decoding, ModelFacts, Rendered, RenderedToken, RenderRequest
+from bottega.serve.protocol.chat import ChatMessage
+from bottega.serve.protocol.decoding import Decoding
+from bottega.serve.protocol.tokens import PromptSource, Rendered, RenderedToken
 
 if TYPE_CHECKING:
     from bottega.generate.generator import Generator
     from bottega.generate.sampling import Sampling
     from bottega.tokenizer.chat import ChatTokens
 
-T = TypeVar("T")
+# Settings of the engine that clients send under another name.
+WIRE_NAMES = {
+    "min_new_tokens": "min_tokens",
+    "tail_free": "tfs",
+    "penalty_range": "repetition_penalty_range",
+    "dry_breakers": "dry_sequence_breakers",
+    "allowed_tokens": "allowed_token_ids",
+    "banned_words": "bad_words",
+    "include_stop_str": "include_stop_str_in_output",
+}
+SAME_NAMES = (
+    *("temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_n_sigma", "top_a", "top_h"),
+    *("xtc_probability", "xtc_threshold", "mirostat", "mirostat_tau", "mirostat_eta", "dynatemp_range"),
+    *("dynatemp_exponent", "repetition_penalty", "presence_penalty", "frequency_penalty", "dry_multiplier"),
+    *("dry_base", "dry_allowed_length", "dry_range", "no_repeat_ngram_size", "samplers", "seed", "stop"),
+    *("ignore_eos", "stop_token_ids", "stop_regex"),
+)
 
 
 class Prompts:
@@ -22,44 +40,21 @@ class Prompts:
 
     def __init__(self, generator: Generator) -> None:
         self.tokenizer = generator.tokenizer
-        self.config = generator.config
+        self.vocab_size = generator.config.vocab_size
         self.context_length = generator.context_length
 
-    def facts(self) -> ModelFacts:
-        """What /v1/models says about the model."""
-        return ModelFacts(
-            parameters=self.config.parameter_count(),
-            context_length=self.context_length,
-            vocab_size=self.config.vocab_size,
-            num_hidden_layers=self.config.num_hidden_layers,
-            hidden_size=self.config.hidden_size,
-            model_type=self.config.model_type,
-            has_chat_template=self.tokenizer.chat_template is not None,
-        )
-
-    def chat(self, messages: Sequence[ChatMessage]) -> list[int]:
+    def chat(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Token ids of a conversation, ending where the model's answer begins."""
-        return self._require_room(self._encode_chat(messages).ids, "messages")
+        return self.require_room(self._encode_chat(messages, tools).ids, "messages")
 
-    def plain(self, prompt: str | list[int]) -> list[int]:
-        """Token ids of a text to continue, or the given ids."""
-        if isinstance(prompt, str):
-            ids = self._encode_text(prompt)
-        else:
-            ids = prompt
-            wrong = next((id_ for id_ in ids if not 0 <= id_ < self.config.vocab_size), None)
-            if wrong is not None:
-                message = f"Token id {wrong} is outside the vocabulary of {self.config.vocab_size}."
-                raise ApiError(400, message, param="prompt", code="invalid_value")
-        return self._require_room(ids, "prompt")
+    def plain(self, prompt: str | list[int], param: str = "prompt", *, room: int = 1) -> list[int]:
+        """Token ids of a text to continue, or the given ids; `room` tokens must fit behind them."""
+        ids = self.encode_document(prompt) if isinstance(prompt, str) else self.known_ids(prompt, param)
+        return self.require_room(ids, param, room=room)
 
-    def rendered(self, request: RenderRequest) -> Rendered:
+    def rendered(self, source: PromptSource) -> Rendered:
         """The prompt as the model reads it; one that is too long is shown too."""
-        if request.messages is not None:
-            chat = self._encode_chat(request.messages)
-            ids, text = chat.ids, chat.text
-        else:
-            ids, text = self._encode_text(request.prompt or ""), request.prompt or ""
+        ids, text = self.ids_of(source)
         return Rendered(
             text=text,
             token_count=len(ids),
@@ -70,24 +65,76 @@ class Prompts:
             ],
         )
 
-    def sampling(self, request: Decoding, prompt_tokens: int, limit: int | None, top_logprobs: int) -> Sampling:
-        """The request's settings; `limit` is cut to what the context has room for."""
+    def ids_of(self, source: PromptSource) -> tuple[list[int], str]:
+        """The prompt as ids and as text."""
+        if source.messages is not None:
+            chat = self._encode_chat(
+                source.messages, [tool.model_dump(exclude_none=True) for tool in source.tools or []]
+            )
+            return chat.ids, chat.text
+        return self.encode_document(source.prompt or ""), source.prompt or ""
+
+    def sampling(self, request: Decoding, prompt_tokens: int, limit: int | None, **settings: Any) -> Sampling:
+        """The request's settings; `limit` is cut to what the context has room for.
+
+        `settings` are further ones of `Sampling`. Raises ApiError 400 that names the field.
+        """
         from bottega.generate.sampling import Sampling
 
         room = self.context_length - prompt_tokens
-        return Sampling(
-            max_new_tokens=room if limit is None else min(limit, room),
-            temperature=_or(request.temperature, 1.0),
-            top_k=max(_or(request.top_k, 0), 0),
-            top_p=_or(request.top_p, 1.0),
-            min_p=_or(request.min_p, 0.0),
-            repetition_penalty=_or(request.repetition_penalty, 1.0),
-            seed=request.seed,
-            stop=tuple(request.stop or ()),
-            top_logprobs=top_logprobs,
+        values: dict[str, Any] = {name: getattr(request, name) for name in SAME_NAMES}
+        values |= {name: getattr(request, wire) for name, wire in WIRE_NAMES.items()}
+        values["top_k"] = max(request.top_k or 0, 0)
+        values["logit_bias"] = [(int(token), bias) for token, bias in (request.logit_bias or {}).items()]
+        try:
+            values["dry_breakers"], values["banned_words"] = self._words(request)
+            given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            given = {name: value for name, value in given.items() if value is not None}
+            limit = room if limit is None else min(limit, room)
+            return Sampling(**{"temperature": 1.0, **given, **settings, "max_new_tokens": limit})
+        except UserError as error:
+            raise _named(error) from None
+
+    def encode_document(self, text: str) -> list[int]:
+        """Ids of a text with what stands before a document."""
+        return [*self.tokenizer.document_prefix(), *self.tokenizer.encode(text)]
+
+    def known_ids(self, ids: list[int], param: str) -> list[int]:
+        """`ids`; raises ApiError 400 if one is outside the vocabulary."""
+        wrong = next((id_ for id_ in ids if not 0 <= id_ < self.vocab_size), None)
+        if wrong is not None:
+            message = f"Token id {wrong} is outside the vocabulary of {self.vocab_size}."
+            raise ApiError(400, message, param=param, code="invalid_value")
+        return ids
+
+    def require_room(self, ids: list[int], param: str, *, room: int = 1) -> list[int]:
+        """`ids`; raises ApiError 400 with the numbers if the context has no room for them and `room` tokens more."""
+        if not ids:
+            raise ApiError(400, "The prompt has no tokens.", param=param, code="invalid_value")
+        if len(ids) + room > self.context_length:
+            including = " including the answer" if room else ""
+            raise ApiError(
+                400,
+                f"The prompt has {len(ids)} tokens, and the model's context holds {self.context_length}{including}. "
+                "Nothing is cut off silently: send less.",
+                param=param,
+                code="context_length_exceeded",
+            )
+        return ids
+
+    def _words(self, request: Decoding) -> tuple[Any, Any]:
+        """The breakers of DRY and the banned words as token ids."""
+        if not (request.dry_sequence_breakers or request.bad_words):
+            return None, None
+        from bottega.generate.words import banned_words, dry_breakers
+
+        breakers, banned = request.dry_sequence_breakers, request.bad_words
+        return (
+            dry_breakers(self.tokenizer, breakers) if breakers else None,
+            banned_words(self.tokenizer, banned) if banned else None,
         )
 
-    def _encode_chat(self, messages: Sequence[ChatMessage]) -> ChatTokens:
+    def _encode_chat(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> ChatTokens:
         from bottega.tokenizer.chat import encode_chat
 
         if self.tokenizer.chat_template is None:
@@ -95,26 +142,15 @@ class Prompts:
             raise ApiError(400, message, param="messages", code="no_chat_template")
         try:
             plain = [message.as_message() for message in messages]
-            return encode_chat(self.tokenizer, plain, add_generation_prompt=True)
+            return encode_chat(self.tokenizer, plain, add_generation_prompt=True, tools=tools or None)
         except UserError as error:  # the template refuses (an order of roles, for example)
             raise ApiError(400, str(error), param="messages", code="invalid_value") from None
 
-    def _encode_text(self, text: str) -> list[int]:
-        return [*self.tokenizer.document_prefix(), *self.tokenizer.encode(text)]
 
-    def _require_room(self, ids: list[int], param: str) -> list[int]:
-        if not ids:
-            raise ApiError(400, "The prompt has no tokens.", param=param, code="invalid_value")
-        if len(ids) >= self.context_length:
-            raise ApiError(
-                400,
-                f"The prompt has {len(ids)} tokens, and the model's context holds {self.context_length} "
-                "including the answer. Nothing is cut off silently: send less.",
-                param=param,
-                code="context_length_exceeded",
-            )
-        return ids
-
-
-def _or(value: T | None, default: T) -> T:
-    return default if value is None else value
+def _named(error: UserError) -> ApiError:
+    """A refusal of the engine's, by the name that the client sent."""
+    text = str(error)
+    for name, wire in WIRE_NAMES.items():
+        text = text.replace(name, wire)
+    first = text.partition(" ")[0]
+    return ApiError(400, text, param=first if first in Decoding.model_fields else None, code="invalid_value")

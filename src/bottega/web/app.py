@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bottega.serve.access import Limits, keys_of
 from bottega.serve.failures import ApiError
 from bottega.serve.guard import Guard, HostRule
 from bottega.web.config import Web
@@ -78,7 +79,13 @@ def create_app(config: Web, supervisor: Supervisor) -> Starlette:
         await proxy.close()
         await supervisor.stop()
 
-    guard = Middleware(Guard, hosts=HostRule(config.host, config.trusted_hosts), api_key=config.api_key)
+    guard = Middleware(
+        Guard,
+        hosts=HostRule(config.host, config.trusted_hosts),
+        api_keys=keys_of(config),
+        origins=config.cors_origin,
+        limits=Limits(config.requests_per_minute, config.max_concurrent_per_key),
+    )
     return Starlette(
         routes=[
             Route("/", pages.chat),

@@ -6,7 +6,8 @@ from bottega.core.errors import UserError
 from bottega.core.plan import Check, Plan, Specs
 from bottega.core.progress import Lines, Reporter
 from bottega.core.verb import Context, Result
-from bottega.serve.command import check_model, model_name
+from bottega.serve.access import access_check, keys_of, require_access
+from bottega.serve.command import check_models
 from bottega.serve.guard import is_loopback
 from bottega.serve.listen import base_url, make_server, open_socket, port_check
 from bottega.web.app import create_app
@@ -16,18 +17,18 @@ from bottega.web.supervisor import Supervisor
 
 def plan_web(config: Web, specs: Specs) -> Plan:
     """Check the model from its headers, the report, and that the port is free."""
-    folder, checks = check_model(config, specs)
+    sources, checks = check_models(config, specs)
     if config.report is not None:
         found = config.report.is_file()
         checks.append(Check("report", found, str(config.report) if found else f"there is no file {config.report}"))
     return Plan(
         verb="web",
         config=config,
-        inputs={"model": folder},
-        checks=[*checks, port_check(config.host, config.port)],
+        inputs={source.name: source.path for source in sources},
+        checks=[*checks, access_check(config), port_check(config.host, config.port)],
         work=[
             f"show the chat page on http://{config.host}:{config.port}",
-            f"start `bottega serve {config.model}` beside it and pass /v1 through",
+            f"start `bottega serve {' '.join(config.model)}` beside it and pass /v1 through",
         ],
     )
 
@@ -45,16 +46,16 @@ def web(config: Web, *, reporter: Reporter | None = None) -> None:
     Raises BusyError when the port is taken, UserError when the model's server refuses its settings.
     """
     say = (reporter or Lines()).say
-    config = config if config.name else config.model_copy(update={"name": model_name(config)})
+    require_access(config)
     with open_socket(config.host, config.port) as listener:
 
         def announce() -> None:
-            if not is_loopback(config.host) and config.api_key is None:
+            if not is_loopback(config.host) and not keys_of(config):
                 say("Anyone who can reach this machine can use the model: no API key is set.")
             say(f"Open {base_url(listener, config.host)} (Ctrl-C stops)")
 
         supervisor = Supervisor(config)
-        server = make_server(create_app(config, supervisor), announce, supervisor.stop)
+        server = make_server(create_app(config, supervisor), announce, lambda _: supervisor.stop())
         supervisor.when_refused(lambda: setattr(server, "should_exit", True))
         server.run(sockets=[listener])
     if supervisor.refused:

@@ -26,6 +26,9 @@ from bottega.web.config import Web
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 60.0
 STOP_SECONDS = 6.0
+# What the web app itself sees to; the child only talks to it.
+OWN_SETTINGS = {"report", "trusted_hosts", "api_key_file", "allow_anonymous", "cors_origin"}
+OWN_SETTINGS |= {"requests_per_minute", "max_concurrent_per_key"}
 
 Phase = Literal["loading", "ready", "crashed", "failed", "stopped"]
 
@@ -54,12 +57,13 @@ class Supervisor:
         self.base_url = ""
         self.refused = ""
         self._settings = self._child_settings(config)
+        self._stop_seconds = config.drain_seconds + STOP_SECONDS
         self._errors: deque[str] = deque(maxlen=20)
         self._task: asyncio.Task[None] | None = None
         self._tell_refusal: Callable[[], None] = lambda: None
 
     def _child_settings(self, config: Web) -> bytes:
-        values = config.model_dump(mode="json", exclude={"report", "trusted_hosts"})
+        values = config.model_dump(mode="json", exclude=OWN_SETTINGS)
         values |= {"host": "127.0.0.1", "port": 0, "api_key": self.key}
         return json.dumps(values).encode("utf-8") + b"\n"
 
@@ -127,7 +131,7 @@ class Supervisor:
             await listening
         finally:
             listening.cancel()
-            await _end(child)
+            await _end(child, self._stop_seconds)
         return status, None if ready_since is None else time.monotonic() - ready_since
 
     async def _read_errors(self, stream: asyncio.StreamReader) -> None:
@@ -155,7 +159,7 @@ async def _read_line(stream: asyncio.StreamReader) -> bytes:
         return b"(a very long line)\n"
 
 
-async def _end(child: asyncio.subprocess.Process) -> None:
+async def _end(child: asyncio.subprocess.Process, seconds: float) -> None:
     """Close the leash; then ask; then force."""
     if child.returncode is not None:
         return
@@ -163,7 +167,7 @@ async def _end(child: asyncio.subprocess.Process) -> None:
     child.stdin.close()
     for ask in (child.terminate, child.kill):
         try:
-            await asyncio.wait_for(child.wait(), STOP_SECONDS)
+            await asyncio.wait_for(child.wait(), seconds)
             return
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):

@@ -55,7 +55,7 @@ async function request(path, body, signal) {
 
 export async function getModel() {
   const list = await (await request("/v1/models")).json();
-  return list.data[0];
+  return list.data.find((card) => card.parent) ?? list.data[0]; // an adapter, where one was given
 }
 
 export async function renderPrompt(body) {

@@ -1,0 +1,83 @@
+"""/v1/chat/completions: messages, tool calls, and OpenAI's newer format of log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bottega.serve.answers import Choice, Data, Envelope, is_shown
+
+if TYPE_CHECKING:
+    from bottega.generate.generator import Piece, Ticket
+    from bottega.serve.tools import ToolReader
+    from bottega.tokenizer.tokenizer import Tokenizer
+
+CHAT = Envelope("chatcmpl", "chat.completion", "chat.completion.chunk")
+LEAST_LOGPROB = -9999.0  # JSON has no infinity
+
+
+class ChatChoice(Choice):
+    """One message; `tools` reads the calls out of its text where the request offers tools."""
+
+    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool, tools: ToolReader | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.logprobs = logprobs
+        self.tools = tools
+
+    @property
+    def finish_reason(self) -> str | None:
+        """`tool_calls` where the message made some."""
+        return "tool_calls" if self.tools is not None and self.tools.found else None
+
+    def opening(self) -> Data:
+        """The role."""
+        return {"delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None}
+
+    def news(self, piece: Piece | None, ticket: Ticket) -> Iterator[Data]:
+        """`delta` and `logprobs`."""
+        del ticket
+        if piece is None:
+            return
+        logprobs = self._logprobs([piece])
+        if self.tools is None:
+            deltas: list[Data] = [{"content": piece.text}] if piece.text else []
+        else:
+            deltas = self.tools.add(piece.text, last=piece.finish_reason is not None)
+        if not deltas and logprobs and logprobs["content"]:
+            deltas = [{"content": ""}]
+        for delta in deltas:
+            yield {"delta": delta, "logprobs": logprobs}
+            logprobs = None
+
+    def closing(self) -> Data:
+        """An empty delta."""
+        return {"delta": {}, "logprobs": None}
+
+    def whole(self, pieces: Sequence[Piece], ticket: Ticket) -> Data:
+        """`message` and `logprobs`."""
+        del ticket
+        text = "".join(piece.text for piece in pieces)
+        message: Data = {"role": "assistant", "content": text, "refusal": None}
+        if self.tools is not None:
+            message |= self.tools.read(text)
+        return {"message": message, "logprobs": self._logprobs(pieces)}
+
+    def _logprobs(self, pieces: Sequence[Piece]) -> Data | None:
+        if not self.logprobs:
+            return None
+        content = [self._token(piece) for piece in pieces if is_shown(piece, self.tokenizer)]
+        return {"content": content, "refusal": None}
+
+    def _token(self, piece: Piece) -> Data:
+        raw = list(self.tokenizer.token_bytes(piece.token_id))
+        top = [_scored(token, logprob, _bytes_of(token)) for token, logprob in piece.top]
+        return {**_scored(piece.token_text, piece.logprob or 0.0, raw), "top_logprobs": top}
+
+
+def _scored(token: str, logprob: float, raw: list[int] | None) -> Data:
+    return {"token": token, "logprob": max(logprob, LEAST_LOGPROB), "bytes": raw}
+
+
+def _bytes_of(token: str) -> list[int] | None:
+    """UTF-8 of a token's text; None for one that is no whole character, whose text shows bytes as \\xNN."""
+    return None if "\\x" in token else list(token.encode("utf-8"))
