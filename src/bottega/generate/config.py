@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from bottega.core.schema import OnModel, Seed
+from bottega.generate.search.config import Searched
 
 
 class Sampled(OnModel):
@@ -28,7 +29,7 @@ class Sampled(OnModel):
     """Longest answer, in tokens."""
 
 
-class Generate(Sampled):
+class Generate(Sampled, Searched):
     """Continue a prompt."""
 
     prompt: str
@@ -42,6 +43,7 @@ class Generate(Sampled):
     def _consistent(self) -> Generate:
         if self.system and not self.chat:
             raise ValueError("a system message needs --chat; without it the prompt is continued as plain text")
+        self.search()
         return self
 
 

@@ -12,8 +12,10 @@ from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Specs
 from bottega.core.verb import Context, Result
 from bottega.core.view import Text
 from bottega.generate.config import Chat, Generate, Sampled
+from bottega.generate.search.settings import premature_layers
 
 if TYPE_CHECKING:
+    from bottega.generate.generator import Generator
     from bottega.generate.sampling import Sampling
 
 LOAD_SECONDS = 2.0
@@ -32,7 +34,14 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
         *adapter_checks(config.model, config.adapter),
     ]
     plan.work = [f"load {config.model}, then up to {config.max_new_tokens} tokens"]
-    memory = generation_memory(spec, PROMPT_TOKENS + config.max_new_tokens)
+    sequences = 1
+    if isinstance(config, Generate) and not (search := config.search()).is_none:
+        sequences = search.rows(config.top_k)
+        plan.work.append(f"search by {search.method}, up to {sequences} sequences at a time")
+        if search.dola_layers is not None:
+            layers, tied = spec.config.num_hidden_layers, spec.config.tie_word_embeddings
+            premature_layers(layers, search.dola_layers, tied=tied)  # raises where the model has none of them
+    memory = generation_memory(spec, PROMPT_TOKENS + config.max_new_tokens, sequences)
     plan.checks.append(memory_check(memory))
     plan.cost = Cost(
         bytes_read=spec.nbytes,
@@ -42,9 +51,9 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
     return plan
 
 
-def generation_memory(spec: ModelSpec, tokens: int) -> int:
-    """Bytes of a process that holds the model, computing in float32 at most, and the cache of so many tokens."""
-    cache = spec.config.kv_cache_bytes(min(tokens, spec.config.context_length), bytes_per_value=4)
+def generation_memory(spec: ModelSpec, tokens: int, sequences: int = 1) -> int:
+    """Bytes of a process that holds the model, computing in float32 at most, and a cache of sequences of `tokens`."""
+    cache = sequences * spec.config.kv_cache_bytes(min(tokens, spec.config.context_length), bytes_per_value=4)
     return PROCESS_BYTES + max(spec.nbytes, 4 * spec.config.parameter_count()) + cache
 
 
@@ -74,6 +83,8 @@ def run_generate(plan: Plan, context: Context) -> Result:
     if generator.precision_note:
         context.reporter.say(generator.precision_note)
     ids = generator.prompt_ids(config.prompt, chat=config.chat, system=config.system)
+    if not config.search().is_none:
+        return _search(config, generator, ids, context)
     with context.reporter.bar("generate", config.max_new_tokens, "tok") as bar:
         pieces = []
         for piece in generator.stream(ids, sampling_of(config)):
@@ -87,3 +98,25 @@ def run_generate(plan: Plan, context: Context) -> Result:
         "prompt_tokens": len(ids),
     }
     return Result(data, [Text(text if config.chat else config.prompt + text)])
+
+
+def _search(config: Generate, generator: Generator, ids: list[int], context: Context) -> Result:
+    """The answers of a search; `data` has besides `sequences` (text, score, logprob), `votes` and `answer`, `tree`."""
+    from bottega.generate.search.find import find
+    from bottega.generate.search.show import result_of
+
+    negative = None
+    if config.negative_prompt is not None:
+        negative = generator.prompt_ids(config.negative_prompt, chat=config.chat, system=config.system)
+    search = config.search()
+    with context.reporter.bar("search", config.max_new_tokens, "tok") as bar:
+        found = find(
+            generator.decoder,
+            generator.tokenizer,
+            ids,
+            sampling_of(config),
+            search,
+            negative=negative,
+            on_step=bar.advance,
+        )
+    return result_of(found, search, generator.tokenizer, ids, "" if config.chat else config.prompt)

@@ -59,6 +59,8 @@ def find(
 
     Raises UserError for settings that contradict each other, or a prompt that does not fit the context.
     """
+    if negative is not None:
+        search.require_guided()
     given = {field.name: getattr(sampling, field.name) for field in fields(sampling)}
     search.require_obeyed(given, {field.name: field.default for field in fields(Sampling)})
     sampling = sampling.for_model(decoder.config.vocab_size, tokenizer.stop_ids)

@@ -90,6 +90,16 @@ class Search:
         """Whether nothing is asked: one answer, token by token, of the model's own scores."""
         return self == Search()
 
+    def require_guided(self) -> None:
+        """Raise UserError if a negative prompt would have no effect."""
+        if self.guidance_scale == 1:
+            raise UserError("negative_prompt needs guidance_scale other than 1", hint="Give both, or neither.")
+
+    def rows(self, top_k: int) -> int:
+        """Most sequences under way at a time; contrastive search tries `top_k`."""
+        rows = top_k if self.method == "contrastive" else max(self.num_beams, self.best_of, self.self_consistency)
+        return rows if self.guidance_scale == 1 else 2 * rows
+
     def require_obeyed(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         """Raise UserError if a setting of the request contradicts the search, or would be ignored by it.
 
@@ -139,7 +149,10 @@ class Search:
             "guidance_scale": (math.isfinite(self.guidance_scale), "a number"),
             "best_of": (1 <= self.best_of <= 1024, "1 to 1024"),
             "self_consistency": (1 <= self.self_consistency <= 1024, "1 to 1024"),
-            "answer_pattern": (self.answer_pattern is None or _is_pattern(self.answer_pattern), "a regular expression"),
+            "answer_pattern": (
+                self.answer_pattern is None or _is_pattern(self.answer_pattern),
+                "a regular expression that is not empty",
+            ),
         }
         for name, (good, wanted) in rules.items():
             if not good:
@@ -147,29 +160,22 @@ class Search:
 
     def _require_reasons(self) -> None:
         """A setting that only means something beside another is refused without it."""
-        beams = self.num_beams > 1
-        needs = (
-            ("length_penalty", self.length_penalty != 1, "num_beams", beams, "above 1"),
-            ("early_stopping", self.early_stopping is not False, "num_beams", beams, "above 1"),
-            ("patience", self.patience != 1, "early_stopping", self.early_stopping is True, "true"),
-            ("num_beam_groups", self.num_beam_groups > 1, "diversity_penalty", self.diversity_penalty > 0, "above 0"),
-            ("diversity_penalty", self.diversity_penalty > 0, "num_beam_groups", self.num_beam_groups > 1, "above 1"),
-            (
-                "answer_pattern",
-                self.answer_pattern is not None,
-                "self_consistency",
-                self.self_consistency > 1,
-                "above 1",
-            ),
-        )
-        for name, given, other, there, value in needs:
-            if given and not there:
-                raise UserError(f"{name} needs {other} {value}", hint=f"Set {other}, or leave {name} out.")
-        found = max(self.num_beams, self.best_of, self.self_consistency)
+        needs = {
+            "length_penalty": (self.length_penalty != 1, "num_beams above 1", self.num_beams > 1),
+            "early_stopping": (self.early_stopping is not False, "num_beams above 1", self.num_beams > 1),
+            "patience": (self.patience != 1, "early_stopping true", self.early_stopping is True),
+            "num_beam_groups": (self.num_beam_groups > 1, "diversity_penalty above 0", self.diversity_penalty > 0),
+            "diversity_penalty": (self.diversity_penalty > 0, "num_beam_groups above 1", self.num_beam_groups > 1),
+            "answer_pattern": (bool(self.answer_pattern), "self_consistency above 1", self.self_consistency > 1),
+        }
+        for name, (given, need, is_met) in needs.items():
+            if given and not is_met:
+                raise UserError(f"{name} needs {need}", hint=f"Give both, or leave {name} out.")
+        found = max(self.num_beams, self.best_of)
         if self.num_return_sequences > found:
             raise UserError(
-                f"num_return_sequences is {self.num_return_sequences}, but no more than {found} would be found",
-                hint="Raise num_beams, or best_of.",
+                f"num_return_sequences is {self.num_return_sequences}, num_beams and best_of find only {found}",
+                hint="Raise one of them.",
             )
 
 
@@ -207,7 +213,6 @@ def _require_one(given: Mapping[str, bool], why: str) -> None:
 
 def _is_pattern(text: str) -> bool:
     try:
-        re.compile(text)
+        return bool(text and re.compile(text))
     except (re.error, OverflowError, RecursionError):
         return False
-    return True
