@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jsonschema_rs
+from jsonschema_rs import Validator
 from llguidance import LLMatcher
 
 from bottega.core.errors import UserError
 from bottega.generate.constraint import Validity
 from bottega.generate.structure.grammar import LENIENT_HINT, GrammarConstraint, compile_grammar, refusal
-from bottega.generate.structure.vocabulary import vocabulary_of
 from bottega.tokenizer.tokenizer import Tokenizer
 
 # One space, or a line break with its indentation: any other white space is how a model loops for ever.
@@ -43,6 +45,34 @@ _OLD = ("additionalItems", "divisibleBy", "disallow", "extends")
 Schema = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A schema of bounded size that a grammar can be made of, and what checks the texts written by it."""
+
+    schema: Schema
+    options: dict[str, Any]
+    validator: Validator
+    notes: tuple[str, ...]
+
+    def as_lark(self) -> str:
+        """The symbol that stands for it in a grammar."""
+        return "%json " + json.dumps({**self.schema, "x-guidance": self.options})
+
+
+def prepare(schema: Any, *, strict: bool, spaces: bool = True, field: str) -> Checked:
+    """Check a schema and bring it into the form that grammars embed; see `json_schema`."""
+    checked = _bounded(schema, field)
+    notes = _refuse_or_note(checked, field, strict)
+    validator = _validator(checked, field)
+    space = {"whitespace_pattern": WHITE_SPACE} if spaces else {"whitespace_flexible": False}
+    options = {**space, "lenient": not strict, "coerce_one_of": False}
+    grammar = LLMatcher.grammar_from_json_schema(checked, overrides=options)  # type: ignore[arg-type]
+    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar)
+    if failed:
+        raise refusal(field, messages[0])
+    return Checked(checked, options, validator, notes + tuple(map(_told, messages)))
+
+
 def json_schema(
     tokenizer: Tokenizer, schema: Any, *, strict: bool = True, spaces: bool = True, field: str = "json_schema"
 ) -> GrammarConstraint:
@@ -58,13 +88,15 @@ def json_schema(
     Raises:
         UserError: the schema is no valid one, too large, unsupported, or nothing can satisfy it.
     """
-    checked = checked_schema(schema, field)
-    notes = _refuse_or_note(checked, field, strict)
-    validator = validator_of(checked, field)
-    grammar = LLMatcher.grammar_from_json_schema(checked, overrides=options(strict=strict, spaces=spaces))
-    if not strict:
-        notes += _left_out(tokenizer, grammar)
-    return compile_grammar(tokenizer, grammar, field, judge=lambda text: check_text(validator, text), notes=notes)
+    checked = prepare(schema, strict=strict, spaces=spaces, field=field)
+    grammar = LLMatcher.grammar_from_lark(f"start: {leading_space(tokenizer)} answer\nanswer: {checked.as_lark()}")
+    judge = partial(check_text, checked.validator)
+    return compile_grammar(tokenizer, grammar, field, judge=judge, notes=checked.notes)
+
+
+def leading_space(tokenizer: Tokenizer) -> str:
+    """The Lark symbol before an answer: SentencePiece writes a space before a text, and takes it away when decoding."""
+    return "/ ?/" if tokenizer.family == "byte_fallback" else ""
 
 
 def json_object(tokenizer: Tokenizer, *, field: str = "json_object") -> GrammarConstraint:
@@ -74,16 +106,10 @@ def json_object(tokenizer: Tokenizer, *, field: str = "json_object") -> GrammarC
 
 def validate(text: str, schema: Any) -> Validity:
     """Whether `text` is JSON that satisfies `schema`; raises UserError if that is no schema."""
-    return check_text(validator_of(checked_schema(schema, "schema"), "schema"), text)
+    return check_text(_validator(_bounded(schema, "schema"), "schema"), text)
 
 
-def options(*, strict: bool, spaces: bool) -> Any:
-    """The compiler's settings for one JSON Schema."""
-    space = {"whitespace_pattern": WHITE_SPACE} if spaces else {"whitespace_flexible": False}
-    return {**space, "lenient": not strict, "coerce_one_of": False}
-
-
-def checked_schema(schema: Any, field: str) -> Schema:
+def _bounded(schema: Any, field: str) -> Schema:
     """The schema as an object of bounded size; raises UserError naming what is too large."""
     if isinstance(schema, str):
         if len(schema) > MAX_CHARACTERS:
@@ -108,7 +134,7 @@ def checked_schema(schema: Any, field: str) -> Schema:
     return schema
 
 
-def validator_of(schema: Schema, field: str) -> jsonschema_rs.Draft202012Validator:
+def _validator(schema: Schema, field: str) -> Validator:
     """What checks finished texts, in linear time for patterns; raises UserError if `schema` is no valid schema."""
     try:
         return jsonschema_rs.validator_for(
@@ -120,7 +146,7 @@ def validator_of(schema: Schema, field: str) -> jsonschema_rs.Draft202012Validat
         raise UserError(f"{field}{place} is no valid JSON Schema: {message[:300]}") from None
 
 
-def check_text(validator: jsonschema_rs.Draft202012Validator, text: str) -> Validity:
+def check_text(validator: Validator, text: str) -> Validity:
     """Whether the text is JSON that the validator takes."""
     try:
         value = json.loads(text)
@@ -174,17 +200,10 @@ def _inexact(value: Any) -> Iterator[Any]:
         yield from _inexact(item)
 
 
-def _left_out(tokenizer: Tokenizer, grammar: str) -> tuple[str, ...]:
-    """What a lenient compilation leaves out, by the library's own account."""
-    guidance = vocabulary_of(tokenizer).guidance
-    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, guidance)
-    return () if failed else tuple(f"{_told(message)}; checked only afterwards" for message in messages)
-
-
 def _told(message: str) -> str:
-    if message.startswith("oneOf"):
-        return "the alternatives of 'oneOf' may overlap"
-    return refusal("schema", message).message.removeprefix("schema: ")
+    """What a lenient compilation left out, by the library's own account."""
+    reason = refusal("", message).message.removeprefix(": ")
+    return f"{reason}; checked only afterwards"
 
 
 # ---------------------------------------------------------------------- walking a schema
