@@ -248,6 +248,20 @@ def resolve_threads(threads: int | None) -> int:
     return int(given) if given.isdigit() and int(given) > 0 else cores()
 
 
+def inference_threads(threads: int | None) -> int:
+    """The number of CPU threads to generate with: one less than there are cores where others keep the machine busy.
+
+    A step is many short products, and the slowest thread ends each: with a thread on a core that others use too, all
+    wait for it.
+    """
+    wanted = resolve_threads(threads)
+    if threads is not None or os.environ.get("OMP_NUM_THREADS") or wanted == 1:
+        return wanted
+    with contextlib.suppress(OSError, AttributeError):
+        return max(1, wanted - 1) if os.getloadavg()[0] > cores() - 0.5 else wanted
+    return wanted
+
+
 def _cpu() -> tuple[str, tuple[str, ...]]:
     name, flags = "", ()
     with contextlib.suppress(OSError):

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Literal, Self
+
 from pydantic import Field, model_validator
 
 from bottega.core.schema import OnModel, Seed
 from bottega.generate.search.config import Searched
 
 
-class Sampled(OnModel):
+class OnEngine(OnModel):
+    """How the engine runs a model."""
+
+    weights: Literal["bfloat16", "int8", "int4"] | None = None
+    """Keep the weights as this, on the CPU (default: as they are); int8 and int4 are not the same model any more."""
+    cache_dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """Keep keys and values as this (auto: the precision that is computed in)."""
+    cache_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that the cache holds (default: full contexts for a full batch, within a quarter of the free memory)."""
+    speculate: Literal["off", "lookup", "draft", "early-exit"] = "off"
+    """Guess tokens ahead: from the text so far, by a smaller model, or by the first layers. Answers stay the same."""
+    draft_model: str | None = None
+    """Model that guesses, with --speculate draft."""
+    draft_layers: int | None = Field(default=None, ge=1)
+    """Layers that guess, with --speculate early-exit (default: a quarter)."""
+    max_drafts: int = Field(default=8, ge=1, le=64)
+    """Most tokens guessed at once; how many is adapted to what stands."""
+
+    @model_validator(mode="after")
+    def _drafts(self) -> Self:
+        if (self.speculate == "draft") != (self.draft_model is not None):
+            raise ValueError("--speculate draft and --draft-model go together")
+        if self.draft_layers is not None and self.speculate != "early-exit":
+            raise ValueError("--draft-layers needs --speculate early-exit")
+        return self
+
+
+class Sampled(OnEngine):
     """How tokens are chosen."""
 
     temperature: float = Field(default=1.0, ge=0)

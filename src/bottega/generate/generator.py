@@ -1,98 +1,86 @@
-"""From a prompt to a continuation, token by token, with a cache.
+"""A model ready to answer: its decoder, its tokenizer, and the engine that runs requests together.
 
-`decode` is the loop: one pass over the prompt, then one over each new token. `Generator` joins it
-with a tokenizer: text that streams, stop tokens and strings, log-probabilities.
+`submit` and `step` are the whole of it: requests go in, pieces of text come out. `stream`, `complete` and
+`complete_many` are what a caller with one thing to ask needs.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from bottega.checkpoint.adapter import Adapter
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
-from bottega.core.errors import UserError
-from bottega.core.machine import facts, inference_dtype, resolve_device, resolve_threads
+from bottega.core.errors import BottegaError, UserError
+from bottega.core.machine import facts, inference_dtype, inference_threads, resolve_device
 from bottega.core.schema import OnModel
-from bottega.generate.sampling import Sampling, choose, random_stream
-from bottega.generate.stopping import StopStrings
-from bottega.model.cache import KVCache
+from bottega.generate.answer import Answer, Completion, FinishReason, Piece, Ticket
+from bottega.generate.config import OnEngine
+from bottega.generate.constraint import Constraint
+from bottega.generate.engine import Engine
+from bottega.generate.runner import Runner
+from bottega.generate.sampling import Choice
+from bottega.generate.settings import Sampling
+from bottega.generate.speculation import make_speculator
+from bottega.model.adapters import attach
 from bottega.model.decoder import Decoder
 from bottega.model.inference import prepare_for_inference
+from bottega.model.kernels import library
 from bottega.model.load import DTYPES, load_decoder
+from bottega.model.paged import BLOCK, CacheFormat, PagedCache, cache_bytes
 from bottega.model.precision import SAMPLE, cost_line, divergence, log_probabilities
 from bottega.tokenizer.chat import encode_chat
-from bottega.tokenizer.tokenizer import Detokenizer, Tokenizer
+from bottega.tokenizer.tokenizer import Tokenizer
 
-FinishReason = Literal["stop", "length"]
+__all__ = ["Completion", "FinishReason", "Generator", "Piece", "Ticket"]
 
-
-@dataclass(frozen=True)
-class Piece:
-    """One generated token. `text` may be empty (half a character, held back for a stop string, a stop token).
-
-    `logprob` and `top` are the model's own log-probabilities in nats, before penalty, temperature
-    and truncation. The last piece, and only it, has a `finish_reason`.
-    """
-
-    text: str
-    token_id: int
-    token_text: str
-    logprob: float
-    top: list[tuple[str, float]]
-    finish_reason: FinishReason | None = None
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A whole answer; `token_ids` include the stop token that ended it, `text` does not."""
-
-    text: str
-    token_ids: list[int]
-    finish_reason: FinishReason
-    prompt_tokens: int
-    pieces: list[Piece]
-
-
-@torch.inference_mode()
-def decode(decoder: Decoder, prompts: Tensor, sampling: Sampling) -> Iterator[tuple[Tensor, Tensor]]:
-    """Continue `prompts` (B, T), all rows together, for up to `max_new_tokens` steps.
-
-    Yields the new tokens (B,) int64 and the raw logits (B, V) they were chosen from. Row i draws
-    from the seed plus i, so that rows differ and a row does not depend on its neighbours.
-    """
-    batch, length = prompts.shape
-    seeds = [None if sampling.seed is None else sampling.seed + row for row in range(batch)]
-    streams = [random_stream(seed) for seed in seeds]
-    weight = decoder.model.embed_tokens.weight
-    cache = KVCache(decoder.config, batch, length + sampling.max_new_tokens, weight.dtype, weight.device)
-    history, tokens = prompts, prompts
-    for _ in range(sampling.max_new_tokens):
-        logits = decoder.logits(decoder.hidden(tokens, cache=cache)[:, -1])
-        chosen = choose(logits, history, sampling, streams)
-        yield chosen, logits
-        tokens = chosen.unsqueeze(1)
-        if sampling.repetition_penalty != 1.0:
-            history = torch.cat((history, tokens), dim=1)
+DEFAULT_BATCH = 8
+CACHE_SHARE = 4  # the cache may take a quarter of the memory that is free
+EMBED_TOKENS = 2048  # that pass through the model at once
 
 
 class Generator:
-    """A decoder and its tokenizer, ready to answer."""
+    """A decoder and its tokenizer, ready to answer. Not thread-safe: one thread owns it."""
 
-    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, precision_note: str = "") -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        precision_note: str = "",
+        *,
+        adapters: Mapping[str, Adapter] | None = None,
+        settings: OnEngine | None = None,
+        max_batch: int = DEFAULT_BATCH,
+    ) -> None:
+        """Of a decoder that is prepared for inference; `settings` are those of its engine."""
         self.decoder, self.tokenizer, self.precision_note = decoder, tokenizer, precision_note
+        rows = attach(decoder, adapters) if adapters else None
+        blocks, format_ = _cache_size(decoder, settings, max_batch)
+        runner = Runner(decoder, PagedCache(decoder.config, blocks, format_, decoder.device), rows)
+        speculator = make_speculator(settings, decoder, tokenizer) if settings is not None else None
+        self.adapters = rows.names if rows else []
+        self.engine = Engine(runner, max_batch=max_batch, speculator=speculator)
+        self._tickets: dict[int, Ticket] = {}
 
     @classmethod
-    def of(cls, config: OnModel) -> Self:
-        """What a verb's settings ask for."""
+    def of(cls, config: OnModel, *, adapters: Mapping[str, str] | None = None, max_batch: int = DEFAULT_BATCH) -> Self:
+        """What a verb's settings ask for; `adapters` by name are for requests to choose among."""
         return cls.load(
-            config.model, adapters=config.adapter, device=config.device, dtype=config.dtype, threads=config.threads
+            config.model,
+            adapters=config.adapter,
+            device=config.device,
+            dtype=config.dtype,
+            threads=config.threads,
+            named_adapters=adapters,
+            settings=config if isinstance(config, OnEngine) else None,
+            max_batch=max_batch,
         )
 
     @classmethod
@@ -104,19 +92,25 @@ class Generator:
         device: str = "auto",
         dtype: str = "auto",
         threads: int | None = None,
+        named_adapters: Mapping[str, str] | None = None,
+        settings: OnEngine | None = None,
+        max_batch: int = DEFAULT_BATCH,
     ) -> Self:
         """Read a model folder, with PEFT adapters on it; its weights are packed for the machine.
 
-        Raises UserError if it is no model, or an adapter does not fit it.
+        Raises UserError if it is no model, an adapter does not fit it, or a setting cannot be obeyed here.
         """
-        torch.set_num_threads(resolve_threads(threads))
+        torch.set_num_threads(inference_threads(threads))
         folder = ModelFolder.open(model, adapters)
         place = resolve_device(device)
         tokenizer = Tokenizer.load(folder.path)
-        name = inference_dtype(folder.config.dtype, place) if dtype == "auto" else dtype
-        note = _precision_note(folder, tokenizer) if dtype == "auto" and (place, name) == ("cpu", "bfloat16") else ""
+        name = _precision(folder.config.dtype, place) if dtype == "auto" else dtype
         decoder = load_decoder(folder, device=place, dtype=DTYPES[name])
-        return cls(prepare_for_inference(decoder), tokenizer, note)
+        decoder = prepare_for_inference(decoder, settings.weights if settings is not None else None)
+        narrow = dtype == "auto" and place == "cpu" and decoder.dtype == torch.bfloat16
+        note = _precision_note(folder, tokenizer) if narrow else ""
+        opened = {label: Adapter.open(path) for label, path in (named_adapters or {}).items()}
+        return cls(decoder, tokenizer, note, adapters=opened, settings=settings, max_batch=max_batch)
 
     @property
     def config(self) -> ModelConfig:
@@ -126,7 +120,12 @@ class Generator:
     @property
     def context_length(self) -> int:
         """Most tokens, prompt and answer together."""
-        return self.config.context_length
+        return self.engine.capacity
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a request is under way."""
+        return self.engine.has_work
 
     def prompt_ids(self, prompt: str, *, chat: bool, system: str | None = None) -> list[int]:
         """Token ids of a text to continue, or of a question to answer."""
@@ -136,48 +135,156 @@ class Generator:
         messages.append({"role": "user", "content": prompt})
         return encode_chat(self.tokenizer, messages, add_generation_prompt=True).ids
 
-    def stream(self, prompt_ids: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        priority: int = 0,
+        adapter: str | None = None,
+        constraint: Constraint | None = None,
+    ) -> Ticket:
+        """A request, to be run by `step`. Of those that wait, the one of the highest priority goes first.
+
+        Raises UserError if the prompt does not fit the context, or the adapter is not there.
+        """
+        if sampling.max_new_tokens:  # what does not fit the context is not answered; what is only scored may fill it
+            sampling = self._fit(len(prompt_ids), sampling)
+        request = self.engine.add(prompt_ids, sampling, priority=priority, adapter=adapter, constraint=constraint)
+        answer = Answer(self.tokenizer, sampling, prompt_ids[-1], sampling.max_new_tokens)
+        ticket = Ticket(request, answer)
+        if self.engine.speculator is not None:
+            ticket.speculation = self.engine.speculator.record(request)
+        self._tickets[request.number] = ticket
+        return ticket
+
+    def step(self) -> list[tuple[Ticket, Piece | None]]:
+        """One step for everything that runs: the pieces that came. None: the ticket ended without one (`error`, or no
+        tokens were wanted)."""
+        events: list[tuple[Ticket, Piece | None]] = []
+        for request, choices in self.engine.step():
+            ticket = self._tickets[request.number]
+            if not choices:
+                ticket.finish_reason = "length"
+                events.append((ticket, None))
+            for choice in choices:
+                if choice.token < 0:
+                    ticket.error = BottegaError(
+                        "no token may follow: the model's output is not finite, or the request forbids every token"
+                    )
+                    events.append((ticket, None))
+                    break
+                piece = self._said(ticket, choice)
+                events.append((ticket, piece))
+                if piece.finish_reason:
+                    break
+            if ticket.has_ended:
+                self._end(ticket)
+        return events
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Stop working on it; nothing happens if it has ended."""
+        self._end(ticket)
+
+    def close(self) -> None:
+        """Cancel everything and end the engine's threads."""
+        for ticket in list(self._tickets.values()):
+            self._end(ticket)
+        self.engine.close()
+
+    def statistics(self) -> dict[str, int]:
+        """Counters and gauges of the engine."""
+        engine = self.engine
+        return {
+            "running": len(engine.scheduler.running),
+            "waiting": len(engine.scheduler.waiting),
+            "blocks_total": engine.pool.count,
+            "blocks_used": engine.pool.count - engine.pool.free,
+            "prompt_tokens": engine.counts.prompt_tokens,
+            "cached_tokens": engine.counts.cached_tokens,
+            "generated_tokens": engine.counts.generated_tokens,
+            "steps": engine.counts.steps,
+            "preemptions": engine.scheduler.preemptions,
+            "proposed": engine.speculator.proposed if engine.speculator else 0,
+            "accepted": engine.speculator.accepted if engine.speculator else 0,
+        }
+
+    def stream(
+        self, prompt_ids: Sequence[int], sampling: Sampling, constraint: Constraint | None = None
+    ) -> Iterator[Piece]:
         """The continuation, a piece per token; closing the iterator stops the work.
 
         Raises UserError, before any work, if the prompt leaves no room in the context.
         """
-        sampling = self._fit(len(prompt_ids), sampling)
-        device = self.decoder.model.embed_tokens.weight.device
-        answer = _Answer(self.tokenizer, sampling, prompt_ids[-1])
-        for tokens, logits in decode(self.decoder, torch.tensor([list(prompt_ids)], device=device), sampling):
-            piece = answer.add(int(tokens[0]), logits[0].float().log_softmax(-1))
-            yield piece
-            if piece.finish_reason:
-                return
+        ticket = self.submit(prompt_ids, sampling, constraint=constraint)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.cancel, ticket)
+            while not ticket.has_ended:
+                for owner, piece in self.step():
+                    if owner is ticket and piece is not None:
+                        yield piece
+            if ticket.error is not None:
+                raise ticket.error
 
-    def complete(self, prompt_ids: Sequence[int], sampling: Sampling) -> Completion:
+    def complete(
+        self, prompt_ids: Sequence[int], sampling: Sampling, constraint: Constraint | None = None
+    ) -> Completion:
         """The whole continuation."""
-        return _completion(len(prompt_ids), list(self.stream(prompt_ids, sampling)))
+        return self._run([self.submit(prompt_ids, sampling, constraint=constraint)])[0]
 
     def complete_many(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Completion]:
-        """Continuations of several prompts; those of equal length are decoded together."""
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for index, prompt in enumerate(prompts):
-            by_length[len(prompt)].append(index)
-        done: dict[int, Completion] = {}
-        for length, indices in by_length.items():
-            group = self._complete_group([prompts[index] for index in indices], self._fit(length, sampling))
-            done.update(zip(indices, group, strict=True))
-        return [done[index] for index in range(len(prompts))]
+        """Continuations of several prompts, run together; each is what it would be alone."""
+        tickets: list[Ticket] = []
+        try:
+            for prompt in prompts:
+                tickets.append(self.submit(prompt, sampling))
+        except UserError:
+            for ticket in tickets:
+                self.cancel(ticket)
+            raise
+        return self._run(tickets)
 
-    def _complete_group(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Completion]:
-        device = self.decoder.model.embed_tokens.weight.device
-        answers = [_Answer(self.tokenizer, sampling, prompt[-1]) for prompt in prompts]
-        pieces: list[list[Piece]] = [[] for _ in prompts]
-        rows = torch.tensor([list(prompt) for prompt in prompts], device=device)
-        for tokens, logits in decode(self.decoder, rows, sampling):
-            logprobs = logits.float().log_softmax(-1)
-            for answer, row, token, scores in zip(answers, pieces, tokens.tolist(), logprobs, strict=True):
-                if not answer.finished:
-                    row.append(answer.add(token, scores))
-            if all(answer.finished for answer in answers):
-                break
-        return [_completion(len(prompts[0]), row) for row in pieces]
+    @torch.inference_mode()
+    def embed(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """One vector a prompt, (B, H) float32: the mean of the last hidden states, of length 1."""
+        rows: list[Tensor] = []
+        pack: list[Sequence[int]] = []
+        for prompt in prompts:
+            if not 0 < len(prompt) <= self.config.context_length:
+                raise UserError(f"{len(prompt)} tokens cannot be embedded: 1 to {self.config.context_length} can")
+            if pack and sum(map(len, pack)) + len(prompt) > EMBED_TOKENS:
+                rows += self._embed(pack)
+                pack = []
+            pack.append(prompt)
+        return torch.stack(rows + self._embed(pack))
+
+    def _embed(self, pack: Sequence[Sequence[int]]) -> list[Tensor]:
+        ids = torch.tensor([[id_ for prompt in pack for id_ in prompt]], device=self.decoder.device)
+        hidden = self.decoder.hidden(ids, segments=[len(prompt) for prompt in pack])[0].float().cpu()
+        means = [part.mean(0) for part in hidden.split([len(prompt) for prompt in pack])]
+        return [mean / mean.norm().clamp_min(1e-12) for mean in means]
+
+    def _run(self, tickets: Sequence[Ticket]) -> list[Completion]:
+        """Step until all of them have ended; what others get meanwhile is theirs to lose."""
+        pieces: dict[Ticket, list[Piece]] = {ticket: [] for ticket in tickets}
+        try:
+            while not all(ticket.has_ended for ticket in tickets):
+                for ticket, piece in self.step():
+                    if piece is not None and ticket in pieces:
+                        pieces[ticket].append(piece)
+        finally:
+            for ticket in tickets:
+                self.cancel(ticket)
+        return [_completion(ticket, pieces[ticket]) for ticket in tickets]
+
+    def _said(self, ticket: Ticket, choice: Choice) -> Piece:
+        piece = ticket.answer.add(choice)
+        ticket.finish_reason = piece.finish_reason
+        return piece
+
+    def _end(self, ticket: Ticket) -> None:
+        self._tickets.pop(ticket.request.number, None)
+        self.engine.end(ticket.request)
 
     def _fit(self, prompt_tokens: int, sampling: Sampling) -> Sampling:
         """Shorten the answer to what the context holds; refuse a prompt that fills it."""
@@ -187,13 +294,34 @@ class Generator:
                 f"the prompt has {prompt_tokens} tokens, the model's context is {self.context_length}",
                 hint="Shorten the prompt; nothing is cut off silently.",
             )
-        if prompt_tokens < 1:
-            raise UserError("the prompt is empty", hint="Give at least one character.")
         return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
 
 
+def _completion(ticket: Ticket, pieces: list[Piece]) -> Completion:
+    if ticket.error is not None:
+        raise ticket.error
+    assert ticket.finish_reason is not None
+    return Completion(
+        text="".join(piece.text for piece in pieces),
+        token_ids=[piece.token_id for piece in pieces],
+        finish_reason=ticket.finish_reason,
+        prompt_tokens=ticket.request.prompt_length,
+        pieces=pieces,
+        cached_tokens=ticket.cached_tokens,
+        prompt_logprobs=ticket.prompt_logprobs,
+        speculation=ticket.speculation,
+    )
+
+
+def _precision(stored: str, place: str) -> str:
+    """What to keep the weights in: with the kernels, bfloat16 weights give what they would in float32."""
+    if place == "cpu" and stored == "bfloat16" and library.available():
+        return "bfloat16"
+    return inference_dtype(stored, place)
+
+
 def _precision_note(folder: ModelFolder, tokenizer: Tokenizer) -> str:
-    """What bfloat16 costs this model, where there is room to compute in float32 too."""
+    """What computing in bfloat16 costs this model, where there is room to compute in float32 too."""
     free, needed = facts().memory_available, 6 * folder.config.parameter_count()
     if free is not None and needed > free / 2:
         return "computing in bfloat16; its cost against float32 was not measured: there is no room for both"
@@ -203,39 +331,16 @@ def _precision_note(folder: ModelFolder, tokenizer: Tokenizer) -> str:
     return cost_line(divergence(wide, log_probabilities(decoder.to(torch.bfloat16), ids)))
 
 
-class _Answer:
-    """What has been said so far in one answer, and whether it is finished."""
-
-    def __init__(self, tokenizer: Tokenizer, sampling: Sampling, previous: int) -> None:
-        self.tokenizer, self.sampling = tokenizer, sampling
-        self.text = Detokenizer(tokenizer, previous=previous)
-        self.stops = StopStrings(sampling.stop)
-        self.count = 0
-        self.finished = False
-
-    def add(self, token: int, logprobs: Tensor) -> Piece:
-        """The next piece; `logprobs` (V,) are those that `token` was chosen from."""
-        self.count += 1
-        ended = token in self.tokenizer.stop_ids
-        shown = "" if ended else self.stops.add(self.text.add(token))
-        reason: FinishReason | None = None
-        if ended or self.stops.found:
-            reason = "stop"
-        elif self.count == self.sampling.max_new_tokens:
-            reason = "length"
-        if reason and not self.stops.found:
-            shown += self.stops.add(self.text.flush())
-            shown += self.stops.flush()
-        self.finished = reason is not None
-        top = []
-        if self.sampling.top_logprobs:
-            values, ids = logprobs.topk(min(self.sampling.top_logprobs, len(logprobs)))
-            top = [(self.tokenizer.token_text(i), v) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
-        return Piece(shown, token, self.tokenizer.token_text(token), float(logprobs[token]), top, reason)
-
-
-def _completion(prompt_tokens: int, pieces: list[Piece]) -> Completion:
-    reason = pieces[-1].finish_reason
-    assert reason is not None
-    text = "".join(piece.text for piece in pieces)
-    return Completion(text, [piece.token_id for piece in pieces], reason, prompt_tokens, pieces)
+def _cache_size(decoder: Decoder, settings: OnEngine | None, max_batch: int) -> tuple[int, CacheFormat]:
+    """Blocks of the cache, and what they hold: room for a full batch of full contexts, if memory allows."""
+    config = decoder.config
+    format_: CacheFormat = str(decoder.dtype).removeprefix("torch.")  # pyright: ignore[reportAssignmentType]
+    if settings is not None and settings.cache_dtype != "auto":
+        format_ = settings.cache_dtype
+    if settings is not None and settings.cache_tokens is not None:
+        return max(1, -(-settings.cache_tokens // BLOCK)), format_
+    wanted = -(-config.context_length // BLOCK) * max_batch
+    free = facts().memory_available if decoder.device.type == "cpu" else torch.cuda.mem_get_info(decoder.device)[0]
+    if free is None:
+        return wanted, format_
+    return max(1, min(wanted, free // CACHE_SHARE // cache_bytes(config, 1, format_))), format_

@@ -109,7 +109,9 @@ class Layers:
 
     def norm(self, norm: nn.Module) -> nn.Module:
         """A norm in one operation; other norms as they are."""
-        return KernelNorm(norm) if self.kernels and isinstance(norm, RMSNorm) else norm.float() if self.kernels else norm
+        return (
+            KernelNorm(norm) if self.kernels and isinstance(norm, RMSNorm) else norm.float() if self.kernels else norm
+        )
 
 
 class KernelNorm(nn.Module):

@@ -41,7 +41,7 @@ class PagedCache:
         scales = format_ == "int8"
         self.key_scales = [torch.empty(blocks, heads, BLOCK, device=device) if scales else None for _ in layers]
         self.value_scales = [torch.empty(blocks, heads, BLOCK, device=device) if scales else None for _ in layers]
-        self.uses_kernels = self.device.type == "cpu" and library.available()
+        self.uses_kernels = self.device.type == "cpu" and format_ in library.FORMATS and library.available()
 
     def store(self, layer: int, key: Tensor, value: Tensor, slots: Tensor) -> None:
         """Keep (N, kv_heads, d) keys and values in `slots` (N,) int64: block · 16 + place."""
@@ -63,7 +63,7 @@ class PagedCache:
 def cache_bytes(config: ModelConfig, blocks: int, format_: CacheFormat = "float32") -> int:
     """Bytes of a `PagedCache`."""
     heads, dim, layers = config.num_key_value_heads, config.head_dim, config.num_hidden_layers
-    per_token = (dim + -(-dim // BLOCK) * BLOCK) * {"float32": 4, "bfloat16": 2, "int8": 1}[format_]
+    per_token = (dim + -(-dim // BLOCK) * BLOCK) * {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}[format_]
     return blocks * BLOCK * heads * layers * (per_token + (8 if format_ == "int8" else 0))
 
 

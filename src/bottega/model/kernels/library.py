@@ -18,7 +18,7 @@ from torch import Tensor
 from bottega.core.machine import instruction_flags
 
 WeightFormat = Literal["float32", "bfloat16", "int8", "int4"]
-CacheFormat = Literal["float32", "bfloat16", "int8"]
+CacheFormat = Literal["float32", "bfloat16", "float16", "int8"]  # float16 for a GPU alone
 FORMATS: dict[str, int] = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
 LANES = 16
 """Outputs in a panel of packed weights; tokens in a block of the cache."""

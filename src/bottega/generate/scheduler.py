@@ -1,0 +1,164 @@
+"""Which tokens of which requests the next step computes.
+
+One rule: *each request's computed tokens catch up with its tokens* (vLLM's). A prompt is a request that is far behind,
+an answer one that is one token behind, a draft makes it a few more, and a prefix found in the cache a few less. The
+rest is who goes first: by priority, then by time of coming. When blocks run out, the last of those that run gives
+its blocks back and waits; what it had is computed again.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass
+
+from bottega.generate.blocks import BlockPool, block_hashes
+from bottega.generate.request import Request
+from bottega.model.paged import BLOCK
+
+
+@dataclass(frozen=True)
+class Work:
+    """The next `count` tokens of a request."""
+
+    request: Request
+    count: int
+
+    @property
+    def catches_up(self) -> bool:
+        """Whether the request's newest token is among them, so that the next one can be chosen."""
+        return self.count == self.request.missing
+
+
+class Scheduler:
+    """The requests that run, those that wait, and the blocks that they share.
+
+    `max_batch` requests run at once; a step computes up to `step_tokens` tokens of prompts, beside the answers.
+    """
+
+    def __init__(self, pool: BlockPool, *, max_batch: int, step_tokens: int) -> None:
+        self.pool, self.max_batch, self.step_tokens = pool, max_batch, step_tokens
+        self.running: list[Request] = []
+        self.waiting: list[Request] = []
+        self.preemptions = 0
+
+    def add(self, request: Request) -> None:
+        """Let it wait."""
+        request.status = "waiting"
+        insort(self.waiting, request, key=lambda each: each.order)
+
+    def remove(self, request: Request) -> None:
+        """It has ended, or is not wanted any more; its blocks are free."""
+        if request.status == "ended":
+            return
+        (self.running if request.status == "running" else self.waiting).remove(request)
+        request.status = "ended"
+        self._give_back(request)
+
+    def schedule(self) -> list[Work]:
+        """What the next step computes; requests are admitted, and preempted, on the way."""
+        self._make_way()
+        budget = self.step_tokens
+        chosen: dict[Request, int] = {}
+        for request in list(self.running):
+            if request.status != "running":
+                continue  # it lost its blocks to one before it
+            count = request.missing if request.is_answering else min(request.missing, budget)
+            if not count or not self._cover(request, count, chosen):
+                continue
+            chosen[request] = count
+            budget -= 0 if request.is_answering else count
+        while self.waiting and len(self.running) < self.max_batch and budget > 0:
+            request = self.waiting[0]
+            if not self._admit(request):
+                break
+            count = min(request.missing, budget)
+            self._cover(request, count, chosen)
+            chosen[request] = count
+            budget -= count
+        return [Work(request, count) for request, count in chosen.items()]
+
+    def advance(self, request: Request, computed: int) -> None:
+        """The first `computed` tokens of the request are in the cache now; its full blocks become known."""
+        request.computed = computed
+        done = computed // BLOCK
+        if len(request.hashes) < done:
+            request.hashes = block_hashes(request.root, request.tokens[: done * BLOCK], request.hashes)
+        for place in range(request.learnt, done):
+            self.pool.learn(request.blocks[place], request.hashes[place])
+        request.learnt = done
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError where something does not add up."""
+        self.pool.check_integrity(request.blocks for request in self.running)
+        assert all(request.status == "running" for request in self.running), "one that runs does not know it"
+        assert all(request.status == "waiting" and not request.blocks for request in self.waiting), (
+            "one waits with blocks"
+        )
+        assert len(self.running) <= self.max_batch, "too many run"
+        for request in self.running:
+            assert request.computed <= len(request.blocks) * BLOCK, "computed tokens lie nowhere"
+            assert request.computed < len(request.tokens), "a request is ahead of itself"
+
+    def _make_way(self) -> None:
+        """Where all places are taken, one that waits and is more urgent takes that of the least urgent."""
+        while self.waiting and len(self.running) >= self.max_batch:
+            last = max(self.running, key=lambda each: each.order)
+            if self.waiting[0].priority <= last.priority:
+                return
+            self._preempt(last)
+
+    def _admit(self, request: Request) -> bool:
+        """Let it run, if there are blocks for all of its tokens; those found in the cache it shares."""
+        # At least one token must be computed, or there are no logits to choose from; to score a prompt, all.
+        usable = 0 if request.wants_prompt_scores else len(request.tokens) - 1
+        request.hashes = block_hashes(request.root, request.tokens[: usable // BLOCK * BLOCK])
+        found = self.pool.find(request.hashes)
+        if found < len(request.hashes) and self._is_under_way(request.hashes[found]):
+            return False  # in a moment it can be shared
+        revived = sum(self.pool.is_kept(hash_) for hash_ in request.hashes[:found])
+        needed = -(-len(request.tokens) // BLOCK) - found
+        if self.pool.free - revived < needed:
+            return False
+        for hash_ in request.hashes[:found]:
+            block = self.pool.share(hash_)
+            assert block is not None
+            request.blocks.append(block)
+        request.computed, request.learnt = found * BLOCK, found
+        request.cached = max(request.cached, min(request.computed, request.prompt_length))
+        self.waiting.pop(0)
+        request.status = "running"
+        insort(self.running, request, key=lambda each: each.order)
+        return True
+
+    def _is_under_way(self, hash_: bytes) -> bool:
+        """Whether one that runs is computing the block of this content."""
+        return any(hash_ in request.hashes[request.learnt :] for request in self.running if not request.is_answering)
+
+    def _cover(self, request: Request, count: int, chosen: dict[Request, int]) -> bool:
+        """Give the request blocks for its next tokens, if need be those of the last that runs; False if that is itself."""
+        while len(request.blocks) * BLOCK < request.computed + count:
+            if self.pool.free:
+                request.blocks.append(self.pool.take())
+                continue
+            last = self.running[-1]
+            chosen.pop(last, None)
+            self._preempt(last)
+            if last is request:
+                return False
+        return True
+
+    def _preempt(self, request: Request) -> None:
+        """Take its blocks; it waits, and catches up again when it is its turn."""
+        self.running.remove(request)
+        self._give_back(request)
+        if request.wants_prompt_scores:
+            request.prompt_scores = []
+        request.preemptions += 1
+        self.preemptions += 1
+        self.add(request)
+
+    def _give_back(self, request: Request) -> None:
+        for block in reversed(request.blocks):  # the end of a text is less likely to come again than its beginning
+            self.pool.release(block)
+        request.blocks, request.hashes, request.drafts = [], [], []
+        request.computed = request.learnt = 0
