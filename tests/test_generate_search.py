@@ -23,8 +23,10 @@ from bottega.generate.search.rows import Rows
 from bottega.generate.search.settings import Search, premature_layers
 from bottega.generate.search.vote import answer_in, sample, vote
 from bottega.generate.settings import Sampling
+from bottega.model.cache import KVCache
 from bottega.model.decoder import Decoder
 from bottega.model.load import load_decoder
+from conftest import Workshop
 
 transformers = pytest.importorskip("transformers")
 PROMPT = [3, 1, 4, 1]
@@ -358,3 +360,196 @@ def test_votes_are_counted_and_ties_go_to_the_more_probable() -> None:
     assert (result.winner, result.counts) == ("5", [("5", 2), ("4", 2), ("6", 1)])
     assert result.answers == ["4", "4", "5", None, "5", "6"]
     assert vote(["a", "b"], [0.0, 0.0]).winner is None
+
+
+@pytest.mark.parametrize(
+    ("ours_", "theirs"),
+    [
+        ({"min_new_tokens": 6}, {"min_new_tokens": 6}),
+        ({"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 2}),
+        ({"banned_words": ((5,), (7, 8))}, {"bad_words_ids": [[5], [7, 8]]}),
+        ({"logit_bias": ((9, 4.0), (11, -3.0))}, {"sequence_bias": [[[9], 4.0], [[11], -3.0]]}),
+    ],
+)
+def test_processors_in_beams_equal_transformers_normalised_again(
+    pair: tuple[Any, Decoder], ours_: dict[str, Any], theirs: dict[str, Any]
+) -> None:
+    oracle, decoder = pair
+    stop, prompt = list(range(0, 60, 4)), torch.tensor([PROMPT])
+    expected = oracle.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False, num_beams=4,
+        num_return_sequences=4, eos_token_id=stop, pad_token_id=59, renormalize_logits=True,
+        return_dict_in_generate=True, output_scores=True, **theirs,
+    )  # fmt: skip
+    found = beams(decoder, Search(4, 4), stop=stop, max_new_tokens=12, stop_token_ids=tuple(stop), **ours_)
+    for answer, tokens in zip(found, expected.sequences[:, len(PROMPT) :].tolist(), strict=True):
+        assert tokens[: len(answer.tokens)] == answer.tokens
+    assert [answer.score for answer in found] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-4)
+
+
+def test_penalties_count_in_beams_as_where_tokens_are_drawn(pair: tuple[Any, Decoder]) -> None:
+    settings: dict[str, Any] = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.2}
+    settings |= {"dry_multiplier": 0.8, "max_new_tokens": 20}
+    rows = Rows(pair[1], PROMPT, width=1, max_new_tokens=20)
+    greedy = sample(rows, Sampling(temperature=0, **settings), 1, Ending())[0]
+    single = beams(pair[1], Search(), **settings)[0]
+    assert single.tokens == greedy.tokens != beams(pair[1], Search(), max_new_tokens=20)[0].tokens
+    assert single.logprob == pytest.approx(greedy.logprob, abs=1e-4)
+    assert single.score < 0 and single.score * 20 != pytest.approx(single.logprob)
+
+
+def test_where_nothing_may_follow_an_answer_ends_and_a_prompt_is_refused(pair: tuple[Any, Decoder]) -> None:
+    few = {"allowed_tokens": (10, 11), "banned_words": ((10, 10), (10, 11), (11, 10), (11, 11)), "max_new_tokens": 5}
+    found = beams(pair[1], Search(4, 4), **few)
+    assert sorted(answer.tokens for answer in found) == [[10], [11]]
+    rows = Rows(pair[1], PROMPT, width=3, max_new_tokens=5)
+    assert {len(answer.tokens) for answer in sample(rows, Sampling(**few), 3, Ending())} == {1}
+    hidden = HiddenRows(pair[1], PROMPT, width=2, max_new_tokens=5)
+    assert len(contrastive_search(hidden, Sampling(top_k=2, **few), 0.5, Ending()).tokens) == 1
+    none = Sampling(allowed_tokens=(10,), banned_words=((10, 11), (1, 10)), max_new_tokens=5)
+    for search in (
+        lambda: beam_search(Rows(pair[1], PROMPT, width=2, max_new_tokens=5), none, Search(2), Ending()),
+        lambda: sample(Rows(pair[1], PROMPT, width=2, max_new_tokens=5), none, 2, Ending()),
+        lambda: contrastive_search(hidden_rows(pair[1]), replace(none, top_k=2), 0.5, Ending()),
+    ):
+        with pytest.raises(UserError, match="nothing may follow"):
+            search()
+
+
+def hidden_rows(decoder: Decoder) -> HiddenRows:
+    return HiddenRows(decoder, PROMPT, width=2, max_new_tokens=5)
+
+
+def test_prompts_that_do_not_fit_are_refused_and_long_answers_cut(tiny: Decoder) -> None:
+    with pytest.raises(UserError, match=r"128 tokens, the model's context is 128"):
+        Rows(tiny, [1] * 128, width=2, max_new_tokens=5)
+    with pytest.raises(UserError, match="empty"):
+        Rows(tiny, [], width=2, max_new_tokens=5)
+    with pytest.raises(UserError, match="empty"):
+        GuidedRows(tiny, [1], scale=2.0, negative=[], width=2, max_new_tokens=5)
+    rows = Rows(tiny, [1] * 126, width=2, max_new_tokens=5)
+    assert [len(answer.tokens) for answer in beam_search(rows, Sampling(), Search(2, 2), Ending())] == [2, 2]
+
+
+@torch.inference_mode()
+def test_rows_of_a_cache_are_put_in_any_order_and_number(tiny: Decoder) -> None:
+    cache = KVCache(tiny.config, 3, 8)
+    ids = torch.tensor([[1, 2, 3], [1, 4, 0], [1, 0, 2]])
+    tiny.hidden(ids, cache=cache)
+    for rows, since in (([2, 0, 2], 1), ([1], 0), ([0, 0, 0], 1), ([0, 1], 3)):
+        cache.select(rows, since)
+        ids = ids[rows]
+        assert cache.batch_size == len(rows)
+    tokens = torch.tensor([[4], [2]])
+    expected = tiny(torch.cat((ids, tokens), dim=1))[:, -1]
+    torch.testing.assert_close(tiny(tokens, cache=cache)[:, -1], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def model(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with the workshop's tokenizer."""
+    from bottega.tokenizer.files import write_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "random"
+    oracle_model(384, 0.3).save_pretrained(folder)
+    write_tokenizer(workshop.tokenizer, folder)
+    return folder
+
+
+def generate(model: Path, **settings: Any) -> dict[str, Any]:
+    from bottega import verbs
+
+    return verbs.generate(**{"model": str(model), "prompt": "The river", "max_new_tokens": 8, "threads": 1} | settings)
+
+
+def test_the_verb_gives_the_best_and_all(model: Path) -> None:
+    plain = generate(model, temperature=0.0)
+    for search in ({"num_beams": 4, "num_return_sequences": 3}, {"best_of": 4, "num_return_sequences": 3, "seed": 1}):
+        data = generate(model, **search)
+        assert data.keys() == plain.keys() | {"sequences"}
+        scores = [sequence["score"] for sequence in data["sequences"]]
+        assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+        assert data["text"] == data["sequences"][0]["text"] and data["token_ids"] == data["sequences"][0]["token_ids"]
+        assert json.loads(json.dumps(data)) == data
+    assert generate(model, temperature=0.0, guidance_scale=1.0) == plain
+    guided = generate(model, temperature=0.0, guidance_scale=1.0 + 1e-9)
+    assert guided["token_ids"] == plain["token_ids"] and "sequences" in guided
+    assert generate(model, temperature=0.0, guidance_scale=3.0)["token_ids"] != plain["token_ids"]
+    other = generate(model, temperature=0.0, guidance_scale=3.0, negative_prompt="A stone keeps")
+    assert other["token_ids"] != generate(model, temperature=0.0, guidance_scale=3.0)["token_ids"]
+    assert generate(model, temperature=0.0, dola_layers="high")["token_ids"] != plain["token_ids"]
+    assert generate(model, penalty_alpha=0.5, top_k=4)["prompt_tokens"] == plain["prompt_tokens"]
+
+
+def test_self_consistency_counts_what_the_samples_say(model: Path) -> None:
+    data = generate(model, self_consistency=9, seed=3, answer_pattern="([aeiou])", max_new_tokens=20)
+    said = [answer_in(sequence["text"], "([aeiou])") for sequence in data["sequences"]]
+    assert said == [sequence["answer"] for sequence in data["sequences"]]
+    assert sum(vote["count"] for vote in data["votes"]) == sum(answer is not None for answer in said) > 1
+    assert data["answer"] == said[0] == data["votes"][0]["answer"]
+    assert data["votes"][0]["count"] == max(said.count(answer) for answer in set(said) - {None})
+
+
+def test_stop_strings_end_beams(model: Path) -> None:
+    from bottega.tokenizer.tokenizer import Tokenizer
+
+    stop, decode = ("a", "e", "o"), Tokenizer.load(model).decode
+    data = generate(model, num_beams=4, num_return_sequences=4, early_stopping=True, max_new_tokens=20, stop=stop)
+    assert {sequence["finish_reason"] for sequence in data["sequences"]} == {"stop"}
+    for sequence in data["sequences"]:
+        whole, ids = decode(sequence["token_ids"]), sequence["token_ids"]
+        assert any(text in whole for text in stop) and not any(text in decode(ids[:-1]) for text in stop)
+        assert sequence["text"] == whole[: min(whole.find(text) for text in stop if text in whole)]
+
+
+def test_the_terminal_shows_the_best_with_their_scores(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bottega.cli.main import main
+
+    words = (
+        f"bottega generate {model} --prompt The --num-beams 4 --num-return-sequences 2 --max-new-tokens 5 --threads 1"
+    )
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("sys.argv", words.split())
+        patch.setenv("COLUMNS", "200")
+        main()
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    title = next(index for index, line in enumerate(lines) if line.startswith("The best 2 of 4 beams"))
+    assert "score" in lines[title + 1]
+    assert [line.split()[0] for line in lines[title + 2 : title + 4]] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "both"),
+    [
+        ({"length_penalty": 2.0}, ("length_penalty", "num_beams")),
+        ({"early_stopping": True}, ("early_stopping", "num_beams")),
+        ({"num_beams": 2, "patience": 2.0}, ("patience", "early_stopping")),
+        ({"num_beams": 4, "num_beam_groups": 3}, ("num_beam_groups", "num_beams")),
+        ({"num_beams": 4, "num_beam_groups": 2}, ("num_beam_groups", "diversity_penalty")),
+        ({"num_beams": 4, "diversity_penalty": 0.5}, ("num_beam_groups", "diversity_penalty")),
+        ({"num_beams": 2, "num_return_sequences": 3}, ("num_return_sequences", "num_beams")),
+        ({"num_beams": 2, "best_of": 2}, ("num_beams", "best_of")),
+        ({"best_of": 2, "self_consistency": 2}, ("best_of", "self_consistency")),
+        ({"num_beams": 2, "penalty_alpha": 0.5, "top_k": 4}, ("num_beams", "penalty_alpha")),
+        ({"penalty_alpha": 0.5}, ("penalty_alpha", "top_k")),
+        ({"penalty_alpha": 0.5, "top_k": 4, "dola_layers": "low"}, ("penalty_alpha", "dola_layers")),
+        ({"guidance_scale": 2.0, "dola_layers": "low"}, ("guidance_scale", "dola_layers")),
+        ({"negative_prompt": "x"}, ("negative_prompt", "guidance_scale")),
+        ({"answer_pattern": "x"}, ("answer_pattern", "self_consistency")),
+        ({"num_beams": 2, "top_p": 0.5}, ("num_beams", "top_p")),
+        ({"num_beams": 2, "temperature": 0.5}, ("num_beams", "temperature")),
+        ({"best_of": 2, "temperature": 0.0}, ("best_of", "temperature")),
+        ({"self_consistency": 2, "answer_pattern": "("}, ("answer_pattern", "regular expression")),
+        ({"dola_layers": "0,x"}, ("dola_layers", "low")),
+        ({"dola_layers": "4"}, ("dola_layers", "0 to 3")),
+        ({"num_beams": 2, "length_penalty": math.nan}, ("length_penalty", "-10 to 10")),
+    ],
+)
+def test_contradictions_are_refused_before_anything_is_loaded(
+    model: Path, settings: dict[str, Any], both: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bottega.generate.generator.Generator.load", pytest.fail)
+    with pytest.raises(UserError) as refused:
+        generate(model, **settings)
+    assert all(name in str(refused.value) for name in both)

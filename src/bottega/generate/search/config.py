@@ -10,7 +10,7 @@ from bottega.core.schema import Config
 from bottega.generate.search.settings import Search, parse_layers
 
 # What no search has to do with: the machine, the model, the question, and the search itself.
-_ELSEWHERE = frozenset({"model", "adapter", "device", "dtype", "threads", "prompt", "chat", "system"})
+_ELSEWHERE = frozenset({"model", "adapter", "device", "dtype", "threads", "weights", "prompt", "chat", "system"})
 
 
 def _word(value: Any) -> Any:

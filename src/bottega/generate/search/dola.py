@@ -50,7 +50,7 @@ class DolaRows(Rows):
         layers: Literal["low", "high"] | Sequence[int],
         width: int,
         max_new_tokens: int,
-        on_step: Callable[[], object] | None = None,
+        on_step: Callable[[], object] = lambda: None,
     ) -> None:
         """Raises UserError if the model has no such layer."""
         super().__init__(decoder, prompt, width=width, max_new_tokens=max_new_tokens, on_step=on_step)

@@ -44,7 +44,7 @@ def find(
     search: Search,
     *,
     negative: Sequence[int] | None = None,
-    on_step: Callable[[], object] | None = None,
+    on_step: Callable[[], object] = lambda: None,
 ) -> Found:
     """Answer `prompt` as `search` says.
 
@@ -55,7 +55,7 @@ def find(
         sampling: what changes the scores, draws (where something is drawn) and stops; `trace` keeps the tree of beams.
         search: the settings.
         negative: the prompt that classifier-free guidance leads away from (default: the prompt's last token).
-        on_step: called before each step of the model.
+        on_step: called before each pass of the model.
 
     Raises UserError for settings that contradict each other, or a prompt that does not fit the context.
     """

@@ -28,7 +28,7 @@ class GuidedRows(Rows):
         negative: Sequence[int] | None = None,
         width: int,
         max_new_tokens: int,
-        on_step: Callable[[], object] | None = None,
+        on_step: Callable[[], object] = lambda: None,
     ) -> None:
         other = prompt[-1:] if negative is None else negative
         super().__init__(decoder, prompt, width=width, max_new_tokens=max_new_tokens, on_step=on_step, beside=[other])
@@ -36,6 +36,7 @@ class GuidedRows(Rows):
 
     def begin(self) -> Tensor:
         """Run both prompts: scores of what follows, (1, V)."""
+        self.on_step()
         padding = [self.length - len(prompt) for prompt in self.prompts]
         ids = [[0] * count + prompt for count, prompt in zip(padding, self.prompts, strict=True)]
         self.cache.select([0, 1])

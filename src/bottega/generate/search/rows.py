@@ -26,12 +26,12 @@ class Rows:
         *,
         width: int,
         max_new_tokens: int,
-        on_step: Callable[[], object] | None = None,
+        on_step: Callable[[], object] = lambda: None,
         beside: Sequence[Sequence[int]] = (),
     ) -> None:
         """Raises UserError if a prompt is empty, or leaves no room in the context.
 
-        `on_step` is called before each step; `beside` are prompts that a subclass runs beside the first one.
+        `on_step` is called before each pass; `beside` are prompts that a subclass runs beside the first one.
         """
         self.decoder, self.width, self.on_step = decoder, width, on_step
         self.prompts = [list(prompt), *map(list, beside)]
@@ -60,6 +60,7 @@ class Rows:
 
     def begin(self) -> Tensor:
         """Run the prompt: scores of what follows it, (1, V) float32 or wider."""
+        self.on_step()
         self.cache.select([0])
         scores = self._run(torch.tensor([self.prompt], device=self.device))
         self.cache.select([0] * self.width)
@@ -70,8 +71,7 @@ class Rows:
 
         `shared` counts the answer's first tokens that all rows have in common: they need not be moved.
         """
-        if self.on_step is not None:
-            self.on_step()
+        self.on_step()
         self.cache.select(parents, since=self.length + shared)
         return self._run(torch.tensor(tokens, device=self.device).unsqueeze(1))
 

@@ -125,7 +125,7 @@ class Search:
         for setting, value in given.items():
             greedy = setting == "temperature" and value in (0, 1)
             if setting not in obeyed and value != defaults[setting] and not greedy:
-                why = "nothing is drawn" if setting in DRAWN else "a search does not know it"
+                why = "nothing is drawn" if setting in DRAWN else "a search does not use it"
                 raise UserError(f"{setting} and {name} exclude each other: {why}", hint="Leave one out.")
 
     def _require_ranges(self) -> None:

@@ -11,9 +11,10 @@ from bottega.generate.search.find import Found
 from bottega.generate.search.settings import Search
 from bottega.tokenizer.tokenizer import Tokenizer
 
-_SCORES = {
-    "beam": "log-probability / length^{length_penalty:g}",
-    "contrastive": "mean of probability less likeness",
+_TITLES = {
+    "beam": "The best {shown} of {search.num_beams} beams, by log-probability / length^{search.length_penalty:g}",
+    "best_of": "The best {shown} of {search.best_of} samples, by log-probability per token",
+    "self_consistency": "{shown} samples with their log-probability per token, those that agree first",
 }
 
 
@@ -56,7 +57,7 @@ def result_of(found: Found, search: Search, tokenizer: Tokenizer, prompt: Sequen
         for sequence, answer in zip(data["sequences"], found.vote.answers, strict=True):
             sequence["answer"] = answer
         view.append(_votes(found))
-    if found.vote is not None or len(found.sequences) > 1:
+    if search.method in _TITLES:
         view.append(_sequences(found, search))
     return Result(data, view)
 
@@ -71,23 +72,13 @@ def _votes(found: Found) -> Table:
 
 
 def _sequences(found: Found, search: Search) -> Table:
-    """The answers with their scores, best first."""
-    votes = found.vote.answers if found.vote is not None else None
-    columns = ("", "score", "per token", "tokens", "end", "text")
-    rows = [
-        (
-            place + 1,
-            round(answer.score, 4),
-            round(answer.mean_logprob, 3),
-            len(answer.tokens),
-            answer.finish_reason,
-            text,
-        )
-        for place, (answer, text) in enumerate(zip(found.sequences, found.texts, strict=True))
+    """The answers with their scores, a line each."""
+    columns = ["", "score", "log-prob.", "tokens", "end", "text"]
+    rows: list[list[Any]] = [
+        [place, answer.score, answer.logprob, len(answer.tokens), answer.finish_reason, text.replace("\n", "↵")]
+        for place, (answer, text) in enumerate(zip(found.sequences, found.texts, strict=True), 1)
     ]
-    if votes is not None:
-        columns = (*columns, "answer")
-        rows = [(*row, vote) for row, vote in zip(rows, votes, strict=True)]
-    score = _SCORES.get(search.method, "mean log-probability").format(length_penalty=search.length_penalty)
-    title = {"beam": f"The best {len(rows)} of {search.num_beams} beams", "best_of": f"The best of {search.best_of}"}
-    return Table(title.get(search.method, f"{len(rows)} samples"), columns, rows, f"score: {score}; per token: nats")
+    if found.vote is not None:
+        columns.append("answer")
+        rows = [[*row, answer] for row, answer in zip(rows, found.vote.answers, strict=True)]
+    return Table(_TITLES[search.method].format(shown=len(rows), search=search), columns, rows)
