@@ -1,129 +1,224 @@
 """How the next token is chosen from its logits.
 
-Logits → repetition penalty → temperature → top-k → top-p → min-p → one draw, in the order of
-transformers, so that equal settings mean equal distributions. Everything is in float32 or wider.
-Sources: top-p Holtzman et al. 2019 (arXiv:1904.09751), repetition penalty Keskar et al. 2019
-(arXiv:1909.05858), min-p Nguyen et al. 2024 (arXiv:2407.01082).
+Logits → processors (what is forbidden or favoured) → samplers in the request's order → one draw by the inverse of the
+cumulative distribution. Rows of a batch may have different settings: those that use the same samplers go through them
+together, and no row's result depends on the others. Everything is in float32 or wider. Settings are in `settings`,
+samplers in `samplers`, penalties in `penalties`, processors in `processors`; formulas and sources in docs/decoding.md.
 """
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from bottega.core.errors import UserError
+from bottega.generate.candidates import Candidates, best
+from bottega.generate.draws import TOKEN, XTC, draw, greedy, uniform
+from bottega.generate.penalties import penalise as penalise
+from bottega.generate.processors import process
+from bottega.generate.samplers import SAMPLERS, head_of, head_size, is_enough
+from bottega.generate.settings import Sampling
+from bottega.generate.trace import Drawn, Recorder, StepTrace
 
-# Below this temperature logits divided by it leave float32's range, and the draw is the greedy one anyway.
-LEAST_TEMPERATURE = 1e-5
-# A full sort of a large vocabulary costs more than a decoding step; this many candidates nearly
-# always hold the nucleus, and where they do not, the sort is done.
-FIRST_CANDIDATES = 1024
+NOTHING = -1
+# Rows are worked on in parts of about so many scores, which a core's cache holds.
+PART = 2**19
+# Where a head of the most probable candidates is not enough for a row, one so many times as long is tried.
+LONGER = 8
+
+
+@dataclass
+class SamplerState:
+    """What a request's samplers remember from step to step: mirostat's mu in bits (None: not begun)."""
+
+    mu: float | None = None
+
+
+@dataclass
+class Row:
+    """What the sampler needs to know of one request at one step.
+
+    `tokens` are prompt and answer so far, `mask` the grammar's packed bits (ceil(V / 32),) int32 or None.
+    """
+
+    sampling: Sampling
+    seed: int
+    tokens: list[int]
+    prompt_length: int
+    state: SamplerState = field(default_factory=SamplerState)
+    mask: Tensor | None = None
+
+    @property
+    def index(self) -> int:
+        """Which token of the answer comes next, from 0."""
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def mu(self) -> float:
+        """Mirostat's bound on the surprise, in bits; it begins at twice the target."""
+        return 2 * self.sampling.mirostat_tau if self.state.mu is None else self.state.mu
+
+    def uniform(self, which: int) -> float:
+        """This step's number for `which` decision."""
+        return uniform(self.seed, self.index, which)
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """Settings of one request. `temperature` 0 (below 1e-5) is greedy; top_k 0, top_p 1, min_p 0, penalty 1 are off."""
+class Choice:
+    """The token that follows; -1 where none may: the request forbids every token, and must end.
 
-    max_new_tokens: int = 128
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    top_logprobs: int = 0
+    `logprob` and `top` (the most probable tokens) are the model's own, in nats, before any processor or sampler.
+    """
 
-    def __post_init__(self) -> None:
-        """Raise UserError naming the setting that is out of range."""
-        rules = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "temperature": (self.temperature >= 0, "0 or more"),
-            "top_k": (self.top_k >= 0, "0 (off) or more"),
-            "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
-            "min_p": (0 <= self.min_p < 1, "0 or more, below 1"),
-            "repetition_penalty": (0.01 <= self.repetition_penalty <= 100, "0.01 to 100"),
-            "top_logprobs": (0 <= self.top_logprobs <= 100, "0 to 100"),
-            "stop": (all(self.stop), "not empty"),
-        }
-        for name, (good, wanted) in rules.items():
-            if not good:
-                raise UserError(f"{name} is {getattr(self, name)!r}", hint=f"It must be {wanted}.")
+    token: int
+    logprob: float | None
+    top: list[tuple[int, float]]
+    trace: StepTrace | None
 
 
-def random_stream(seed: int | None) -> torch.Generator:
-    """The source of a request's draws; without a seed it is another one each time."""
-    return torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed)
-
-
-def choose(logits: Tensor, history: Tensor, sampling: Sampling, streams: list[torch.Generator]) -> Tensor:
-    """The next token of each row, (B,) int64.
+@torch.inference_mode()
+def choose(logits: Tensor, rows: Sequence[Row]) -> list[Choice]:
+    """The next token of each row.
 
     Args:
-        logits: (B, V), any floating type.
-        history: (B, T) tokens so far, prompt included (for the repetition penalty).
-        sampling: settings of all rows.
-        streams: one source of randomness per row; untouched when greedy.
+        logits: (R, V), any floating type; not changed.
+        rows: R of them; mirostat's state moves on.
     """
-    scores = logits if logits.dtype == torch.float64 else logits.float()
-    if sampling.repetition_penalty != 1.0:
-        scores = penalise(scores, history, sampling.repetition_penalty)
-    if sampling.temperature < LEAST_TEMPERATURE:
-        return greedy(scores)
-    tokens, probabilities = candidates(scores / sampling.temperature, sampling)
-    cumulative = probabilities.double().cumsum(-1)
-    draws = torch.stack([torch.rand((), generator=stream, dtype=torch.float64) for stream in streams])
-    # Inverse of the cumulative distribution: the first candidate whose cumulative mass exceeds the draw.
-    threshold = draws.to(cumulative.device).unsqueeze(1) * cumulative[:, -1:]
-    place = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=cumulative.shape[1] - 1)
-    return tokens.gather(1, place).squeeze(1)
+    recorders = [Recorder(line) if row.sampling.trace else None for line, row in zip(logits, rows, strict=True)]
+    tokens = [NOTHING] * len(rows)
+    traces: list[StepTrace | None] = [None] * len(rows)
+    for candidates in _survivors(process(logits, rows, recorders), rows, recorders):
+        group = [rows[number] for number in candidates.numbers]
+        chosen, shares = _draw(candidates, group)
+        for place, (number, row) in enumerate(zip(candidates.numbers, group, strict=True)):
+            tokens[number] = chosen[place]
+            if recorder := recorders[number]:
+                traces[number] = recorder.trace(_drawn(candidates, place, row, chosen[place], shares[place]))
+        _learn(candidates, group, chosen)
+    told = _told(logits, rows, tokens)
+    return [Choice(token, *told[number], traces[number]) for number, token in enumerate(tokens)]
 
 
-def greedy(scores: Tensor) -> Tensor:
-    """The most probable token of each row, the first of equals. (B, V) → (B,) int64."""
-    if scores.device.type != "cpu":
-        return scores.argmax(-1)
-    return torch.from_numpy(scores.detach().numpy().argmax(-1))  # vectorised, unlike torch's
+@torch.inference_mode()
+def distribution(logits: Tensor, rows: Sequence[Row], *, ordered: bool = True) -> tuple[Tensor, Tensor]:
+    """What `choose` draws from: tokens (R, K) int64 and their probabilities (R, K) float32, 0 in what fills a row up.
 
-
-def penalise(scores: Tensor, history: Tensor, penalty: float) -> Tensor:
-    """Divide the positive and multiply the negative scores of tokens seen before by `penalty`. (B, V) → (B, V)."""
-    seen = scores.gather(1, history)
-    return scores.scatter(1, history, torch.where(seen < 0, seen * penalty, seen / penalty))
-
-
-def candidates(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Tokens that may be drawn, most probable first, and their probabilities (0 for those cut off).
-
-    Args:
-        scores: (B, V), temperature applied.
-        sampling: top_k, top_p and min_p are used.
-
-    Returns:
-        tokens (B, K) int64, probabilities (B, K) summing to 1 per row.
+    Most probable first; without `ordered`, a row that no sampler has sorted keeps the vocabulary's order, which saves
+    a sort of it. A row that may say nothing has probability 0 everywhere.
     """
-    vocabulary = scores.shape[-1]
-    size = min(sampling.top_k or vocabulary, vocabulary)
-    truncates = sampling.top_p < 1 or sampling.min_p > 0
-    if not sampling.top_k and not truncates:
-        return torch.arange(vocabulary, device=scores.device).expand_as(scores), scores.softmax(-1)
-    if not sampling.top_k and sampling.top_p < 1 and vocabulary > FIRST_CANDIDATES:
-        top, tokens = scores.topk(FIRST_CANDIDATES)
-        mass = (top - scores.logsumexp(-1, keepdim=True)).exp()
-        if bool((mass.sum(-1) >= sampling.top_p).all()):
-            return tokens, _truncate(mass, sampling)
-    top, tokens = scores.topk(size)
-    return tokens, _truncate(top.softmax(-1), sampling)
+    found: list[tuple[Tensor, Tensor]] = [(logits.new_zeros(0, dtype=torch.int64), logits.new_zeros(0))] * len(rows)
+    for candidates in _survivors(process(logits, rows), rows, None):
+        for place, number in enumerate(candidates.numbers):
+            line = candidates.scores[place]
+            if rows[number].sampling.is_greedy:
+                order, probabilities = greedy(line.unsqueeze(0)), line.new_ones(1)
+            else:
+                left = int((line > -torch.inf).sum())
+                order = best(line, left) if ordered else (line > -torch.inf).nonzero().squeeze(1)
+                probabilities = line.softmax(-1)[order]
+            found[number] = candidates.tokens[place, order], probabilities
+    width = max((len(tokens) for tokens, _ in found), default=0)
+    tokens = logits.new_zeros((len(rows), width), dtype=torch.int64)
+    probabilities = logits.new_zeros((len(rows), width), dtype=torch.float32)
+    for number, (ids, values) in enumerate(found):
+        tokens[number, : len(ids)], probabilities[number, : len(ids)] = ids, values.float()
+    return tokens, probabilities
 
 
-def _truncate(probabilities: Tensor, sampling: Sampling) -> Tensor:
-    """top-p, then min-p of what is left, on descending probabilities (B, K); renormalised."""
-    if sampling.top_p < 1:
-        before = probabilities.cumsum(-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
-    if sampling.min_p > 0:
-        probabilities = probabilities.masked_fill(probabilities < sampling.min_p * probabilities[:, :1], 0.0)
-    return probabilities / probabilities.sum(-1, keepdim=True)
+def _survivors(
+    scores: Tensor, rows: Sequence[Row], recorders: Sequence[Recorder | None] | None
+) -> Iterator[Candidates]:
+    """What the samplers leave of the processed scores (R, V), by groups of rows; rows that may say nothing are in none.
+
+    A traced row is a group of its own, so that its recorder sees each step.
+    """
+    groups: dict[tuple[tuple[str, ...], int, bool, int], list[int]] = defaultdict(list)
+    for number, highest in enumerate(scores.amax(-1).isfinite().tolist()):
+        if highest:  # not -inf (all forbidden), and not NaN (a broken model)
+            sampling = rows[number].sampling
+            chain = tuple(name for name in sampling.chain if name != "top_k" or sampling.top_k < scores.shape[1])
+            head = head_of(sampling.top_k) if "top_k" in chain else 0
+            traced = number if recorders and recorders[number] else -1
+            groups[chain, head, sampling.is_greedy, traced].append(number)
+    for (chain, _, _, traced), numbers in groups.items():
+        recorder = recorders[traced] if recorders and traced >= 0 else None
+        step = max(1, PART // scores.shape[1])
+        for part in (numbers[begin : begin + step] for begin in range(0, len(numbers), step)):
+            yield from _run(Candidates.whole(part, scores[part]), rows, chain, recorder)
+
+
+def _run(
+    candidates: Candidates, rows: Sequence[Row], chain: Sequence[str], recorder: Recorder | None, longer: int = 1
+) -> Iterator[Candidates]:
+    """`candidates` after the samplers of `chain`; in several parts where some rows need more of a head than others."""
+    for place, name in enumerate(chain):
+        group = [rows[number] for number in candidates.numbers]
+        size = head_size(name, group) * longer
+        if size and not candidates.is_sorted:
+            head = candidates.head(size) if size < candidates.scores.shape[1] else candidates.sorted()
+            enough = is_enough(name, head, group)
+            if head.mass is not None and not enough.all():
+                rest = candidates.take((~enough).nonzero().squeeze(1))
+                yield from _run(rest, rows, chain[place:], recorder, longer * LONGER)
+                head = head.take(enough.nonzero().squeeze(1))
+                if not head.numbers:
+                    return
+            candidates, longer = head, 1
+        candidates = SAMPLERS[name](candidates, [rows[number] for number in candidates.numbers])
+        if recorder:
+            recorder.note(name, candidates.scores[0], candidates.tokens[0])
+    yield candidates
+
+
+def _draw(candidates: Candidates, rows: Sequence[Row]) -> tuple[list[int], list[tuple[float, float] | None]]:
+    """The token of each row, and its share of [0, 1) (None: greedy). All rows are greedy or none is."""
+    shares: list[tuple[float, float] | None] = [None] * len(rows)
+    if rows[0].sampling.is_greedy:
+        places = greedy(candidates.scores)
+    else:
+        numbers = torch.tensor([row.uniform(TOKEN) for row in rows], dtype=torch.float64)
+        places, low, high = draw(candidates.scores.softmax(-1), numbers)
+        shares = list(zip(low.tolist(), high.tolist(), strict=True))
+    return candidates.tokens.gather(1, places.unsqueeze(1)).squeeze(1).tolist(), shares
+
+
+def _drawn(candidates: Candidates, place: int, row: Row, token: int, share: tuple[float, float] | None) -> Drawn:
+    tokens, probabilities = candidates.tokens[place], candidates.scores[place].softmax(-1)
+    if share is None:
+        tokens, probabilities = tokens.new_tensor([token]), probabilities.new_ones(1)
+    return Drawn(
+        tokens,
+        probabilities,
+        token,
+        uniform=None if share is None else row.uniform(TOKEN),
+        share=share,
+        xtc_uniform=row.uniform(XTC) if "xtc" in row.sampling.chain else None,
+        mu=row.mu if row.sampling.mirostat else None,
+    )
+
+
+def _learn(candidates: Candidates, rows: Sequence[Row], tokens: Sequence[int]) -> None:
+    """Mirostat moves mu against the error of the surprise (Basu et al. 2021, algorithm 1, last line)."""
+    if candidates.surprise is None:
+        return
+    for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+        surprise = float(candidates.surprise[place, candidates.tokens[place] == token])
+        row.state.mu = row.mu - row.sampling.mirostat_eta * (surprise - row.sampling.mirostat_tau)
+
+
+def _told(
+    logits: Tensor, rows: Sequence[Row], tokens: Sequence[int]
+) -> list[tuple[float | None, list[tuple[int, float]]]]:
+    """Log-probability of the chosen token and the most probable ones, for the rows that want them."""
+    told: list[tuple[float | None, list[tuple[int, float]]]] = [(None, []) for _ in rows]
+    wanted = [number for number, row in enumerate(rows) if row.sampling.wants_logprobs]
+    if not wanted:
+        return told
+    for number, line in zip(wanted, logits[wanted].float().log_softmax(-1), strict=True):
+        ids = best(line, min(rows[number].sampling.top_logprobs, len(line)))
+        top = list(zip(ids.tolist(), line[ids].tolist(), strict=True))
+        told[number] = (None if tokens[number] == NOTHING else float(line[tokens[number]])), top
+    return told
