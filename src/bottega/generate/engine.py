@@ -165,12 +165,8 @@ class Engine:
 
     def _reached(self, work: Work) -> int:
         """How many of the request's tokens are in the cache behind this step: drafts that fell are not."""
-        request = work.request
-        return (
-            min(request.computed + work.count, len(request.tokens) - 1)
-            if work.catches_up
-            else (request.computed + work.count)
-        )
+        end = work.request.computed + work.count
+        return min(end, len(work.request.tokens) - 1) if work.catches_up else end
 
     def _choose(
         self, work: Sequence[Work], logits: Tensor, masks: dict[Request, Tensor | None]

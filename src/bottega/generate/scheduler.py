@@ -18,15 +18,11 @@ from bottega.model.paged import BLOCK
 
 @dataclass(frozen=True)
 class Work:
-    """The next `count` tokens of a request."""
+    """The next `count` tokens of a request; `catches_up` if the newest is among them, so that one can be chosen."""
 
     request: Request
     count: int
-
-    @property
-    def catches_up(self) -> bool:
-        """Whether the request's newest token is among them, so that the next one can be chosen."""
-        return self.count == self.request.missing
+    catches_up: bool
 
 
 class Scheduler:
@@ -75,7 +71,7 @@ class Scheduler:
             self._cover(request, count, chosen)
             chosen[request] = count
             budget -= count
-        return [Work(request, count) for request, count in chosen.items()]
+        return [Work(request, count, count == request.missing) for request, count in chosen.items()]
 
     def advance(self, request: Request, computed: int) -> None:
         """The first `computed` tokens of the request are in the cache now; its full blocks become known."""
@@ -135,7 +131,7 @@ class Scheduler:
         return any(hash_ in request.hashes[request.learnt :] for request in self.running if not request.is_answering)
 
     def _cover(self, request: Request, count: int, chosen: dict[Request, int]) -> bool:
-        """Give the request blocks for its next tokens, if need be those of the last that runs; False if that is itself."""
+        """Give the request blocks for its next tokens, if need be those of the last; False if that is itself."""
         while len(request.blocks) * BLOCK < request.computed + count:
             if self.pool.free:
                 request.blocks.append(self.pool.take())

@@ -34,7 +34,8 @@ class PagedCache:
         width = -(-dim // BLOCK) * BLOCK
         dtype = getattr(torch, format_)
         layers = range(config.num_hidden_layers)
-        self.blocks, self.format, self.device = blocks, format_, torch.device(device)
+        self.blocks, self.device = blocks, torch.device(device)
+        self.format: CacheFormat = format_
         # Not zeroed: on the CPU, pages that are never written never take memory.
         self.keys = [torch.empty(blocks, heads, dim, BLOCK, dtype=dtype, device=device) for _ in layers]
         self.values = [torch.empty(blocks, heads, BLOCK, width, dtype=dtype, device=device) for _ in layers]

@@ -186,10 +186,12 @@ typedef struct {
     float scale, cap;
 } sequence;
 
-ALWAYS f32 exponential(f32 x) { /* Cephes' expf; 0 below -87 */
-    const f32 low = splat(-87.0f);
-    const i32 tiny = x < low;
-    x = (f32)(((i32)x & ~tiny) | ((i32)low & tiny));
+ALWAYS f32 where(i32 mask, f32 yes, f32 no) { return (f32)(((i32)yes & mask) | ((i32)no & ~mask)); }
+
+ALWAYS f32 exponential(f32 x) { /* Cephes' expf; 0 below -87, and no more than e^88 */
+    const i32 tiny = x < splat(-87.0f);
+    x = where(tiny, splat(-87.0f), x);
+    x = where(x > splat(88.0f), splat(88.0f), x);
     f32 n = x * 1.44269504088896341f + 12582912.0f; /* 1.5 · 2²³: rounds to the nearest whole number */
     n -= 12582912.0f;
     f32 r = x - n * 0.693359375f + n * 2.12194440e-4f;
@@ -281,9 +283,8 @@ ALWAYS float soften(const sequence *job, float *scores, long tokens, long low, l
         if (job->slopes) x += __builtin_convertvector(place - (int32_t)position, f32) * job->slopes[head];
         const long from = job->window ? position - job->window + 1 : 0;
         const i32 seen = (place <= (int32_t)position) & (place >= (int32_t)from);
-        x = (f32)(((i32)x & seen) | ((i32)splat(-INFINITY) & ~seen));
-        const i32 more = x > top;
-        top = (f32)(((i32)x & more) | ((i32)top & ~more));
+        x = where(seen, x, splat(-INFINITY));
+        top = where(x > top, x, top);
         *(f32 *)(scores + at) = x;
     }
     const float m = largest(top);

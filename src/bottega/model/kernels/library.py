@@ -137,7 +137,7 @@ def store(
     value_scales: Tensor | None,
     slots: Tensor,
 ) -> None:
-    """Put (N, kv_heads, d) keys and values into `slots` (N,) int64 (block · 16 + place) of a cache as in `attention`."""
+    """Put (N, kv_heads, d) keys and values into `slots` (N,) int64, block · 16 + place, of a cache as `attention`'s."""
     key, value = key.contiguous(), value.contiguous()
     _compiled().store(
         FORMATS[format_], key.data_ptr(), value.data_ptr(), keys.data_ptr(), values.data_ptr(), _address(key_scales),

@@ -64,7 +64,7 @@ def attention(
 ) -> Tensor:
     """Attention of every sequence's last tokens over its blocks, (N, heads, d) → (N, heads, d).
 
-    The sequences stand side by side, filled up to the longest: (S, kv_heads, group, T, d) against (S, kv_heads, W·16, d).
+    The sequences stand side by side, filled up to the longest: (S, heads, T, d) against (S, kv_heads, W·16, d).
     """
     heads, dim = query.shape[1:]
     spans, tables = spans.to(query.device, torch.long), tables.to(query.device, torch.long)
