@@ -28,8 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bottega.core.errors import UserError
-from bottega.generate.search.hypothesis import Ending, FinishReason, Hypothesis, scores_of
+from bottega.generate.search.hypothesis import Ending, Hypothesis, nothing_follows, scores_of
 from bottega.generate.search.rows import Rows
 from bottega.generate.search.settings import Search
 from bottega.generate.settings import Sampling
@@ -63,7 +62,7 @@ def beam_search(
             the prompt), `group`, `token`, `logprob` (of the token), `total`, `score` (of the total at this length)
             and `state` (open, finished, pruned).
 
-    Raises UserError if nothing may follow the prompt.
+    Raises UserError if every token is forbidden before an answer is over.
     """
     ids = count(1)
     groups = [_Group(number, rows.max_new_tokens, search, ending, ids) for number in range(search.num_beam_groups)]
@@ -86,7 +85,7 @@ def beam_search(
             beam.row = row
     found = sorted((answer for group in groups for answer in group.finished), key=lambda answer: -answer.score)
     if not found:
-        raise UserError("nothing may follow the prompt", hint="Allow more tokens, or ban fewer.")
+        raise nothing_follows()
     return found[: search.num_return_sequences]
 
 
@@ -126,8 +125,6 @@ class _Group:
         totals = (scores + scores.new_tensor([[beam.total] for beam in self.open])).flatten()
         best, places = totals.topk(min(self.candidates, len(totals)))
         parents, self.open, nodes = self.open, [], []
-        if best[0] == -math.inf and step > 1:  # where nothing may follow, the answers are over
-            self.finished += [self._hypothesis(beam, step - 1, "stop") for beam in parents]
         for rank, (total, place) in enumerate(zip(best.tolist(), places.tolist(), strict=True)):
             if total == -math.inf or len(self.open) == self.width:
                 break
@@ -139,7 +136,8 @@ class _Group:
             if not stopped and step < self.longest:
                 self.open.append(beam)
             elif rank < self.width:
-                self.finished.append(self._hypothesis(beam, step, "stop" if stopped else "length"))
+                score = self._score(total, step)
+                self.finished.append(Hypothesis(beam.tokens, score, beam.logprob, "stop" if stopped else "length"))
             else:
                 continue
             beam.id = next(self.ids)
@@ -168,9 +166,6 @@ class _Group:
 
     def _score(self, total: float, length: int) -> float:
         return total / length**self.search.length_penalty
-
-    def _hypothesis(self, beam: _Beam, length: int, reason: FinishReason) -> Hypothesis:
-        return Hypothesis(beam.tokens, self._score(beam.total, length), beam.logprob, reason)
 
     def _node(self, beam: _Beam, parent: _Beam, logprob: float, step: int, *, finished: bool) -> dict[str, Any]:
         return {

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bottega.core.errors import UserError
-from bottega.generate.search.hypothesis import Ending, Hypothesis, scores_of
+from bottega.generate.search.hypothesis import Ending, Hypothesis, nothing_follows, scores_of
 from bottega.generate.search.rows import Rows, wide
 from bottega.generate.settings import Sampling
 
@@ -34,7 +33,7 @@ def contrastive_search(rows: HiddenRows, sampling: Sampling, alpha: float, endin
         alpha: weight of the degeneration, 0 to 1.
         ending: what ends the answer before its length does.
 
-    Raises UserError if nothing may follow the prompt.
+    Raises UserError if every token is forbidden before the answer is over.
     """
     hidden = rows.begin()[0]
     seen = F.normalize(wide(hidden), dim=-1)  # (tokens so far, H)
@@ -45,9 +44,8 @@ def contrastive_search(rows: HiddenRows, sampling: Sampling, alpha: float, endin
         logits = wide(rows.decoder.logits(hidden[-1:]))
         probabilities = scores_of(logits, rows.prompt, [tokens], sampling)[0].exp()
         confidence, choices = probabilities.topk(candidates)
-        if confidence[0] == 0:  # nothing may follow
-            stopped = True
-            break
+        if confidence[0] == 0:
+            raise nothing_follows()
         states = rows.step(choices.tolist(), [row] * candidates, shared=max(len(tokens) - 1, 0))[:, 0]
         directions = F.normalize(wide(states), dim=-1)
         degeneration = (directions @ seen.T).amax(-1)
@@ -58,6 +56,4 @@ def contrastive_search(rows: HiddenRows, sampling: Sampling, alpha: float, endin
         logprob += float(logits[0].log_softmax(-1)[tokens[-1]])
         hidden, seen = states[row : row + 1], torch.cat((seen, directions[row : row + 1]))
         stopped = ending.reached(tokens)
-    if not tokens:
-        raise UserError("nothing may follow the prompt", hint="Allow more tokens, or ban fewer.")
     return Hypothesis(tokens, objective / len(tokens), logprob, "stop" if stopped else "length")

@@ -12,6 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from bottega.core.errors import UserError
 from bottega.generate.candidates import Candidates
 from bottega.generate.draws import fresh_seed
 from bottega.generate.processors import process
@@ -39,11 +40,6 @@ class Hypothesis:
     score: float
     logprob: float
     finish_reason: FinishReason
-
-    @property
-    def mean_logprob(self) -> float:
-        """Nats per token."""
-        return self.logprob / len(self.tokens)
 
 
 @dataclass(frozen=True)
@@ -100,3 +96,8 @@ def draw(logits: Tensor, rows: Sequence[Row]) -> list[int | None]:
         if token >= 0:
             row.tokens.append(token)
     return [token if token >= 0 else None for token in chosen]
+
+
+def nothing_follows() -> UserError:
+    """Every token is forbidden before an answer is over: what was said so far is none."""
+    return UserError("every token is forbidden before an answer is over", hint="Allow more tokens, or ban fewer.")

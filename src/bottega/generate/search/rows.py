@@ -44,9 +44,8 @@ class Rows:
                 hint="Shorten the prompt; nothing is cut off silently.",
             )
         self.max_new_tokens = min(max_new_tokens, room)
-        weight, capacity = decoder.model.embed_tokens.weight, self.length + self.max_new_tokens
-        self.device = weight.device
-        self.cache = KVCache(decoder.config, width * len(self.prompts), capacity, weight.dtype, weight.device)
+        self.device, capacity = decoder.device, self.length + self.max_new_tokens
+        self.cache = KVCache(decoder.config, width * len(self.prompts), capacity, decoder.dtype, decoder.device)
 
     @property
     def prompt(self) -> list[int]:

@@ -11,10 +11,11 @@ from bottega.generate.search.find import Found
 from bottega.generate.search.settings import Search
 from bottega.tokenizer.tokenizer import Tokenizer
 
-_TITLES = {
-    "beam": "The best {shown} of {search.num_beams} beams, by log-probability / length^{search.length_penalty:g}",
-    "best_of": "The best {shown} of {search.best_of} samples, by log-probability per token",
-    "self_consistency": "{shown} samples with their log-probability per token, those that agree first",
+# A table's title, and what its scores are.
+_SHOWN = {
+    "beam": ("The best {shown} of {search.num_beams} beams", "log-probability / length^{search.length_penalty:g}"),
+    "best_of": ("The best {shown} of {search.best_of} samples", "log-probability per token"),
+    "self_consistency": ("{shown} samples, those that agree first", "log-probability per token"),
 }
 
 
@@ -57,7 +58,7 @@ def result_of(found: Found, search: Search, tokenizer: Tokenizer, prompt: Sequen
         for sequence, answer in zip(data["sequences"], found.vote.answers, strict=True):
             sequence["answer"] = answer
         view.append(_votes(found))
-    if search.method in _TITLES:
+    if search.method in _SHOWN:
         view.append(_sequences(found, search))
     return Result(data, view)
 
@@ -81,4 +82,5 @@ def _sequences(found: Found, search: Search) -> Table:
     if found.vote is not None:
         columns.append("answer")
         rows = [[*row, answer] for row, answer in zip(rows, found.vote.answers, strict=True)]
-    return Table(_TITLES[search.method].format(shown=len(rows), search=search), columns, rows)
+    title, score = (text.format(shown=len(rows), search=search) for text in _SHOWN[search.method])
+    return Table(title, columns, rows, f"score: {score}")

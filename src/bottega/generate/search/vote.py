@@ -13,8 +13,7 @@ from decimal import Decimal, InvalidOperation
 
 import torch
 
-from bottega.core.errors import UserError
-from bottega.generate.search.hypothesis import Ending, Hypothesis, draw, new_rows
+from bottega.generate.search.hypothesis import Ending, Hypothesis, draw, new_rows, nothing_follows
 from bottega.generate.search.rows import Rows
 from bottega.generate.settings import Sampling
 
@@ -25,7 +24,7 @@ _NUMBER = re.compile(r"(?:(?<!\w)[-+])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)
 def sample(rows: Rows, sampling: Sampling, number: int, ending: Ending) -> list[Hypothesis]:
     """So many answers, drawn in one batch; sample i has the seed plus i. The score is the mean log-probability.
 
-    Raises UserError if nothing may follow the prompt.
+    Those that come to where every token is forbidden are left out. Raises UserError if all do.
     """
     answers = new_rows(rows.prompt, sampling, number)
     found: dict[int, Hypothesis] = {}
@@ -35,12 +34,12 @@ def sample(rows: Rows, sampling: Sampling, number: int, ending: Ending) -> list[
         own = logits.log_softmax(-1)
         going = []
         for place, token in enumerate(draw(logits, [answers[index] for index in live])):
+            if token is None:
+                continue
             index = live[place]
             answer = answers[index].tokens[len(rows.prompt) :]
-            logprobs[index] += 0.0 if token is None else float(own[place, token])
-            stopped = token is None or ending.reached(answer)
-            if not answer:
-                raise UserError("nothing may follow the prompt", hint="Allow more tokens, or ban fewer.")
+            logprobs[index] += float(own[place, token])
+            stopped = ending.reached(answer)
             if stopped or len(answer) == rows.max_new_tokens:
                 total = logprobs[index]
                 found[index] = Hypothesis(answer, total / len(answer), total, "stop" if stopped else "length")
@@ -49,7 +48,9 @@ def sample(rows: Rows, sampling: Sampling, number: int, ending: Ending) -> list[
         live = [live[place] for place in going]
         if live:
             logits = rows.step([answers[index].tokens[-1] for index in live], going)
-    return [found[index] for index in range(number)]
+    if not found:
+        raise nothing_follows()
+    return [found[index] for index in sorted(found)]
 
 
 @dataclass(frozen=True)
