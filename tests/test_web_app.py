@@ -76,7 +76,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def app(model: Path, report: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    with running_web(model, report=str(report), max_queue=0) as (url, process):
+    with running_web(model, report=str(report), max_batch=1, max_queue=0) as (url, process):
         wait_for_phase(url, "ready")
         yield url, process
 
@@ -129,8 +129,8 @@ def test_the_openai_client_works_through_the_web_app(url: str) -> None:
     chunks = list(client.chat.completions.create(**ask, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole != ""
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(**ask, extra_body={"mirostat": 2})
-    assert caught.value.param == "mirostat"
+        client.chat.completions.create(**ask, extra_body={"mirostatus": 2})
+    assert caught.value.param == "mirostatus"
 
 
 def test_streams_arrive_while_they_are_made(url: str) -> None:

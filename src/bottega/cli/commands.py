@@ -138,12 +138,21 @@ def _config(verb: Verb, given: dict[str, Any], words: list[str]) -> Config:
     for word in words:
         is_file = word.endswith((".yaml", ".yml")) and Path(word).is_file()
         if arguments and not is_file and not _is_setting(verb, word):
-            given = {arguments.pop(0): word, **given}
+            name = arguments[0]
+            if _takes_several(verb, name):
+                given = {**given, name: [*given.get(name, ()), word]}
+            else:
+                given = {arguments.pop(0): word, **given}
         elif "=" in word:
             values |= _single_setting(verb, word)
         else:
             values.update(_file_settings(verb, Path(word)))
     return verb.config_type().parse({**values, **given}, where=verb.name)
+
+
+def _takes_several(verb: Verb, name: str) -> bool:
+    """Whether an argument is a list of words: then every further one belongs to it."""
+    return typing.get_origin(_cli_type(verb.config_type().model_fields[name].annotation)) is list
 
 
 def _name_in(verb: Verb, word: str) -> str:
@@ -185,14 +194,16 @@ def _parameters(verb: Verb) -> list[inspect.Parameter]:
         field = fields[name]
         text = (field.description or "").strip()
         if name in verb.arguments:
-            declared = typer.Argument(help=text, show_default=False, metavar=name.upper())
+            several = "…" if _takes_several(verb, name) else ""
+            declared = typer.Argument(help=text, show_default=False, metavar=name.upper() + several)
         else:
             declared = typer.Option(
                 *_option_names(name, field.annotation), help=_with_default(text, field), show_default=False
             )
         # One word at least; a file may bring the rest, and the settings' own check says what is missing.
         required = name in verb.arguments[:1] and field.is_required()
-        annotation = _cli_type(field.annotation)
+        # A list takes its first word here, the others come with the settings: there can be only one open end.
+        annotation = str if _takes_several(verb, name) and name in verb.arguments else _cli_type(field.annotation)
         parameters.append(
             inspect.Parameter(
                 name,

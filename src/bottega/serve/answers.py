@@ -38,7 +38,9 @@ def is_shown(piece: Piece, tokenizer: Tokenizer) -> bool:
 
 
 class Choice(ABC):
-    """One of an answer's choices: what it says, without the envelope."""
+    """One of an answer's choices: what it says, without the envelope. `text` is all of it, for whoever judges it."""
+
+    text = ""
 
     @property
     def finish_reason(self) -> str | None:
@@ -109,7 +111,7 @@ class Answer:
         for content in choice.news(piece, job.ticket):
             yield self._chunk(job.index, content, None)
         if piece is None or piece.finish_reason is not None:
-            yield self._chunk(job.index, choice.closing(), self._reason(choice, piece))
+            yield self._chunk(job.index, choice.closing() | _judged(job, choice), self._reason(choice, piece))
 
     def last(self) -> Iterator[Data]:
         """Chunks after the finish reasons."""
@@ -124,7 +126,7 @@ class Answer:
             for job, said in _best(pieces[start : start + self.per_prompt], self.given):
                 assert job.ticket is not None
                 choice = self.choices[job.index]
-                content = choice.whole(said, job.ticket)
+                content = choice.whole(said, job.ticket) | _judged(job, choice)
                 reason = self._reason(choice, said[-1] if said else None)
                 choices.append({"index": len(choices), **content, "finish_reason": reason})
         return {**self._head(self.envelope.whole), "choices": choices, "usage": self.usage()}
@@ -171,6 +173,20 @@ class Answer:
             "model": self._model,
             "system_fingerprint": FINGERPRINT,
         }
+
+
+def _judged(job: Job, choice: Choice) -> Data:
+    """Of an answer that was to have a form: whether it has, and what is wrong with it if not."""
+    constraint = job.order.constraint
+    if constraint is None:
+        return {}
+    found = constraint.judge(choice.text)
+    structure: Data = {"valid": found.valid}
+    if not found.valid:
+        structure["error"] = found.error
+    if constraint.notes:
+        structure["notes"] = list(constraint.notes)
+    return {"structure": structure}
 
 
 def _best(pieces: Sequence[tuple[Job, list[Piece]]], given: int) -> Sequence[tuple[Job, list[Piece]]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from bottega.generate.structure.calls import CallDelta, Delta, TextDelta, ToolCallParser, collect
 from bottega.serve.answers import Choice, Data, Envelope, is_shown
 
 if TYPE_CHECKING:
     from bottega.generate.generator import Piece, Ticket
-    from bottega.serve.tools import ToolReader
     from bottega.tokenizer.tokenizer import Tokenizer
 
 CHAT = Envelope("chatcmpl", "chat.completion", "chat.completion.chunk")
@@ -17,17 +17,18 @@ LEAST_LOGPROB = -9999.0  # JSON has no infinity
 
 
 class ChatChoice(Choice):
-    """One message; `tools` reads the calls out of its text where the request offers tools."""
+    """One message; `calls` reads the tool calls out of its text where the request offers tools."""
 
-    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool, tools: ToolReader | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool, calls: ToolCallParser | None = None) -> None:
         self.tokenizer = tokenizer
         self.logprobs = logprobs
-        self.tools = tools
+        self.calls = calls
+        self._has_called = False
 
     @property
     def finish_reason(self) -> str | None:
         """`tool_calls` where the message made some."""
-        return "tool_calls" if self.tools is not None and self.tools.found else None
+        return "tool_calls" if self._has_called else None
 
     def opening(self) -> Data:
         """The role."""
@@ -39,15 +40,12 @@ class ChatChoice(Choice):
         if piece is None:
             return
         logprobs = self._logprobs([piece])
-        if self.tools is None:
-            deltas: list[Data] = [{"content": piece.text}] if piece.text else []
-        else:
-            deltas = self.tools.add(piece.text, last=piece.finish_reason is not None)
+        deltas = [_delta(part) for part in self._parts(piece)]
         if not deltas and logprobs and logprobs["content"]:
             deltas = [{"content": ""}]
         for delta in deltas:
             yield {"delta": delta, "logprobs": logprobs}
-            logprobs = None
+            logprobs = None if logprobs is None else {"content": [], "refusal": None}
 
     def closing(self) -> Data:
         """An empty delta."""
@@ -56,11 +54,22 @@ class ChatChoice(Choice):
     def whole(self, pieces: Sequence[Piece], ticket: Ticket) -> Data:
         """`message` and `logprobs`."""
         del ticket
-        text = "".join(piece.text for piece in pieces)
-        message: Data = {"role": "assistant", "content": text, "refusal": None}
-        if self.tools is not None:
-            message |= self.tools.read(text)
+        content, calls = collect([part for piece in pieces for part in self._parts(piece)])
+        message: Data = {"role": "assistant", "content": content, "refusal": None}
+        if calls:
+            message |= {"content": content or None, "tool_calls": [call.as_openai() for call in calls]}
         return {"message": message, "logprobs": self._logprobs(pieces)}
+
+    def _parts(self, piece: Piece) -> list[Delta]:
+        if self.calls is None:
+            self.text += piece.text
+            return [TextDelta(piece.text)] if piece.text else []
+        found = self.calls.add(piece.text, piece.token_id)
+        if piece.finish_reason is not None:
+            found += self.calls.finish()
+        self.text = self.calls.text
+        self._has_called |= any(isinstance(part, CallDelta) for part in found)
+        return found
 
     def _logprobs(self, pieces: Sequence[Piece]) -> Data | None:
         if not self.logprobs:
@@ -72,6 +81,10 @@ class ChatChoice(Choice):
         raw = list(self.tokenizer.token_bytes(piece.token_id))
         top = [_scored(token, logprob, _bytes_of(token)) for token, logprob in piece.top]
         return {**_scored(piece.token_text, piece.logprob or 0.0, raw), "top_logprobs": top}
+
+
+def _delta(part: Delta) -> Data:
+    return {"content": part.text} if isinstance(part, TextDelta) else {"tool_calls": [part.as_openai()]}
 
 
 def _scored(token: str, logprob: float, raw: list[int] | None) -> Data:

@@ -48,7 +48,7 @@ def check_models(config: Serve, specs: Specs) -> tuple[list[Source], list[Check]
         detail = "is there" if spec.has_tokenizer else f"{source.path} has none"
         checks.append(Check("tokenizer", spec.has_tokenizer, detail))
         for adapter in source.adapters.values():
-            checks += adapter_checks(source.path, [str(adapter)])
+            checks += adapter_checks(source.path, [adapter])
     largest = sorted((generation_memory(spec, PROMPT_TOKENS) for spec in found), reverse=True)
     return sources, [*checks, memory_check(sum(largest[: config.max_loaded]))]
 
@@ -102,13 +102,9 @@ def open_models(config: Serve, sources: Sequence[Source]) -> Models:
 
 def load_generator(config: Serve, source: Source) -> Generator:
     """The generator of a model with its adapters; raises UserError if it cannot be loaded."""
+    from bottega.generate.config import OnEngine
     from bottega.generate.generator import Generator
 
-    return Generator.load(
-        source.path,
-        adapters=source.adapters,
-        device=config.device,
-        dtype=config.dtype,
-        threads=config.threads,
-        max_batch=config.max_batch,
-    )
+    values = {name: getattr(config, name) for name in OnEngine.model_fields}
+    settings = OnEngine.parse(values | {"model": str(source.path), "adapter": ()})
+    return Generator.of(settings, adapters=source.adapters, max_batch=config.max_batch)

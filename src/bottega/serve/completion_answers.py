@@ -36,6 +36,8 @@ class CompletionChoice(Choice):
         if self.echo is not None:
             yield self._content(self.echo, self._prompt_logprobs(ticket))
             self._offset, self.echo = len(self.echo), None
+        if piece is not None:
+            self.text += piece.text
         if piece is not None and (piece.text or (self.logprobs and is_shown(piece, self.tokenizer))):
             yield self._content(piece.text, self._logprobs([piece]))
 
@@ -45,13 +47,13 @@ class CompletionChoice(Choice):
 
     def whole(self, pieces: Sequence[Piece], ticket: Ticket) -> Data:
         """`text` and `logprobs`."""
-        text = "".join(piece.text for piece in pieces)
+        self.text = "".join(piece.text for piece in pieces)
         if self.echo is None:
-            return self._content(text, self._logprobs(pieces))
+            return self._content(self.text, self._logprobs(pieces))
         prompt = self._prompt_logprobs(ticket)
         self._offset = len(self.echo)
         said = self._logprobs(pieces)
-        return self._content(self.echo + text, {name: [*prompt[name], *said[name]] for name in said})
+        return self._content(self.echo + self.text, {name: [*prompt[name], *said[name]] for name in said})
 
     def _content(self, text: str, logprobs: Data) -> Data:
         return {"text": text, "logprobs": logprobs if self.logprobs else None}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from bottega.core.schema import Compute
+from bottega.generate.config import OnEngine
 
 
 def _several(value: Any) -> Any:
@@ -20,10 +20,10 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
 
 
-class Serve(Compute):
+class Serve(OnEngine):
     """Settings of the API server."""
 
-    model: Names = Field(min_length=1)
+    model: Names = Field(min_length=1)  # pyright: ignore[reportIncompatibleVariableOverride]
     """Model folder, or org/name[@revision] of the hub; several are loaded when asked for. NAME=FOLDER names it."""
     adapter: Names = ()
     """PEFT adapter served as a model of its own: [MODEL:][NAME=]FOLDER; MODEL says to which of several it belongs."""

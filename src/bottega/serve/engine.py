@@ -281,6 +281,7 @@ class Engine:
                     self._step()
                 self.statistics = self.generator.statistics()
                 self._hand_over()
+            self.generator.close()
         except BaseException:
             traceback.print_exc(file=sys.stderr)
             self._tell(self._crashed)
@@ -337,8 +338,8 @@ class Engine:
             job = self._running.get(id(ticket))
             if job is None:
                 continue
-            self._outgoing.append((job, piece))
-            if piece is None or piece.finish_reason is not None:
+            self._outgoing.append((job, piece if ticket.error is None else ticket.error))
+            if ticket.has_ended:
                 del self._running[id(ticket)]
 
     def _hand_over(self) -> None:

@@ -7,10 +7,13 @@ codes") and as its Python client parses them. `param` names the offending field 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bottega.core.errors import did_you_mean
+
+_FIRST_NAME = re.compile(r"'(\w+)'")
 
 
 class ApiError(Exception):
@@ -103,9 +106,9 @@ def from_validation(problems: Sequence[Mapping[str, Any]], known: Mapping[str, A
         case "missing":
             message = f"Missing field: {path!r}." if path else "The request needs a JSON body."
             return ApiError(400, message, param=path or None, code="missing_required_parameter")
-        case _ if not path:
-            text = str(problem["msg"]).removeprefix("Value error, ")
-            return ApiError(400, f"Invalid request: {text}.", code="invalid_value")
         case _:
             text = str(problem["msg"]).removeprefix("Value error, ")
-            return ApiError(400, f"Invalid value for {path!r}: {text}.", param=path, code="invalid_value")
+            if named := _FIRST_NAME.match(text):  # a rule about several fields of an object names the one to change
+                path = field_path([*location, named[1]])
+            where = f"Invalid value for {path!r}" if path else "Invalid request"
+            return ApiError(400, f"{where}: {text}.", param=path or None, code="invalid_value")

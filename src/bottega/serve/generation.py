@@ -10,13 +10,12 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from bottega.serve.answers import Answer
-from bottega.serve.chat_answers import CHAT, ChatChoice
 from bottega.serve.protocol.chat import ChatRequest
 from bottega.serve.protocol.completions import CompletionRequest
 from bottega.serve.responding import respond
-from bottega.serve.tools import Form, form_of
 
 if TYPE_CHECKING:
+    from bottega.generate.constraint import Constraint
     from bottega.generate.sampling import Sampling
     from bottega.serve.engine import Order
     from bottega.serve.models import Models, Served
@@ -29,11 +28,8 @@ def generation_routes(models: Models) -> APIRouter:
     @router.post("/v1/chat/completions", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
         async with models.using(body.model) as served:
-            orders, form = await run_in_threadpool(_chat_orders, served, body)
+            orders, answer = await run_in_threadpool(_chat_orders, served, body)
             jobs = served.engine.submit(orders)
-        tokenizer, count = served.prompts.tokenizer, len(orders)
-        choices = [ChatChoice(tokenizer, logprobs=bool(body.logprobs), tools=form.reader()) for _ in range(count)]
-        answer = Answer(CHAT, served.name, choices, usage_chunk=body.wants_usage_chunk, per_prompt=count)
         return await respond(served.engine, jobs, answer, request, stream=bool(body.stream))
 
     @router.post("/v1/completions", response_model=None)
@@ -46,21 +42,29 @@ def generation_routes(models: Models) -> APIRouter:
     return router
 
 
-def _chat_orders(served: Served, body: ChatRequest) -> tuple[list[Order], Form]:
-    prompts = served.prompts
-    form = form_of(body, prompts.tokenizer)
+def _chat_orders(served: Served, body: ChatRequest) -> tuple[list[Order], Answer]:
+    from bottega.generate.structure.calls import ToolCallParser
+    from bottega.generate.structure.formats import format_of
+    from bottega.serve.chat_answers import CHAT, ChatChoice
+
+    prompts, tokenizer, count = served.prompts, served.prompts.tokenizer, body.n or 1
+    constraint = prompts.constraint(body)
     ids = prompts.chat(body.messages, body.tool_data() if body.tool_choice != "none" else ())
     sampling = prompts.sampling(
         body, len(ids), body.limit, logprobs=bool(body.logprobs), top_logprobs=body.top_logprobs or 0
     )
-    return _orders(served, ids, sampling, form, body.n or 1), form
+    written = format_of(tokenizer.chat_template) if body.calls_tools else None
+    parsers = [ToolCallParser(written, tokenizer) if written else None for _ in range(count)]
+    choices = [ChatChoice(tokenizer, logprobs=bool(body.logprobs), calls=calls) for calls in parsers]
+    answer = Answer(CHAT, served.name, choices, usage_chunk=body.wants_usage_chunk, per_prompt=count)
+    return _orders(served, ids, sampling, constraint, count), answer
 
 
 def _completion_orders(served: Served, body: CompletionRequest) -> tuple[list[Order], Answer]:
     from bottega.serve.completion_answers import COMPLETION, CompletionChoice
 
     prompts, tokenizer = served.prompts, served.prompts.tokenizer
-    form = form_of(body, tokenizer)
+    constraint = prompts.constraint(body)
     given = body.n or 1
     each = max(body.best_of or given, given)
     wants = body.logprobs is not None
@@ -72,15 +76,20 @@ def _completion_orders(served: Served, body: CompletionRequest) -> tuple[list[Or
     for prompt in body.prompt:
         ids = prompts.plain(prompt, room=min(body.limit, 1))
         echo = (prompt if isinstance(prompt, str) else tokenizer.decode(ids)) if body.echo else None
-        orders += _orders(served, ids, prompts.sampling(body, len(ids), body.limit, **settings), form, each)
+        orders += _orders(served, ids, prompts.sampling(body, len(ids), body.limit, **settings), constraint, each)
         choices += [CompletionChoice(tokenizer, logprobs=wants, echo=echo) for _ in range(each)]
     answer = Answer(COMPLETION, served.name, choices, usage_chunk=body.wants_usage_chunk, per_prompt=each, given=given)
     return orders, answer
 
 
-def _orders(served: Served, ids: list[int], sampling: Sampling, form: Form, count: int) -> list[Order]:
+def _orders(
+    served: Served, ids: list[int], sampling: Sampling, constraint: Constraint | None, count: int
+) -> list[Order]:
     """`count` answers to one prompt; with a seed, each draws from one of its own."""
     from bottega.serve.engine import Order
 
     seeds = [None if sampling.seed is None else (sampling.seed + index) % 2**63 for index in range(count)]
-    return [Order(ids, replace(sampling, seed=seed), served.adapter, form.constraint()) for seed in seeds]
+    return [
+        Order(ids, replace(sampling, seed=seed), served.adapter, constraint.copy() if constraint else None)
+        for seed in seeds
+    ]

@@ -41,7 +41,7 @@ class Source:
 
     name: str
     path: Path
-    adapters: Mapping[str, Path] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ def sources_of(config: Serve) -> list[Source]:
             raise UserError("name: there are several models", hint="Write --name only with one, else NAME=FOLDER.")
         models = [(config.name, models[0][1])]
     names = [name or model_name(place) for name, place in models]
-    taken, adapters = list(names), {name: dict[str, Path]() for name in names}
+    taken, adapters = list(names), {name: dict[str, str]() for name in names}
     for text in config.adapter:
         base, _, rest = text.partition(":") if text.partition(":")[0] in names else ("", "", text)
         if not base and len(names) > 1:
             raise UserError(f"adapter: to which model does {text} belong?", hint=f"Write {names[0]}:{text}, say.")
         name, place = _named(rest)
         taken.append(name or model_name(place))
-        adapters[base or names[0]][taken[-1]] = locate(place)
+        adapters[base or names[0]][taken[-1]] = str(locate(place))
     if twice := sorted(name for name, count in Counter(taken).items() if count > 1):
         raise UserError(f"model, adapter: the name {twice[0]!r} is given twice", hint="Name one of them: NAME=FOLDER.")
     return [Source(name, locate(place), adapters[name]) for name, (_, place) in zip(names, models, strict=True)]
@@ -139,7 +139,7 @@ class Models:
         config = entry.spec.config
         facts = ModelFacts(
             parameters=config.parameter_count(),
-            context_length=config.context_length,
+            context_length=entry.prompts.context_length if entry.prompts is not None else config.context_length,
             vocab_size=config.vocab_size,
             num_hidden_layers=config.num_hidden_layers,
             hidden_size=config.hidden_size,

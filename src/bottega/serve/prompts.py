@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.core.errors import UserError
 from bottega.serve.failures import ApiError
-from bottega.serve.protocol.chat import ChatMessage
+from bottega.serve.protocol.chat import ChatMessage, ChatRequest
 from bottega.serve.protocol.decoding import Decoding
+from bottega.serve.protocol.structured import Structured
 from bottega.serve.protocol.tokens import PromptSource, Rendered, RenderedToken
 
 if TYPE_CHECKING:
+    from bottega.generate.constraint import Constraint
     from bottega.generate.generator import Generator
     from bottega.generate.sampling import Sampling
     from bottega.tokenizer.chat import ChatTokens
@@ -95,6 +97,18 @@ class Prompts:
         except UserError as error:
             raise _named(error) from None
 
+    def constraint(self, request: Structured) -> Constraint | None:
+        """What the answer's tokens must obey; None: nothing. Raises ApiError 400 that names the field."""
+        form = {name: value for name, value in request.form().items() if value is not None}
+        if not form:
+            return None
+        from bottega.generate.structure.request import constraint_from_request
+
+        try:
+            return constraint_from_request(self.tokenizer, **form)
+        except UserError as error:
+            raise _named(error) from None
+
     def encode_document(self, text: str) -> list[int]:
         """Ids of a text with what stands before a document."""
         return [*self.tokenizer.document_prefix(), *self.tokenizer.encode(text)]
@@ -152,5 +166,6 @@ def _named(error: UserError) -> ApiError:
     text = str(error)
     for name, wire in WIRE_NAMES.items():
         text = text.replace(name, wire)
-    first = text.partition(" ")[0]
-    return ApiError(400, text, param=first if first in Decoding.model_fields else None, code="invalid_value")
+    first = text.partition(" ")[0].rstrip(":")
+    known = first.partition("[")[0].partition(".")[0] in ChatRequest.model_fields
+    return ApiError(400, text, param=first if known else None, code="invalid_value")

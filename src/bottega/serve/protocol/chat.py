@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bottega.serve.protocol.decoding import Decoding
-from bottega.serve.protocol.structured import MAX_TOOLS, NamedTool, Structured, Tool
+from bottega.serve.protocol.structured import MAX_TOOLS, Structured, Tool
 from bottega.serve.protocol.wire import MAX_TOP_LOGPROBS, Unsupported, Wire
 
 # The template runs once for each turn over all before it, so the work grows with the square of their number.
@@ -112,13 +112,6 @@ class Conversation(Wire):
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
 
-    @model_validator(mode="after")
-    def _tools_have_their_own_names(self) -> Self:
-        names = [tool.function.name for tool in self.tools or []]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"'tools' has two functions of the name {twice[0]!r}")
-        return self
-
     def tool_data(self) -> list[dict[str, Any]]:
         """The tools as plain data."""
         return [tool.model_dump(exclude_none=True) for tool in self.tools or []]
@@ -131,7 +124,8 @@ class ChatRequest(Conversation, Structured, Decoding):
     """The newer name of max_tokens; without either the answer may fill the context."""
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Any = None
+    """"none", "auto", "required", one function by name, or a list of allowed tools."""
     parallel_tool_calls: bool | None = None
     functions: Unsupported = None
     function_call: Unsupported = None
@@ -146,21 +140,17 @@ class ChatRequest(Conversation, Structured, Decoding):
             raise ValueError("'top_logprobs' is only allowed together with 'logprobs': true")
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise ValueError("'max_tokens' and 'max_completion_tokens' say different things; send one of them")
-        if self.tool_choice not in (None, "none") and not self.tools:
-            raise ValueError("'tool_choice' needs 'tools'")
-        names = [tool.function.name for tool in self.tools or []]
-        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
-            raise ValueError(f"'tool_choice' names {self.tool_choice.function.name!r}, which is none of 'tools'")
-        if self.form() and self.calls_tools:
-            raise ValueError(
-                f"{next(iter(self.form()))!r} and 'tools' contradict each other; set tool_choice to 'none'"
-            )
         return self
 
     @property
     def calls_tools(self) -> bool:
         """Whether the answer may consist of tool calls."""
         return bool(self.tools) and self.tool_choice != "none"
+
+    def form(self) -> dict[str, Any]:
+        """The fields that give the answer its form, as plain data."""
+        tools = {"tools": self.tool_data() or None, "tool_choice": self.tool_choice}
+        return super().form() | tools | {"parallel_tool_calls": self.parallel_tool_calls}
 
     @property
     def limit(self) -> int | None:

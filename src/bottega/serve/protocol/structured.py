@@ -1,10 +1,13 @@
-"""Fields that give an answer its form: response_format, guided_* (vLLM's names), tools."""
+"""Fields that give an answer its form: response_format, guided_* and structured_outputs (vLLM's names), tools.
+
+What they may hold, and together with what, is decided in `bottega.generate.structure.request`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from bottega.serve.protocol.wire import Wire
 
@@ -15,11 +18,12 @@ FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 class JsonSchemaFormat(Wire):
     """The schema of a `json_schema` format."""
 
-    name: str
+    name: str | None = None
     description: str | None = None
-    schema_: dict[str, Any] | bool = Field(alias="schema")
+    schema_: Any = Field(alias="schema")
+    """The schema: an object, or true for any JSON."""
     strict: bool | None = None
-    """Accepted either way: a schema is always enforced."""
+    """False: what a grammar cannot hold is only checked afterwards, instead of being refused."""
 
 
 class ResponseFormat(Wire):
@@ -28,36 +32,22 @@ class ResponseFormat(Wire):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
 
-    @model_validator(mode="after")
-    def _schema_belongs_to_its_type(self) -> Self:
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("'json_schema' belongs to the type 'json_schema', and is required there")
-        return self
-
 
 class Structured(Wire):
     """The form of an answer; at most one of these."""
 
     response_format: ResponseFormat | None = None
-    guided_json: dict[str, Any] | bool | str | None = None
+    guided_json: Any = None
     """A JSON Schema, as an object or as its text."""
     guided_regex: str | None = None
-    guided_choice: list[str] | None = Field(default=None, min_length=1)
+    guided_choice: list[str] | None = None
     guided_grammar: str | None = None
-    """A grammar in Lark's or EBNF notation."""
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        if len(forms := self.form()) > 1:
-            raise ValueError(f"{', '.join(map(repr, forms))} contradict each other; send one of them")
-        return self
+    """A grammar in Lark's or GBNF notation."""
+    structured_outputs: dict[str, Any] | None = None
 
     def form(self) -> dict[str, Any]:
-        """The one field that was sent, as plain data; empty if the answer is free text."""
-        forms = self.model_dump(include=set(Structured.model_fields), exclude_none=True, by_alias=True)
-        if forms.get("response_format") == {"type": "text"}:
-            del forms["response_format"]
-        return forms
+        """The fields that were sent, as plain data."""
+        return self.model_dump(include=set(Structured.model_fields), exclude_none=True, by_alias=True)
 
 
 class FunctionSpec(Wire):
@@ -75,16 +65,3 @@ class Tool(Wire):
 
     type: Literal["function"]
     function: FunctionSpec
-
-
-class NamedFunction(Wire):
-    """The name of a function."""
-
-    name: str
-
-
-class NamedTool(Wire):
-    """A `tool_choice` that names one function."""
-
-    type: Literal["function"]
-    function: NamedFunction

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 MAX_TOP_LOGPROBS = 20
 MAX_INPUTS = 2048
@@ -50,7 +50,13 @@ class Harmless(Wire):
     store: Unsupported = None
 
 
-TextOrIds = str | list[int]
+def _text_or_ids(value: Any) -> Any:
+    if not isinstance(value, str) and not (isinstance(value, list) and all(type(item) is int for item in value)):
+        raise ValueError("expected a text or a list of token ids")
+    return value
+
+
+TextOrIds = Annotated[str | list[int], BeforeValidator(_text_or_ids)]
 """A text, or its token ids."""
 
 
@@ -62,7 +68,4 @@ def prompt_list(value: Any) -> Any:
         raise ValueError("expected a text, a list of token ids, or a list of these")
     if not 1 <= len(value) <= MAX_INPUTS:
         raise ValueError(f"expected 1 to {MAX_INPUTS} prompts")
-    for item in value:
-        if not isinstance(item, str) and not (isinstance(item, list) and all(type(id_) is int for id_ in item)):
-            raise ValueError("expected a text, a list of token ids, or a list of these")
     return value
