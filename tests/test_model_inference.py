@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,8 @@ from bottega.checkpoint.config import ModelConfig
 from bottega.generate.sampling import greedy
 from bottega.model.cache import KVCache
 from bottega.model.decoder import Decoder
-from bottega.model.inference import BatchLinear, StepNorm, prepare_for_inference
-from bottega.model.norm import RMSNorm
-
-needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL")
+from bottega.model.inference import PackedLinear, prepare_for_inference
+from bottega.model.kernels.packing import pack, unpack
 
 
 def random_decoder(*, bias: bool) -> Decoder:
@@ -44,29 +43,25 @@ def test_prepared_decoding_equals_plain(batch: int, bias: bool) -> None:
     assert (torch.cat(parts, 1) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-@needs_mkl
-@pytest.mark.parametrize("rows", range(1, 11))
-def test_batch_linear_equals_linear(rows: int) -> None:
-    layer = torch.nn.Linear(48, 80)
-    fast = BatchLinear(layer.weight.detach(), layer.bias.detach())
-    for x in (torch.randn(rows, 48), torch.randn(rows, 1, 48), torch.randn(rows, 3, 48)):
-        with torch.no_grad():
-            expected = layer(x)
-            ours = fast(x)
-        assert ours.shape == expected.shape
-        assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
-    assert (fast.packed is not None) == (4 <= rows <= 8)  # the second copy is made only where it serves
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("length", [1, 4])
-def test_step_norm_equals_norm(dtype: torch.dtype, length: int) -> None:
-    norm = RMSNorm(64, 1e-3).to(dtype)
-    norm.weight.data = torch.randn(64).to(dtype)
-    x = (0.1 * torch.randn(3, length, 64)).to(dtype)
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_narrow_weights_are_the_only_thing_that_is_narrow(weights: Any) -> None:
+    plain = random_decoder(bias=True)
+    prepared = prepare_for_inference(copy.deepcopy(plain), weights)
+    rounded = copy.deepcopy(plain)
+    for module in rounded.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight = torch.nn.Parameter(unpack(pack(module.weight.detach(), weights)))
+    ids = torch.randint(97, (2, 20))
     with torch.no_grad():
-        expected, ours = norm(x).float(), StepNorm(norm)(x).float()
-    assert (ours - expected).abs().max() <= (1e-6 if dtype == torch.float32 else 2**-7) * expected.abs().max()
+        expected, ours = rounded(ids), prepared(ids)
+    assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_a_lone_row_is_multiplied_as_one_of_many(rows: int) -> None:
+    layer = PackedLinear(torch.randn(80, 48).bfloat16(), torch.randn(80).bfloat16())
+    x = torch.randn(1, 9, 48).bfloat16()
+    assert torch.equal(layer(x[:, :rows]), layer(x)[:, :rows])
 
 
 def test_greedy_takes_the_first_of_equals() -> None:

@@ -124,8 +124,7 @@ class ChoiceScorer:
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
-        weight = decoder.model.embed_tokens.weight
-        self.dtype, self.device = weight.dtype, weight.device
+        self.dtype, self.device = decoder.dtype, decoder.device
         self._context: tuple[int, ...] = ()
         self._cache: KVCache | None = None
         self._last: Tensor | None = None

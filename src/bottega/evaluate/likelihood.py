@@ -154,7 +154,7 @@ def packs(each: Iterator[Window], batch_tokens: int = BATCH_TOKENS) -> Iterator[
 
 def scored_rows(decoder: Decoder, pack: Sequence[Window]) -> Tensor:
     """Hidden states (R, H) behind which the pack's targets stand, in order; windows do not see each other."""
-    device = decoder.model.embed_tokens.weight.device
+    device = decoder.device
     ids = torch.tensor([[token for window in pack for token in window.inputs]], device=device)
     keep, start = [], 0
     for window in pack:

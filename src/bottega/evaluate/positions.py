@@ -53,7 +53,7 @@ def perplexity_by_position(
     decoder: Decoder, pieces: Sequence[Sequence[int]], advance: Callable[[int], None] = lambda _: None
 ) -> list[Bucket]:
     """Mean nats in each bucket over `pieces` of equal length. Position p predicts from p tokens, p ≥ 1."""
-    device, length = decoder.model.embed_tokens.weight.device, len(pieces[0])
+    device, length = decoder.device, len(pieces[0])
     total = torch.zeros(length - 1, dtype=torch.float64)
     for piece in pieces:
         ids = torch.tensor([piece], device=device)

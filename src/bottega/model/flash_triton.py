@@ -39,6 +39,13 @@ _LOWEST = tl.constexpr(-3e38)  # a score below all; not -∞, as -∞ - -∞ is 
 
 
 @triton.jit
+def _place(length, OWNED: tl.constexpr):
+    """Of this program: the first token of its tile, and its head, counted over all rows of the batch."""
+    tiles = tl.cdiv(length, OWNED)
+    return tl.program_id(0) % tiles * OWNED, (tl.program_id(0) // tiles).to(tl.int64)
+
+
+@triton.jit
 def _part(base, rows, limit, stride, D: tl.constexpr, WIDTH: tl.constexpr):
     """The tile of `rows`, (rows, WIDTH), of which D are there; zeros beyond."""
     column = tl.arange(0, WIDTH)
@@ -90,8 +97,8 @@ def _forward(
     D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Grid (tiles of queries, B · heads)."""
-    first, place = tl.program_id(0) * ROWS, tl.program_id(1).to(tl.int64)
+    """A program for each tile of queries of each of B · heads."""
+    first, place = _place(tokens, ROWS)
     batch, head = place // heads, place % heads
     k += batch * k_strides[0] + head // group * k_strides[1]
     v += batch * v_strides[0] + head // group * v_strides[1]
@@ -142,8 +149,8 @@ def _backward_keys(
     D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dK and dV; grid (tiles of keys, B · kv_heads)."""
-    first, place = tl.program_id(0) * COLUMNS, tl.program_id(1).to(tl.int64)
+    """dK and dV; a program for each tile of keys of each of B · kv_heads."""
+    first, place = _place(seen, COLUMNS)
     batch, head = place // kv_heads, place % kv_heads
     columns, offset = first + tl.arange(0, COLUMNS), seen - tokens
     key = _part(k + batch * k_strides[0] + head * k_strides[1], columns, seen, k_strides[2], D, WIDTH)
@@ -183,8 +190,8 @@ def _backward_queries(
     D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dQ; grid (tiles of queries, B · heads)."""
-    first, place = tl.program_id(0) * ROWS, tl.program_id(1).to(tl.int64)
+    """dQ; a program for each tile of queries of each of B · heads."""
+    first, place = _place(tokens, ROWS)
     batch, head = place // heads, place % heads
     k += batch * k_strides[0] + head // group * k_strides[1]
     v += batch * v_strides[0] + head // group * v_strides[1]
@@ -260,7 +267,7 @@ def flash_forward(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> tuple[Te
     (rows, columns, warps), _ = tiles(q)
     rows = min(rows, max(16, 1 << (tokens - 1).bit_length()))  # decoding: few queries
     _launch(
-        _forward, (-(-tokens // rows), batch * heads), warps, constants(q, scoring, rows, columns),
+        _forward, -(-tokens // rows) * batch * heads, warps, constants(q, scoring, rows, columns),
         q, k, v, out, log_sum, *_strides(q, k, v), heads, heads // k.shape[1], tokens, k.shape[2],
         scoring.scale * LOG2_E, *_limits(scoring, k),
     )  # fmt: skip
@@ -280,19 +287,19 @@ def flash_backward(
     sizes = (heads // kv_heads, tokens, seen, scoring.scale * LOG2_E, scoring.scale, *_limits(scoring, k))
     _, (owned, walked, warps) = tiles(q)
     _launch(
-        _backward_keys, (-(-seen // owned), batch * kv_heads), warps, constants(q, scoring, walked, owned),
+        _backward_keys, -(-seen // owned) * batch * kv_heads, warps, constants(q, scoring, walked, owned),
         *inputs, d_key, d_value, *strides, kv_heads, *sizes,
     )  # fmt: skip
     _launch(
-        _backward_queries, (-(-tokens // owned), batch * heads), warps, constants(q, scoring, owned, walked),
+        _backward_queries, -(-tokens // owned) * batch * heads, warps, constants(q, scoring, owned, walked),
         *inputs, d_query, *strides, heads, *sizes,
     )  # fmt: skip
     return d_query, d_key, d_value
 
 
-def _launch(kernel: Any, grid: tuple[int, int], warps: int, constants: dict[str, Any], *arguments: Any) -> None:
+def _launch(kernel: Any, programs: int, warps: int, constants: dict[str, Any], *arguments: Any) -> None:
     with torch.cuda.device_of(arguments[0]):
-        kernel[grid](*arguments, **constants, num_warps=warps, num_stages=STAGES)
+        kernel[(programs,)](*arguments, **constants, num_warps=warps, num_stages=STAGES)
 
 
 def tiles(q: Tensor) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

@@ -23,7 +23,7 @@ def mean(values):
 @torch.inference_mode()
 def log_probabilities(decoder: Decoder, ids: Sequence[int], autocast: torch.dtype | None = None) -> Tensor:
     """ln p of the next token at every place, (T, V) float32; with `autocast`, products in that precision."""
-    device = decoder.model.embed_tokens.weight.device
+    device = decoder.device
     with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
         logits = decoder(torch.tensor([list(ids)], device=device))
     return logits[0].float().log_softmax(-1)

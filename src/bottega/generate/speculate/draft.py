@@ -64,7 +64,7 @@ class DraftModel(Proposer):
         wanted = [min(drafts[i].length, room) for i in places]
         memories = [self._remember(drafts[i].request, row, k) for i, row, k in zip(places, rows, wanted, strict=True)]
         new = self._catch_up(memories, rows)
-        inputs = torch.tensor([row[-new:] for row in rows], device=self._weight.device)
+        inputs = torch.tensor([row[-new:] for row in rows], device=self.decoder.device)
         cache = memories[0].cache if len(rows) == 1 else _gathered(memories, rows, max(wanted))
         found, fed = self._draft(inputs, cache, wanted)
         if len(rows) > 1:
@@ -78,16 +78,12 @@ class DraftModel(Proposer):
         """Free the request's cache."""
         self._memories.pop(request, None)
 
-    @property
-    def _weight(self) -> Tensor:
-        return self.decoder.model.embed_tokens.weight
-
     def _remember(self, request: Hashable, tokens: list[int], length: int) -> _Memory:
         """The request's memory with room for what comes, rewound to the tokens that stand in it and in `tokens`."""
         config, needed = self.decoder.config, len(tokens) + length - 1
         memory = self._memories.get(request)
         if memory is None:
-            cache = KVCache(config, 1, _capacity(config, needed), self._weight.dtype, self._weight.device)
+            cache = KVCache(config, 1, _capacity(config, needed), self.decoder.dtype, self.decoder.device)
             memory = self._memories[request] = _Memory(cache)
         kept = memory.given
         for drafted, token in zip(memory.fed, tokens[memory.given :], strict=False):
@@ -109,7 +105,7 @@ class DraftModel(Proposer):
             most = min(2, *map(len, rows))
             for memory, row in zip(memories, rows, strict=True):
                 if len(row) - memory.cache.length > most:
-                    behind = torch.tensor([row[memory.cache.length : -1]], device=self._weight.device)
+                    behind = torch.tensor([row[memory.cache.length : -1]], device=self.decoder.device)
                     self.decoder.hidden(behind, cache=memory.cache)
         new = max(len(row) - memory.cache.length for memory, row in zip(memories, rows, strict=True))
         for memory, row in zip(memories, rows, strict=True):
