@@ -47,7 +47,7 @@ def run_chat(plan: Plan, context: Context) -> Result:
         elif question:
             messages.append({"role": "user", "content": question})
             try:
-                answer = _answer(generator, messages, sampling_of(config), context)
+                answer = _answer(generator, messages, sampling_of(config, generator.tokenizer), context)
             except UserError as error:  # too long, say: the question is taken back and the chat goes on
                 context.reporter.say(str(error))
                 messages.pop()

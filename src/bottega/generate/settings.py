@@ -15,6 +15,9 @@ from bottega.core.errors import UserError, did_you_mean
 # Below this temperature logits divided by it leave float32's range, and the draw is the greedy one anyway.
 LEAST_TEMPERATURE = 1e-5
 
+# What ends an answer spans at most so many characters: a pattern like `.*x` would hold its text back for ever.
+LONGEST_MATCH = 1000
+
 # The order in which samplers follow each other. transformers' (its own in its order, then those it lacks) is the
 # default; llama.cpp's ends with the temperature, so that its truncation does not depend on it.
 TRANSFORMERS_ORDER = (
@@ -202,7 +205,8 @@ class Sampling:
         rules["xtc_threshold"] = (0 < self.xtc_threshold <= 0.5, "above 0, at most 0.5 (beyond, it could cut nothing)")
         rules["seed"] = (self.seed is None or 0 <= self.seed < 2**63, "0 or more, below 2^63")
         rules["prompt_logprobs"] = (self.prompt_logprobs is None or 0 <= self.prompt_logprobs <= 100, "0 to 100")
-        rules["stop"] = (isinstance(self.stop, tuple) and all(self.stop), "a tuple of texts that are not empty")
+        fits = isinstance(self.stop, tuple) and all(0 < len(text) <= LONGEST_MATCH for text in self.stop)
+        rules["stop"] = (fits, f"a tuple of texts of 1 to {LONGEST_MATCH} characters")
         rules["banned_words"] = (all(self.banned_words), "sequences of at least one token")
         rules["dry_breakers"] = (all(self.dry_breakers), "sequences of at least one token")
         biases = [bias for _, bias in self.logit_bias]

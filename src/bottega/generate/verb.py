@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from bottega.generate.search.settings import premature_layers
 
 if TYPE_CHECKING:
     from bottega.generate.generator import Generator
-    from bottega.generate.sampling import Sampling
+    from bottega.generate.settings import Sampling
+    from bottega.tokenizer.tokenizer import Tokenizer
 
 LOAD_SECONDS = 2.0
 PROMPT_TOKENS = 4096  # its length is known only to the tokenizer
@@ -57,19 +59,17 @@ def generation_memory(spec: ModelSpec, tokens: int, sequences: int = 1) -> int:
     return PROCESS_BYTES + max(spec.nbytes, 4 * spec.config.parameter_count()) + cache
 
 
-def sampling_of(config: Sampled) -> Sampling:
+def sampling_of(config: Sampled, tokenizer: Tokenizer) -> Sampling:
     """The engine's settings from the verb's."""
-    from bottega.generate.sampling import Sampling
+    from bottega.generate import words
 
-    return Sampling(
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        min_p=config.min_p,
-        repetition_penalty=config.repetition_penalty,
-        seed=config.seed,
-        stop=config.stop,
+    return replace(
+        config.settings(),
+        logit_bias=words.biases(tokenizer, config.logit_bias),
+        allowed_tokens=words.allowed_words(tokenizer, config.allowed_word) if config.allowed_word else (),
+        banned_words=words.banned_words(tokenizer, config.banned_word),
+        dry_breakers=words.dry_breakers(tokenizer, config.dry_breaker if config.dry_multiplier else ()),
+        stop_token_ids=tuple(words.token_of(tokenizer, text) for text in config.stop_token),
     )
 
 
@@ -87,7 +87,7 @@ def run_generate(plan: Plan, context: Context) -> Result:
         return _search(config, generator, ids, context)
     with context.reporter.bar("generate", config.max_new_tokens, "tok") as bar:
         pieces = []
-        for piece in generator.stream(ids, sampling_of(config)):
+        for piece in generator.stream(ids, sampling_of(config, generator.tokenizer)):
             pieces.append(piece)
             bar.advance()
     text = "".join(piece.text for piece in pieces)
@@ -114,7 +114,7 @@ def _search(config: Generate, generator: Generator, ids: list[int], context: Con
             generator.decoder,
             generator.tokenizer,
             ids,
-            sampling_of(config),
+            sampling_of(config, generator.tokenizer),
             search,
             negative=negative,
             on_step=bar.advance,
