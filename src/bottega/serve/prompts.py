@@ -138,11 +138,11 @@ class Prompts:
 
     def _words(self, request: Decoding) -> tuple[Any, Any]:
         """The breakers of DRY and the banned words as token ids."""
-        if not (request.dry_sequence_breakers or request.bad_words):
-            return None, None
-        from bottega.generate.words import banned_words, dry_breakers
+        from bottega.generate.words import DRY_BREAKERS, banned_words, dry_breakers
 
         breakers, banned = request.dry_sequence_breakers, request.bad_words
+        if request.dry_multiplier and breakers is None:
+            breakers = DRY_BREAKERS
         return (
             dry_breakers(self.tokenizer, breakers) if breakers else None,
             banned_words(self.tokenizer, banned) if banned else None,

@@ -61,7 +61,8 @@ class Samplers(Wire):
     dry_allowed_length: int | None = None
     dry_range: int | None = None
     """DRY looks at the last so many tokens; 0: at all."""
-    dry_sequence_breakers: list[str] | None = Field(default=None, max_length=MAX_WORDS)
+    dry_sequence_breakers: list[str] | None = Field(default=None, max_length=32)
+    """What ends a repeat; the default is that of llama.cpp."""
     no_repeat_ngram_size: int | None = None
     logit_bias: dict[str, float] | None = Field(default=None, max_length=MAX_WORDS)
     """Token id → what is added to its logit, -100 to 100."""
