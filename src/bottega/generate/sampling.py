@@ -17,7 +17,6 @@ from torch import Tensor
 
 from bottega.generate.candidates import Candidates, best
 from bottega.generate.draws import TOKEN, XTC, draw, greedy, uniform
-from bottega.generate.penalties import penalise as penalise
 from bottega.generate.processors import process
 from bottega.generate.samplers import SAMPLERS, head_of, head_size, is_enough
 from bottega.generate.settings import Sampling
