@@ -39,7 +39,7 @@ _LOWEST = tl.constexpr(-3e38)  # a score below all; not -∞, as -∞ - -∞ is 
 
 
 @triton.jit
-def _place(length, OWNED: tl.constexpr):
+def _place(length, OWNED: tl.constexpr) -> tuple[Any, Any]:
     """Of this program: the first token of its tile, and its head, counted over all rows of the batch."""
     tiles = tl.cdiv(length, OWNED)
     return tl.program_id(0) % tiles * OWNED, (tl.program_id(0) // tiles).to(tl.int64)
