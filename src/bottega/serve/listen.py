@@ -97,6 +97,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End answers, then connections."""
         await self._stopping(self)
+        self.force_exit = False  # the hurry was about the answers; connections and app still end in order
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
