@@ -39,13 +39,6 @@ _LOWEST = tl.constexpr(-3e38)  # a score below all; not -∞, as -∞ - -∞ is 
 
 
 @triton.jit
-def _place(length, OWNED: tl.constexpr) -> tuple[Any, Any]:
-    """Of this program: the first token of its tile, and its head, counted over all rows of the batch."""
-    tiles = tl.cdiv(length, OWNED)
-    return tl.program_id(0) % tiles * OWNED, (tl.program_id(0) // tiles).to(tl.int64)
-
-
-@triton.jit
 def _part(base, rows, limit, stride, D: tl.constexpr, WIDTH: tl.constexpr):
     """The tile of `rows`, (rows, WIDTH), of which D are there; zeros beyond."""
     column = tl.arange(0, WIDTH)
@@ -98,7 +91,8 @@ def _forward(
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A program for each tile of queries of each of B · heads."""
-    first, place = _place(tokens, ROWS)
+    tiles, program = tl.cdiv(tokens, ROWS), tl.program_id(0)
+    first, place = program % tiles * ROWS, (program // tiles).to(tl.int64)
     batch, head = place // heads, place % heads
     k += batch * k_strides[0] + head // group * k_strides[1]
     v += batch * v_strides[0] + head // group * v_strides[1]
@@ -150,7 +144,8 @@ def _backward_keys(
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dK and dV; a program for each tile of keys of each of B · kv_heads."""
-    first, place = _place(seen, COLUMNS)
+    tiles, program = tl.cdiv(seen, COLUMNS), tl.program_id(0)
+    first, place = program % tiles * COLUMNS, (program // tiles).to(tl.int64)
     batch, head = place // kv_heads, place % kv_heads
     columns, offset = first + tl.arange(0, COLUMNS), seen - tokens
     key = _part(k + batch * k_strides[0] + head * k_strides[1], columns, seen, k_strides[2], D, WIDTH)
@@ -191,7 +186,8 @@ def _backward_queries(
     CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dQ; a program for each tile of queries of each of B · heads."""
-    first, place = _place(tokens, ROWS)
+    tiles, program = tl.cdiv(tokens, ROWS), tl.program_id(0)
+    first, place = program % tiles * ROWS, (program // tiles).to(tl.int64)
     batch, head = place // heads, place % heads
     k += batch * k_strides[0] + head // group * k_strides[1]
     v += batch * v_strides[0] + head // group * v_strides[1]
