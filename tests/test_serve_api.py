@@ -63,7 +63,7 @@ def make_model(folder: Path) -> Path:
     return folder
 
 
-def make_app(model: Path, **settings: Any) -> FastAPI:
+def make_app(model: Path, /, **settings: Any) -> FastAPI:
     """The app itself, in this process, for settings that need no server around it."""
     config = Serve.parse({"model": str(model), "threads": 1, **settings})
     sources = sources_of(config)
