@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -27,10 +28,13 @@ Answer = dict[str, Any]
 class Side:
     """A worker process."""
 
-    def __init__(self, script: str, name: str, settings: dict[str, Any]) -> None:
-        command = [sys.executable, script, "--side", name, "--settings", json.dumps(settings)]
+    def __init__(self, script: str, name: str, settings: dict[str, Any], python: str = sys.executable) -> None:
+        command = [python, script, "--side", name, "--settings", json.dumps(settings)]
         self.name = name
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        source = str(Path(__file__).parents[1] / "src")  # for a peer's own environment, which has no bottega
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": source}
+        )
         self._read()  # ready
 
     def ask(self, request: Any = None) -> Answer:
@@ -166,7 +170,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processor-time", action="store_true", help="one thread, and the seconds it computed: for a busy machine"
     )
-    parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--settings", type=json.loads, help=argparse.SUPPRESS)
 
 

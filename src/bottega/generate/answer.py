@@ -89,15 +89,13 @@ class Ticket:
 
 
 class Answer:
-    """What has been said so far in one answer."""
+    """What has been said so far in one answer; `sampling` names every token that ends it, the model's own too."""
 
     def __init__(self, tokenizer: Tokenizer, sampling: Sampling, previous: int, limit: int) -> None:
         self.tokenizer, self.sampling, self.limit = tokenizer, sampling, limit
         self.text = Detokenizer(tokenizer, previous=previous)
-        self.stops = StopStrings(sampling.stop)
-        self.enders = frozenset(sampling.stop_token_ids) | (
-            frozenset() if sampling.ignore_eos else self.tokenizer.stop_ids
-        )
+        self.stops = StopStrings.of(sampling)
+        self.enders = frozenset(sampling.stop_token_ids)
         self.count = 0
 
     def add(self, choice: Choice) -> Piece:
@@ -105,14 +103,15 @@ class Answer:
         self.count += 1
         token = choice.token
         ended = token in self.enders
-        shown = "" if ended else self.stops.add(self.text.add(token))
+        may_stop = self.count >= self.sampling.min_new_tokens
+        shown = "" if ended else self.stops.add(self.text.add(token), may_stop=may_stop)
         reason: FinishReason | None = None
         if ended or self.stops.found:
             reason = "stop"
         elif self.count == self.limit:
             reason = "length"
         if reason and not self.stops.found:
-            shown += self.stops.add(self.text.flush())
+            shown += self.stops.add(self.text.flush(), may_stop=may_stop)
             shown += self.stops.flush()
         top = [(self.tokenizer.token_text(id_), value) for id_, value in choice.top]
         text = self.tokenizer.token_text(token)

@@ -12,6 +12,7 @@ from bottega.core.schema import OnModel, Seed
 from bottega.generate.search.config import Searched
 from bottega.generate.settings import Sampling
 from bottega.generate.stopping import StopStrings
+from bottega.generate.structure.config import Structured
 
 
 class OnEngine(OnModel):
@@ -138,7 +139,7 @@ class Sampled(OnEngine):
         return Sampling(samplers=order, **{name: getattr(self, name) for name in same})
 
 
-class Generate(Sampled, Searched):
+class Generate(Sampled, Searched, Structured):
     """Continue a prompt."""
 
     prompt: str
@@ -147,6 +148,8 @@ class Generate(Sampled, Searched):
     """Put the prompt through the model's chat template."""
     system: str | None = None
     """System message of a chat."""
+    trace: bool = False
+    """Show of each token what else could have come, how probable it was, and what cut it off."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Generate:

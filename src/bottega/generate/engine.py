@@ -138,9 +138,12 @@ class Engine:
         if not work:
             return []
         ready = [each.request for each in work if each.catches_up and each.request.limit > len(each.request.tokens)]
-        filling = self._masks.start([request.constraint for request in ready])
+        bound = [request for request in ready if request.constraint is not None]
+        filling = self._masks.start([request.constraint for request in bound]) if bound else None
         logits = self.runner.run(work)
-        masks = dict(zip(ready, filling.result(), strict=True))
+        masks: dict[Request, Tensor | None] = dict.fromkeys(ready)
+        if filling is not None:
+            masks |= dict(zip(bound, filling.result(), strict=True))
         produced = [] if logits is None else self._choose(work, logits, masks)
         for each in work:
             self.scheduler.advance(each.request, self._reached(each))

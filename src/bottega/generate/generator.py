@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +147,7 @@ class Generator:
 
         Raises UserError if the prompt does not fit the context, or the adapter is not there.
         """
+        sampling = sampling.for_model(self.config.vocab_size, self.tokenizer.stop_ids)
         if sampling.max_new_tokens:  # what does not fit the context is not answered; what is only scored may fill it
             sampling = self._fit(len(prompt_ids), sampling)
         request = self.engine.add(prompt_ids, sampling, priority=priority, adapter=adapter, constraint=constraint)
@@ -216,15 +216,19 @@ class Generator:
 
         Raises UserError, before any work, if the prompt leaves no room in the context.
         """
-        ticket = self.submit(prompt_ids, sampling, constraint=constraint)
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.cancel, ticket)
+        yield from self.follow(self.submit(prompt_ids, sampling, constraint=constraint))
+
+    def follow(self, ticket: Ticket) -> Iterator[Piece]:
+        """The pieces of a request that was submitted; closing the iterator cancels it."""
+        try:
             while not ticket.has_ended:
                 for owner, piece in self.step():
                     if owner is ticket and piece is not None:
                         yield piece
             if ticket.error is not None:
                 raise ticket.error
+        finally:
+            self.cancel(ticket)
 
     def complete(
         self, prompt_ids: Sequence[int], sampling: Sampling, constraint: Constraint | None = None
@@ -259,6 +263,8 @@ class Generator:
         return torch.stack(rows + self._embed(pack))
 
     def _embed(self, pack: Sequence[Sequence[int]]) -> list[Tensor]:
+        if self.engine.runner.adapters is not None:
+            self.engine.runner.adapters.begin([])  # the last step's rows are not these
         ids = torch.tensor([[id_ for prompt in pack for id_ in prompt]], device=self.decoder.device)
         hidden = self.decoder.hidden(ids, segments=[len(prompt) for prompt in pack])[0].float().cpu()
         means = [part.mean(0) for part in hidden.split([len(prompt) for prompt in pack])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from bottega.checkpoint.folder import ModelFolder
 from bottega.generate.config import OnEngine
@@ -27,7 +27,7 @@ class Speculator:
     def __init__(self, proposer: Proposer, *, max_length: int = 8) -> None:
         self.proposer, self.controller = proposer, Controller(max_length)
         self.proposed = self.accepted = 0
-        self._asked: dict[int, Request] = {}
+        self._asked: dict[Hashable, Request] = {}
 
     def draft(self, requests: Sequence[Request], free_blocks: int) -> None:
         """Give drafts to requests of the next step: to none if blocks are short, for a guess must not displace anybody.
@@ -42,7 +42,9 @@ class Speculator:
         most = self.controller.max_length // BLOCK + 1
         if not self._asked or free_blocks < most * len(requests):
             return
-        limits = {number: request.limit - len(request.tokens) - 1 for number, request in self._asked.items()}
+        limits: dict[Hashable, int] = {
+            number: request.limit - len(request.tokens) - 1 for number, request in self._asked.items()
+        }
         lengths = self.controller.plan(limits).lengths
         wanted = [Draft(number, self._asked[number].tokens, length) for number, length in lengths.items() if length]
         for draft, proposed in zip(wanted, self.proposer.propose_many(wanted), strict=True):
@@ -56,7 +58,7 @@ class Speculator:
         draft_seconds: float,
     ) -> None:
         """Tell the controller what stood."""
-        outcomes = {
+        outcomes: dict[Hashable, Outcome] = {
             request.number: Outcome(len(request.drafts), len(choices) - 1)
             for request, choices in produced
             if request.number in self._asked and choices

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.machine import memory_check
 from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Specs
 from bottega.core.verb import Context, Result
-from bottega.core.view import Text
+from bottega.core.view import Block, Table, Text
 from bottega.generate.config import Chat, Generate, Sampled
 from bottega.generate.search.settings import premature_layers
+from bottega.generate.structure.config import constraint_of
 
 if TYPE_CHECKING:
-    from bottega.generate.generator import Generator
+    from bottega.generate.generator import Generator, Piece
     from bottega.generate.settings import Sampling
+    from bottega.generate.speculate.controller import Speculation
     from bottega.tokenizer.tokenizer import Tokenizer
 
 LOAD_SECONDS = 2.0
 PROMPT_TOKENS = 4096  # its length is known only to the tokenizer
+TRACED = 5  # candidates shown of each token; --json has them all
 BYTES_PER_SECOND = 10e9  # weights read per generated token, on a slow machine
 
 
@@ -74,7 +78,7 @@ def sampling_of(config: Sampled, tokenizer: Tokenizer) -> Sampling:
 
 
 def run_generate(plan: Plan, context: Context) -> Result:
-    """One completion; `data` has text, token_ids, finish_reason and prompt_tokens."""
+    """One completion; `data` has text, token_ids, finish_reason and prompt_tokens, and what was asked for besides."""
     from bottega.generate.generator import Generator
 
     config = plan.config
@@ -85,19 +89,56 @@ def run_generate(plan: Plan, context: Context) -> Result:
     ids = generator.prompt_ids(config.prompt, chat=config.chat, system=config.system)
     if not config.search().is_none:
         return _search(config, generator, ids, context)
+    constraint = constraint_of(config, generator.tokenizer)
+    ticket = generator.submit(ids, sampling_of(config, generator.tokenizer), constraint=constraint)
+    pieces: list[Piece] = []
     with context.reporter.bar("generate", config.max_new_tokens, "tok") as bar:
-        pieces = []
-        for piece in generator.stream(ids, sampling_of(config, generator.tokenizer)):
+        for piece in generator.follow(ticket):
             pieces.append(piece)
             bar.advance()
     text = "".join(piece.text for piece in pieces)
-    data = {
+    data: dict[str, Any] = {
         "text": text,
         "token_ids": [piece.token_id for piece in pieces],
-        "finish_reason": pieces[-1].finish_reason,
+        "finish_reason": ticket.finish_reason,
         "prompt_tokens": len(ids),
     }
-    return Result(data, [Text(text if config.chat else config.prompt + text)])
+    blocks: list[Block] = [Text(text if config.chat else config.prompt + text)]
+    if constraint is not None:
+        validity = constraint.judge(text)
+        data |= {"valid": validity.valid, "invalid_because": validity.error or None}
+        blocks += [] if validity.valid else [Text(f"The answer is not what was asked for: {validity.error}")]
+    if ticket.speculation is not None:
+        data["speculation"] = asdict(ticket.speculation)
+        blocks.append(_speculation(ticket.speculation))
+    if config.trace:
+        data["trace"] = [piece.trace.as_data() for piece in pieces if piece.trace is not None]
+        blocks.append(_trace(pieces, generator.tokenizer))
+    return Result(data, blocks)
+
+
+def _speculation(record: Speculation) -> Text:
+    """What guessing ahead did."""
+    if not record.proposed:
+        return Text("Nothing was guessed ahead: by what was measured it would not have paid.")
+    gain = "" if record.gain is None else f", {record.gain:.2f} times as fast as without"
+    return Text(f"{record.accepted} of {record.proposed} guessed tokens stood{gain}.")
+
+
+def _trace(pieces: Sequence[Piece], tokenizer: Tokenizer) -> Table:
+    """One row a token: the likeliest candidates, and what became of them."""
+    rows = []
+    for number, piece in enumerate(pieces, 1):
+        assert piece.trace is not None
+        others = [
+            f"{tokenizer.token_text(each.token)!r} {each.raw_probability:.3f}"
+            + (f" → {each.probability:.3f}" if each.cut_by is None else f" cut by {each.cut_by}")
+            for each in piece.trace.candidates[:TRACED]
+        ]
+        drawn = "" if piece.trace.uniform is None else f"{piece.trace.uniform:.3f}"
+        rows.append([number, repr(piece.token_text), f"{piece.trace.entropy:.2f}", drawn, ", ".join(others)])
+    columns = ("", "token", "entropy, nats", "drawn at", f"the {TRACED} likeliest: probability → after the samplers")
+    return Table("How each token was chosen", columns, rows)
 
 
 def _search(config: Generate, generator: Generator, ids: list[int], context: Context) -> Result:
