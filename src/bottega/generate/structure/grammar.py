@@ -24,6 +24,7 @@ from bottega.tokenizer.tokenizer import Tokenizer
 MAX_CHARACTERS = 65_536  # of a regex, a grammar, or all choices together
 # Rules and groups of a grammar: each may be one more level of recursion, and an 8 MiB stack holds over 1,500.
 MAX_RULES = 500
+MAX_INTERSECTIONS = 8  # each can double the work of compiling
 MAX_LEXER_STATES = 50_000  # 1 to 2 kB each
 
 Judge = Callable[[str], Validity]
@@ -53,7 +54,10 @@ class GrammarConstraint(Constraint):
         if self.error and token in self.vocabulary.stop_ids:
             return
         if not self._matcher.consume_token(token):
-            raise BottegaError(f"token {token} does not follow the grammar: {_first_line(self._matcher.get_error())}")
+            reason = _first_line(self._matcher.get_error())
+            if "satisfy the grammar" in reason:
+                raise BottegaError(f"token {token} does not follow the grammar: {reason}")
+            self.error = f"the grammar cannot go on: {reason}"  # a limit of the parser
 
     def rollback(self, count: int) -> None:
         """Take the last `count` accepted tokens back."""
@@ -124,7 +128,8 @@ def choice(tokenizer: Tokenizer, texts: Sequence[str], *, field: str = "choice")
     if not texts or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{field} must be a list of at least one text")
     check_size("".join(texts), field)
-    return compile_grammar(tokenizer, "start: " + " | ".join(json.dumps(text) for text in texts), field)
+    # One terminal: alternatives in the lexer are states of an automaton, in the parser one item each.
+    return compile_grammar(tokenizer, "start: ONE\nONE: " + " | ".join(json.dumps(text) for text in texts), field)
 
 
 def lark(tokenizer: Tokenizer, grammar: str, *, field: str = "grammar") -> GrammarConstraint:
@@ -135,8 +140,11 @@ def lark(tokenizer: Tokenizer, grammar: str, *, field: str = "grammar") -> Gramm
             grammar = gbnf_to_lark(grammar)
         except Exception as error:  # a foreign parser, and it raises plain Exception
             raise UserError(f"{field} is no GBNF grammar: {error}") from None
-    if len(re.findall(r"[(:\[]", grammar)) > MAX_RULES:
+    outline = re.sub(r'"(\\.|[^"\\\n])*"|/(\\.|[^/\\\n])+/', "x", grammar)
+    if len(re.findall(r"[(:\[]", outline)) > MAX_RULES:
         raise UserError(f"{field} has more than {MAX_RULES} rules and groups", hint="Make it smaller.")
+    if outline.count("&") > MAX_INTERSECTIONS:
+        raise UserError(f"{field} has more than {MAX_INTERSECTIONS} times '&'", hint="Write the terminals out.")
     return compile_grammar(tokenizer, LLMatcher.grammar_from_lark(grammar), field)
 
 
@@ -155,13 +163,17 @@ def check_size(text: str, field: str) -> None:
 def refusal(field: str, reason: str) -> UserError:
     """The library's reason why it does not take a grammar, in our words."""
     if keys := re.search(r"Unimplemented keys: (\[.*\])", reason):
-        names = ", ".join(map(repr, json.loads(keys[1])))
-        return UserError(f"{field}: no grammar can be made of the keyword {names}", hint=LENIENT_HINT)
+        names = json.loads(keys[1])
+        noun = "keywords" if len(names) > 1 else "keyword"
+        named = ", ".join(map(repr, names))
+        return UserError(f"{field}: no grammar can be made of the {noun} {named}", hint=LENIENT_HINT)
     if reason.startswith("oneOf"):
         what = "no grammar can be made of the keyword 'oneOf' where its alternatives may overlap"
         return UserError(f"{field}: {what}", hint=f"Use anyOf. {LENIENT_HINT}")
     if reason.startswith(("Unknown format", "min/maxProperties")):
         return UserError(f"{field}: {reason.splitlines()[0]}", hint=LENIENT_HINT)
+    if reason.startswith("Unable to determine"):
+        return UserError(f"{field}: the patterns that a text must match together are too complex")
     lines = [line.strip() for line in reason.splitlines() if line.strip().strip("^")]
     return UserError(f"{field}: {' '.join(lines)[:500]}")
 

@@ -8,6 +8,8 @@ is left out of the grammar, noted, and found out by the check of the answer.
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +31,9 @@ MAX_DEPTH = 64
 # The compiler follows references by recursion; an 8 MiB stack holds over 2,000 levels of JSON.
 MAX_LINKED_DEPTH = 600
 MAX_PROPERTIES = 1_000  # of one object: compiling takes time in the square of them
+MAX_ALL_PROPERTIES = 4_000
+MAX_PATTERN_PROPERTIES = 100  # in all: each is intersected with each
+MAX_CONJOINED = 8  # patterns that one text must match: each can double the work of compiling
 # Subschemas with every reference written out: the check of an answer may visit each.
 MAX_EXPANDED = 100_000
 EXACT_INTEGER = 2**53
@@ -39,8 +44,6 @@ _ONE = (
 )  # fmt: skip
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
-# Keywords of old drafts that constrain, and that the compiler would pass over.
-_OLD = ("additionalItems", "divisibleBy", "disallow", "extends")
 
 Schema = dict[str, Any]
 
@@ -138,7 +141,10 @@ def _validator(schema: Schema, field: str) -> Validator:
     """What checks finished texts, in linear time for patterns; raises UserError if `schema` is no valid schema."""
     try:
         return jsonschema_rs.validator_for(
-            schema, pattern_options=jsonschema_rs.RegexOptions(), retriever=_refuse_to_fetch
+            schema,
+            pattern_options=jsonschema_rs.RegexOptions(),
+            validate_formats=False,  # an annotation since 2019-09; the grammar enforces those it knows
+            retriever=_refuse_to_fetch,
         )
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         message = str(getattr(error, "message", error)).split("\n", 1)[0]
@@ -149,7 +155,7 @@ def _validator(schema: Schema, field: str) -> Validator:
 def check_text(validator: Validator, text: str) -> Validity:
     """Whether the text is JSON that the validator takes."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=_number, parse_int=_number, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         return Validity(False, f"not JSON: {error}")
     try:
@@ -160,6 +166,17 @@ def check_text(validator: Validator, text: str) -> Validity:
         return Validity(True)
     place = "".join(f"[{step!r}]" for step in error.instance_path)
     return Validity(False, f"{place or 'the value'}: {error.message[:300]}")
+
+
+def _number(text: str) -> int | float:
+    """A number of JSON, which may be as large as it likes; beyond a double's range it counts as its end."""
+    if len(text) < 300 and text.removeprefix("-").isdigit():
+        return int(text)
+    return max(-sys.float_info.max, min(float(text), sys.float_info.max))
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def _refuse_to_fetch(uri: str) -> Any:
@@ -181,7 +198,6 @@ def _refuse_or_note(schema: Schema, field: str, strict: bool) -> tuple[str, ...]
                 f"'minProperties' {least} is more than one above the required properties, and a grammar cannot tell "
                 "whether the others are given twice"
             )
-        faults += [f"no grammar can be made of the keyword '{name}'" for name in _OLD if name in part]
         for name in ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
             if large := next(_inexact(part.get(name)), None):
                 faults.append(f"'{name}' has {large}, which the grammar cannot hold exactly")
@@ -203,7 +219,7 @@ def _inexact(value: Any) -> Iterator[Any]:
 def _told(message: str) -> str:
     """What a lenient compilation left out, by the library's own account."""
     reason = refusal("", message).message.removeprefix(": ")
-    return f"{reason}; checked only afterwards"
+    return f"{reason}; not enforced" if "format" in reason else f"{reason}; checked only afterwards"
 
 
 # ---------------------------------------------------------------------- walking a schema
@@ -233,7 +249,7 @@ def subschemas(schema: Schema) -> Iterator[Schema]:
 
 def _depth(value: Any) -> int:
     """Levels of lists and objects, counted no further than is of interest."""
-    level, depth = [value], 0
+    level, depth = [value] if isinstance(value, (dict, list)) else [], 0
     while level and depth <= MAX_DEPTH:
         level = [
             item
@@ -248,9 +264,16 @@ def _depth(value: Any) -> int:
 def _check_links(schema: Schema, field: str) -> None:
     """Bound what following references costs the compiler (depth) and the check of an answer (size)."""
     targets: dict[str, Any] = {}
+    properties = patterns = 0
     for part in subschemas(schema):
-        if len(part.get("properties") or ()) > MAX_PROPERTIES:
-            raise UserError(f"{field}: an object has more than {MAX_PROPERTIES} properties")
+        count = len(part.get("properties") or ())
+        properties, patterns = properties + count, patterns + len(part.get("patternProperties") or ())
+        if count > MAX_PROPERTIES or properties > MAX_ALL_PROPERTIES:
+            raise UserError(
+                f"{field} has too many properties", hint=f"{MAX_PROPERTIES} in an object, {MAX_ALL_PROPERTIES} in all."
+            )
+        if patterns > MAX_PATTERN_PROPERTIES:
+            raise UserError(f"{field} has more than {MAX_PATTERN_PROPERTIES} patternProperties")
         reference = part.get("$ref")
         if isinstance(reference, str) and reference not in targets:
             targets[reference] = _at(schema, reference)
@@ -260,6 +283,28 @@ def _check_links(schema: Schema, field: str) -> None:
         )
     if _expanded(schema, targets, {}) > MAX_EXPANDED:
         raise UserError(f"{field}: with its references written out it has more than {MAX_EXPANDED} subschemas")
+    conjoined = Counter[str]()
+    _count_patterns(schema, targets, "", False, conjoined)
+    if any(count > MAX_CONJOINED for count in conjoined.values()):
+        raise UserError(f"{field}: by 'allOf' one text must match more than {MAX_CONJOINED} patterns")
+
+
+def _count_patterns(
+    part: Any, targets: dict[str, Any], path: str, within: bool, counts: Counter[str], following: tuple[str, ...] = ()
+) -> None:
+    """How many patterns `allOf` puts on the text at each path of properties."""
+    if not isinstance(part, dict):
+        return
+    counts[path] += within and "pattern" in part
+    for name in ("allOf", "anyOf", "oneOf"):
+        for child in part.get(name) or ():
+            _count_patterns(child, targets, path, within or name == "allOf", counts, following)
+    reference = part.get("$ref")
+    if isinstance(reference, str) and reference not in following:
+        _count_patterns(targets[reference], targets, path, within or len(part) > 1, counts, (*following, reference))
+    for name, child in (part.get("properties") or {}).items():
+        _count_patterns(child, targets, f"{path}/{name}", within, counts, following)
+    _count_patterns(part.get("items"), targets, f"{path}/[]", within, counts, following)
 
 
 def _at(schema: Schema, reference: str) -> Any:
