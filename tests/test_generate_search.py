@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -39,10 +40,16 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Decoder]:
 
 
 def beams(
-    decoder: Decoder, search: Search, *, stop: Collection[int] = (), tree: Tree | None = None, **sampling: Any
+    decoder: Decoder,
+    search: Search,
+    *,
+    stop: Collection[int] = (),
+    tree: Tree | None = None,
+    prompt: list[int] = PROMPT,
+    **sampling: Any,
 ) -> list[Hypothesis]:
     settings = Sampling(**{"max_new_tokens": 5, **sampling})
-    rows = Rows(decoder, PROMPT, width=search.num_beams, max_new_tokens=settings.max_new_tokens)
+    rows = Rows(decoder, prompt, width=search.num_beams, max_new_tokens=settings.max_new_tokens)
     return beam_search(rows, settings, search, Ending(frozenset(stop)), tree)
 
 
@@ -114,39 +121,65 @@ def test_a_single_beam_is_greedy_decoding_and_processors_change_what_is_ranked(t
         assert beams(tiny, Search(), stop=stop, max_new_tokens=8)[0].tokens == tokens[len(PROMPT) :]
 
 
+@pytest.mark.parametrize(
+    ("length_penalty", "early_stopping"),
+    [*((power, "never") for power in (4.0, 1.0, 0.3, 0.0, -0.5, -3.0)), *((power, False) for power in (0.0, -0.5))],
+)
+def test_beams_are_dropped_only_where_they_could_not_win(
+    pair: tuple[Any, Decoder], length_penalty: float, early_stopping: Any
+) -> None:
+    """Against a search that goes on to the end, whatever it has found."""
+    decoder = deepcopy(pair[1])
+    decoder.lm_head.weight.data *= 5  # some answers begin improbably and go on certainly
+    search = Search(5, 2, length_penalty, early_stopping)
+    for first in range(3, 60, 5):
+        prompt, stop = [first, 1, 4], {first % 7, *range(first % 4, 60, 4)}
+        found = beams(decoder, search, stop=stop, prompt=prompt, max_new_tokens=6)
+        expected = slow_beams(decoder, prompt, 1, 5, 0.0, stop, 6, length_penalty)[:2]
+        assert [answer.tokens for answer in found] == [tokens for tokens, _ in expected]
+
+
 def test_groups_search_one_after_the_other_and_avoid_what_earlier_ones_chose(tiny: Decoder) -> None:
     """Against Vijayakumar et al.'s algorithm 1 with recomputation."""
     for width, stop in ((1, set()), (2, set()), (2, {2}), (3, {4})):
         search = Search(3 * width, 3 * width, num_beam_groups=3, diversity_penalty=0.7, early_stopping="never")
         found = beams(tiny, search, stop=stop)
-        expected = sorted(slow_diverse(tiny, 3, width, 0.7, stop, 5), key=lambda answer: -answer[1])[: 3 * width]
+        expected = slow_beams(tiny, PROMPT, 3, width, 0.7, stop, 5, 1.0)[: 3 * width]
         assert [answer.tokens for answer in found] == [tokens for tokens, _ in expected]
         assert [answer.score for answer in found] == pytest.approx([score for _, score in expected], abs=1e-5)
 
 
 @torch.inference_mode()
-def slow_diverse(
-    decoder: Decoder, groups: int, width: int, penalty: float, stop: set[int], longest: int
+def slow_beams(
+    decoder: Decoder,
+    prompt: list[int],
+    groups: int,
+    width: int,
+    penalty: float,
+    stop: set[int],
+    longest: int,
+    power: float,
 ) -> list[tuple[list[int], float]]:
-    """The best `width` answers of each group; every group searches to the end."""
+    """The best `width` answers of each group and their scores; every group searches to the end."""
     open_: list[list[tuple[list[int], float]]] = [[([], 0.0)] for _ in range(groups)]
     done: list[list[tuple[list[int], float]]] = [[] for _ in range(groups)]
     for step in range(1, longest + 1):
         chosen: list[int] = []
         for group in range(groups):
-            grown = []
-            for tokens, total in open_[group]:
-                logprobs = decoder(torch.tensor([[*PROMPT, *tokens]]))[0, -1].log_softmax(-1)
-                for token, logprob in enumerate(logprobs.tolist()):
-                    grown.append(([*tokens, token], total + logprob - penalty * chosen.count(token)))
+            texts = torch.tensor([[*prompt, *tokens] for tokens, _ in open_[group]])
+            grown = [
+                ([*tokens, token], total + logprob - penalty * chosen.count(token))
+                for (tokens, total), line in zip(open_[group], decoder(texts)[:, -1].log_softmax(-1), strict=True)
+                for token, logprob in enumerate(line.tolist())
+            ]
             grown.sort(key=lambda answer: -answer[1])
             over = [tokens[-1] in stop or step == longest for tokens, _ in grown]
-            done[group] += [
-                (tokens, total / step) for (tokens, total), end in zip(grown[:width], over[:width], strict=True) if end
-            ]
+            best = zip(grown[:width], over[:width], strict=True)
+            done[group] += [(tokens, total / step**power) for (tokens, total), end in best if end]
             open_[group] = [answer for answer, end in zip(grown, over, strict=True) if not end][:width]
             chosen += [tokens[-1] for tokens, _ in open_[group]]
-    return [answer for group in done for answer in sorted(group, key=lambda answer: -answer[1])[:width]]
+    kept = [answer for group in done for answer in sorted(group, key=lambda answer: -answer[1])[:width]]
+    return sorted(kept, key=lambda answer: -answer[1])
 
 
 def test_one_group_is_plain_beam_search(pair: tuple[Any, Decoder]) -> None:
