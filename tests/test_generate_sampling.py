@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bottega.core.errors import UserError
 from bottega.generate import samplers as samplers_module
-from bottega.generate.draws import TOKEN, XTC
+from bottega.generate.draws import TOKEN, XTC, draw
 from bottega.generate.sampling import NOTHING, Row, Sampling, choose, distribution, uniform
 
 theirs = pytest.importorskip("transformers").generation.logits_process
@@ -256,6 +256,30 @@ def test_draws_follow_the_distribution() -> None:
         assert not counts[expected == 0].any()
         left = expected > 5
         assert (((counts - expected) ** 2 / expected)[left]).sum() < 20.5  # chi square, at most 5 degrees, p = 0.001
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 1500), st.integers(0, 2**31), st.sampled_from([0.0, 0.5, 0.999]))
+def test_a_draw_inverts_the_cumulative_distribution(width: int, seed: int, gone: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = torch.rand(3, width, generator=generator).masked_fill(
+        torch.rand(3, width, generator=generator) < gone, 0.0
+    )
+    probabilities[:, width // 2] = 0.5
+    for numbers in (
+        torch.rand(3, generator=generator).double(),
+        torch.zeros(3).double(),
+        torch.full((3,), 1 - 2.0**-53),
+    ):
+        places, low, high = draw(probabilities, numbers.double())
+        cumulative = (probabilities.double() / probabilities.double().sum(-1, keepdim=True)).cumsum(-1)
+        for row, place in enumerate(places.tolist()):
+            assert probabilities[row, place] > 0
+            assert float(high[row]) == pytest.approx(float(cumulative[row, place]), abs=1e-6)
+            assert float(low[row]) - 1e-6 <= float(numbers[row]) <= float(high[row]) + 1e-6
+            assert float(high[row] - low[row]) == pytest.approx(
+                float(probabilities[row, place] / probabilities[row].sum()), abs=1e-6
+            )
 
 
 def test_uniform_numbers_are_uniform_and_independent() -> None:

@@ -92,8 +92,10 @@ def best(row: Tensor, size: int) -> Tensor:
 
     The highest of each block bound from below what may be among the first; only what reaches the bound is sorted.
     """
+    if size == 0:
+        return torch.zeros(0, dtype=torch.int64, device=row.device)
     length = row.shape[0]
-    width = length // (2 * size) if size else 0
+    width = length // (2 * size)
     if row.device.type != "cpu" or width < 4:
         return row.sort(descending=True, stable=True).indices[:size]
     count = length // width

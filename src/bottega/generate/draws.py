@@ -11,10 +11,13 @@ import secrets
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 # What a number is for.
 TOKEN = 0
 XTC = 1
+
+BLOCK = 256
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -48,6 +51,8 @@ def greedy(scores: Tensor) -> Tensor:
 def draw(probabilities: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The inverse of the cumulative distribution: the first place whose cumulative mass exceeds the number.
 
+    First the block of places is found, then the place in it, so that a vocabulary is summed but once.
+
     Args:
         probabilities: (R, K), 0 or more; they need not sum to 1.
         numbers: (R,) float64 in [0, 1).
@@ -55,13 +60,23 @@ def draw(probabilities: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor
     Returns:
         places (R,) int64, whose probability is never 0, and the ends (R,), (R,) of each one's share of [0, 1).
     """
-    cumulative = probabilities.double().cumsum(-1)
-    total = cumulative[:, -1:]
-    # Rounding must not carry the threshold to the total, behind which only impossible tokens stand.
-    threshold = torch.minimum(
-        numbers.to(total.device).unsqueeze(1) * total, torch.nextafter(total, total.new_zeros(()))
-    )
-    places = torch.searchsorted(cumulative, threshold, right=True)
-    high = cumulative.gather(1, places)
-    low = high - probabilities.double().gather(1, places)
-    return places.squeeze(1), (low / total).squeeze(1), (high / total).squeeze(1)
+    rows = torch.arange(len(probabilities), device=probabilities.device)
+    blocks = pad(probabilities, (0, -probabilities.shape[1] % BLOCK)).view(len(rows), -1, BLOCK)
+    masses = blocks.sum(-1).double()
+    total = masses.cumsum(-1)[:, -1:]
+    target = numbers.to(total.device).unsqueeze(1) * total
+    block, before = _inverse(masses, target)
+    within = blocks[rows, block.squeeze(1)].double()
+    place, begin = _inverse(within, target - before)
+    low = before + begin
+    high = low + within.gather(1, place)
+    return (block * BLOCK + place).squeeze(1), (low / total).squeeze(1), (high / total).squeeze(1)
+
+
+def _inverse(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The first place of each row (R, N) at which the cumulative weight exceeds the target, and what is before it."""
+    cumulative = weights.cumsum(-1)
+    # Rounding must not carry the target to the total, behind which only impossible places stand.
+    target = torch.minimum(target.clamp_min(0), torch.nextafter(cumulative[:, -1:], torch.zeros_like(target)))
+    place = torch.searchsorted(cumulative, target, right=True)
+    return place, cumulative.gather(1, place) - weights.gather(1, place)

@@ -146,7 +146,9 @@ def _survivors(
         recorder = recorders[traced] if recorders and traced >= 0 else None
         step = max(1, PART // scores.shape[1])
         for part in (numbers[begin : begin + step] for begin in range(0, len(numbers), step)):
-            yield from _run(Candidates.whole(part, scores[part]), rows, chain, recorder)
+            is_slice = part[-1] - part[0] == len(part) - 1
+            lines = scores[part[0] : part[-1] + 1] if is_slice else scores[part]
+            yield from _run(Candidates.whole(part, lines), rows, chain, recorder)
 
 
 def _run(
