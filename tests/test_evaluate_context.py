@@ -62,8 +62,12 @@ def test_an_extended_folder(method: str, model: Path, text: Path, tmp_path: Path
         expected, ours = theirs(ids).logits, load_decoder(out)(ids)
     assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
     # And it goes on past the old context when it generates.
-    answer = Generator.load(out, threads=1).complete(ids[0, :100].tolist(), Sampling(100, temperature=0.0))
-    assert 1 <= len(answer.token_ids) <= 100 and all(math.isfinite(piece.logprob) for piece in answer.pieces)
+    answer = Generator.load(out, threads=1).complete(
+        ids[0, :100].tolist(), Sampling(100, temperature=0.0, logprobs=True)
+    )
+    assert 1 <= len(answer.token_ids) <= 100 and all(
+        piece.logprob is not None and math.isfinite(piece.logprob) for piece in answer.pieces
+    )
 
 
 def test_documents_are_read_one_behind_the_other(model: Path, tmp_path: Path) -> None:

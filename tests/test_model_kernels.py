@@ -14,6 +14,7 @@ from bottega.model.kernels import library, reference
 from bottega.model.kernels.library import CacheFormat, WeightFormat
 from bottega.model.kernels.packing import pack, unpack
 from bottega.model.norm import RMSNorm
+from bottega.model.rope import rotate
 
 WEIGHTS: tuple[WeightFormat, ...] = ("float32", "bfloat16", "int8", "int4")
 CACHES: tuple[CacheFormat, ...] = ("float32", "bfloat16", "int8")
@@ -138,6 +139,17 @@ def test_small_things_equal_torchs() -> None:
     assert torch.allclose(library.silu_times(x), torch.nn.functional.silu(gate) * up, rtol=1e-5, atol=1e-5)
     wild = torch.tensor([[-200.0, -88.0, 0.0, 88.0, 200.0] * 8 + [1.0] * 40])
     assert torch.allclose(library.silu_times(wild), torch.nn.functional.silu(wild[:, :40]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [24, 8])
+def test_splitting_and_turning_equals_rope(dim: int) -> None:
+    joined = torch.randn(1, 5, 8 * 24)
+    cos, sin = torch.randn(5, dim), torch.randn(5, dim)
+    query, key, value = library.split_rotate(joined, cos, sin, 4, 2, 24)
+    heads = joined.view(1, 5, 8, 24)
+    assert torch.allclose(query, rotate(heads[:, :, :4], cos, sin), atol=1e-5)
+    assert torch.allclose(key, rotate(heads[:, :, 4:6], cos, sin), atol=1e-5)
+    assert torch.equal(value, heads[:, :, 6:])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -134,7 +134,7 @@ class FusedAttention(Attention):
         nn.Module.__init__(self)
         self.layer, self.heads, self.kv_heads = attention.layer, attention.heads, attention.kv_heads
         self.head_dim, self.rope, self.rule = attention.head_dim, attention.rope, attention.rule
-        self.norms_heads = attention.norms_heads
+        self.norms_heads, self.in_kernel = attention.norms_heads, layers.kernels
         self.q_norm = None if attention.q_norm is None else layers.norm(attention.q_norm)
         self.k_norm = None if attention.k_norm is None else layers.norm(attention.k_norm)
         self.qkv = layers.product(attention.q_proj, attention.k_proj, attention.v_proj)
@@ -144,6 +144,8 @@ class FusedAttention(Attention):
         """(B, T, hidden) → query and key, rotated, and value, (B, T, their heads, head_dim) each."""
         if self.q_norm is not None or angles is None:
             return super().project(x, angles)
+        if self.in_kernel and len(x) == 1:
+            return library.split_rotate(self.qkv(x), *angles, self.heads, self.kv_heads, self.head_dim)
         joined = self.qkv(x).unflatten(-1, (-1, self.head_dim))
         turned, v = joined.split((self.heads + self.kv_heads, self.kv_heads), dim=-2)
         q, k = rotate(turned, *angles).split((self.heads, self.kv_heads), dim=-2)

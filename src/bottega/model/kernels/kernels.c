@@ -445,6 +445,25 @@ EXPORT void silu_times(const float *joined, float *y, long rows, long size) {
     }
 }
 
+/* A row of query heads, key heads and value heads side by side → the three apart, queries and keys turned: channel i of
+ * the first dim / 2 and channel i of the second make a pair, and sin's first half is negative (rope.py). */
+EXPORT void split_rotate(const float *joined, const float *cos, const float *sin, float *query, float *key, float *value,
+                         long rows, long heads, long kv_heads, long d, long dim) {
+    const long half = dim / 2, all = heads + 2 * kv_heads;
+    for (long row = 0; row < rows; row++)
+        for (long head = 0; head < all; head++) {
+            const float *x = joined + (row * all + head) * d, *c = cos + row * dim, *s = sin + row * dim;
+            if (head >= heads + kv_heads) {
+                memcpy(value + (row * kv_heads + head - heads - kv_heads) * d, x, d * sizeof(float));
+                continue;
+            }
+            float *to = head < heads ? query + (row * heads + head) * d : key + (row * kv_heads + head - heads) * d;
+            for (long i = 0; i < half; i++) to[i] = x[i] * c[i] + x[i + half] * s[i];
+            for (long i = 0; i < half; i++) to[i + half] = x[i + half] * c[i + half] + x[i] * s[i + half];
+            for (long i = dim; i < d; i++) to[i] = x[i];
+        }
+}
+
 /* What the compiler was told that the processor has: the library is not used where it has less. */
 EXPORT const char *instructions(void) {
     return ""

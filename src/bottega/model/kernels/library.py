@@ -34,6 +34,7 @@ _SIGNATURES = {
     "store": [_int, *[_pointer] * 7, *[_long] * 3],
     "rms_norm": [*[_pointer] * 3, _long, _long, _float, _float],
     "silu_times": [_pointer, _pointer, _long, _long],
+    "split_rotate": [*[_pointer] * 6, *[_long] * 5],
 }  # fmt: skip
 
 
@@ -161,3 +162,19 @@ def silu_times(joined: Tensor) -> Tensor:
     out = torch.empty(*joined.shape[:-1], size)
     _compiled().silu_times(joined.data_ptr(), out.data_ptr(), joined.numel() // (2 * size), size)
     return out
+
+
+def split_rotate(
+    joined: Tensor, cos: Tensor, sin: Tensor, heads: int, kv_heads: int, head_dim: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(1, N, (heads + 2 · kv_heads) · head_dim) → query and key, turned by (N, dim) `cos` and `sin`, and value,
+    (1, N, their heads, head_dim) each."""
+    rows = joined.shape[1]
+    joined, cos, sin = joined.contiguous(), cos.contiguous(), sin.contiguous()
+    query, key = torch.empty(1, rows, heads, head_dim), torch.empty(1, rows, kv_heads, head_dim)
+    value = torch.empty_like(key)
+    _compiled().split_rotate(
+        joined.data_ptr(), cos.data_ptr(), sin.data_ptr(), query.data_ptr(), key.data_ptr(), value.data_ptr(),
+        rows, heads, kv_heads, head_dim, cos.shape[-1],
+    )  # fmt: skip
+    return query, key, value
