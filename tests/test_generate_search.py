@@ -14,7 +14,7 @@ from bottega.core.errors import UserError
 from bottega.generate.search.beam import Tree, beam_search
 from bottega.generate.search.contrastive import HiddenRows, contrastive_search
 from bottega.generate.search.guidance import GuidedRows
-from bottega.generate.search.hypothesis import Ending, Hypothesis
+from bottega.generate.search.hypothesis import Hypothesis, Reader
 from bottega.generate.search.rows import Rows
 from bottega.generate.search.settings import Search
 from bottega.generate.search.vote import sample
@@ -48,9 +48,9 @@ def beams(
     prompt: list[int] = PROMPT,
     **sampling: Any,
 ) -> list[Hypothesis]:
-    settings = Sampling(**{"max_new_tokens": 5, **sampling})
+    settings = Sampling(**{"max_new_tokens": 5, "stop_token_ids": tuple(stop), **sampling})
     rows = Rows(decoder, prompt, width=search.num_beams, max_new_tokens=settings.max_new_tokens)
-    return beam_search(rows, settings, search, Ending(frozenset(stop)), tree)
+    return beam_search(rows, settings, search, Reader(settings), tree)
 
 
 @torch.inference_mode()
@@ -247,7 +247,7 @@ def test_processors_in_beams_equal_transformers_normalised_again(
         num_return_sequences=4, eos_token_id=stop, pad_token_id=59, renormalize_logits=True,
         return_dict_in_generate=True, output_scores=True, **theirs,
     )  # fmt: skip
-    found = beams(decoder, Search(4, 4), stop=stop, max_new_tokens=12, stop_token_ids=tuple(stop), **ours_)
+    found = beams(decoder, Search(4, 4), stop=stop, max_new_tokens=12, **ours_)
     for answer, tokens in zip(found, expected.sequences[:, len(PROMPT) :].tolist(), strict=True):
         assert tokens[: len(answer.tokens)] == answer.tokens
     assert [answer.score for answer in found] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-4)
@@ -257,7 +257,7 @@ def test_penalties_count_in_beams_as_where_tokens_are_drawn(pair: tuple[Any, Dec
     settings: dict[str, Any] = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.2}
     settings |= {"dry_multiplier": 0.8, "max_new_tokens": 20}
     rows = Rows(pair[1], PROMPT, width=1, max_new_tokens=20)
-    greedy = sample(rows, Sampling(temperature=0, **settings), 1, Ending())[0]
+    greedy = sample(rows, Sampling(temperature=0, **settings), 1, Reader(Sampling()))[0]
     single = beams(pair[1], Search(), **settings)[0]
     assert single.tokens == greedy.tokens != beams(pair[1], Search(), max_new_tokens=20)[0].tokens
     assert single.logprob == pytest.approx(greedy.logprob, abs=1e-4)
@@ -273,7 +273,7 @@ def test_answers_that_come_to_where_every_token_is_forbidden_are_none(pair: tupl
 
     def drawn(settings: dict[str, Any]) -> list[Hypothesis]:
         rows = Rows(pair[1], PROMPT, width=20, max_new_tokens=4)
-        return sample(rows, Sampling(temperature=10.0, **settings), 20, Ending())
+        return sample(rows, Sampling(temperature=10.0, **settings), 20, Reader(Sampling()))
 
     assert {tuple(answer.tokens) for answer in drawn(some)} == {(12,) * 4}
     assert 0 < len(drawn(some)) < 20
@@ -281,7 +281,7 @@ def test_answers_that_come_to_where_every_token_is_forbidden_are_none(pair: tupl
     for search in (
         lambda: beams(pair[1], Search(4), **none),
         lambda: drawn(none),
-        lambda: contrastive_search(rows, Sampling(top_k=2, **none), 0.5, Ending()),
+        lambda: contrastive_search(rows, Sampling(top_k=2, **none), 0.5, Reader(Sampling())),
     ):
         with pytest.raises(UserError, match="every token is forbidden"):
             search()
@@ -295,7 +295,7 @@ def test_prompts_that_do_not_fit_are_refused_and_long_answers_cut(tiny: Decoder)
     with pytest.raises(UserError, match="empty"):
         GuidedRows(tiny, [1], scale=2.0, negative=[], width=2, max_new_tokens=5)
     rows = Rows(tiny, [1] * 126, width=2, max_new_tokens=5)
-    assert [len(answer.tokens) for answer in beam_search(rows, Sampling(), Search(2, 2), Ending())] == [2, 2]
+    assert [len(answer.tokens) for answer in beam_search(rows, Sampling(), Search(2, 2), Reader(Sampling()))] == [2, 2]
 
 
 @torch.inference_mode()

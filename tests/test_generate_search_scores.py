@@ -14,7 +14,7 @@ from bottega.core.errors import UserError
 from bottega.generate.search.contrastive import HiddenRows, contrastive_search
 from bottega.generate.search.dola import DolaRows
 from bottega.generate.search.guidance import GuidedRows
-from bottega.generate.search.hypothesis import Ending, Hypothesis
+from bottega.generate.search.hypothesis import Hypothesis, Reader
 from bottega.generate.search.rows import Rows
 from bottega.generate.search.settings import premature_layers
 from bottega.generate.search.vote import answer_in, sample, vote
@@ -37,7 +37,7 @@ def test_contrastive_search_equals_the_papers_formula(pair: tuple[Any, Decoder],
     decoder = pair[1]
     sampling = Sampling(max_new_tokens=16, top_k=top_k)
     rows = HiddenRows(decoder, PROMPT, width=top_k, max_new_tokens=16)
-    found = contrastive_search(rows, sampling, alpha, Ending())
+    found = contrastive_search(rows, sampling, alpha, Reader(Sampling()))
     tokens, values = list(PROMPT), []
     with torch.inference_mode():
         for _ in range(16):
@@ -128,12 +128,11 @@ def test_guidance_equals_two_models_side_by_side(pair: tuple[Any, Decoder], nega
 
 
 def test_samples_are_those_of_one_at_a_time(pair: tuple[Any, Decoder]) -> None:
-    stop = Ending(frozenset({2, 5, 7, 11, 13}))
-    sampling = Sampling(max_new_tokens=12, seed=5)
+    sampling = Sampling(max_new_tokens=12, seed=5, stop_token_ids=(2, 5, 7, 11, 13))
 
     def drawn(number: int, seed: int) -> list[Hypothesis]:
         rows = Rows(pair[1], PROMPT, width=number, max_new_tokens=12)
-        return sample(rows, replace(sampling, seed=seed), number, stop)
+        return sample(rows, replace(sampling, seed=seed), number, Reader(sampling))
 
     together = drawn(6, 5)
     assert [answer.tokens for answer in together] == [drawn(1, 5 + row)[0].tokens for row in range(6)]

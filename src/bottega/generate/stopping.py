@@ -7,6 +7,7 @@ back: the automaton knows where the earliest unfinished one began.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Self
 
 from bottega.generate.automaton import Automaton, Place
@@ -50,6 +51,12 @@ class StopStrings:
                 self._held = ""
                 return shown
         return self._give(min(self._begun.values(), default=end))
+
+    def fork(self) -> Self:
+        """One that goes on from here by itself."""
+        other = copy(self)
+        other._begun = dict(self._begun)
+        return other
 
     def flush(self) -> str:
         """What was held back, once nothing follows."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -264,6 +265,14 @@ class Detokenizer:
             content = content[spaces:]
             self._spaces_to_strip = 0 if content else self._spaces_to_strip - spaces
         return self._utf8.decode(content)
+
+    def fork(self) -> Detokenizer:
+        """One that goes on from here by itself."""
+        other = copy(self)
+        other._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        other._utf8.setstate(self._utf8.getstate())
+        other._ids = list(self._ids)
+        return other
 
     def flush(self) -> str:
         """What an incomplete character at the end leaves (U+FFFD), or nothing."""

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bottega.generate.search.hypothesis import Ending, Hypothesis, nothing_follows, scores_of
+from bottega.generate.search.hypothesis import Hypothesis, Reader, nothing_follows, scores_of
 from bottega.generate.search.rows import Rows
 from bottega.generate.search.settings import Search
 from bottega.generate.settings import Sampling
@@ -45,11 +45,12 @@ class _Beam:
     logprob: float
     row: int
     id: int
+    reader: Reader
 
 
 @torch.inference_mode()
 def beam_search(
-    rows: Rows, sampling: Sampling, search: Search, ending: Ending, tree: Tree | None = None
+    rows: Rows, sampling: Sampling, search: Search, reader: Reader, tree: Tree | None = None
 ) -> list[Hypothesis]:
     """The best `num_return_sequences` answers, best first (fewer where there are no more).
 
@@ -57,7 +58,7 @@ def beam_search(
         rows: the prompt; they are at least `num_beams`.
         sampling: its processors change the scores, which are normalised again.
         search: the settings of beams.
-        ending: what ends an answer before its length does.
+        reader: reads the answers, and says which are over.
         tree: gets, for each step, the beams that it kept: plain data for an explorer. A node has `id`, `parent` (0 is
             the prompt), `group`, `token`, `logprob` (of the token), `total`, `score` (of the total at this length)
             and `state` (open, finished, pruned).
@@ -65,7 +66,9 @@ def beam_search(
     Raises UserError if every token is forbidden before an answer is over.
     """
     ids = count(1)
-    groups = [_Group(number, rows.max_new_tokens, search, ending, ids) for number in range(search.num_beam_groups)]
+    groups = [
+        _Group(number, rows.max_new_tokens, search, sampling, reader, ids) for number in range(search.num_beam_groups)
+    ]
     logits = rows.begin()
     for step in range(1, rows.max_new_tokens + 1):
         own = logits.log_softmax(-1)
@@ -92,11 +95,13 @@ def beam_search(
 class _Group:
     """One beam search among those that share the batch: its open beams, and its best finished answers, best first."""
 
-    def __init__(self, number: int, max_new_tokens: int, search: Search, ending: Ending, ids: Iterator[int]) -> None:
-        self.number, self.longest, self.search, self.ending, self.ids = number, max_new_tokens, search, ending, ids
+    def __init__(
+        self, number: int, max_new_tokens: int, search: Search, sampling: Sampling, reader: Reader, ids: Iterator[int]
+    ) -> None:
+        self.number, self.longest, self.search, self.ids = number, max_new_tokens, search, ids
         self.width = search.num_beams // search.num_beam_groups
         # So many candidates that `width` of them stay open, whatever stop tokens are among them.
-        self.candidates = max(2, 1 + len(ending.stop_ids)) * self.width
+        self.candidates = max(2, 1 + len(sampling.stop_token_ids)) * self.width
         # Greedy decoding ends with the first stop token, and so does a search of one beam.
         self.first_come = search.early_stopping is True or search.num_beams == 1
         self.exact = search.early_stopping == "never" or search.length_penalty <= 0
@@ -104,7 +109,7 @@ class _Group:
             self.enough = math.ceil(self.width * search.patience - 1e-9)
         else:
             self.enough = min(self.width, search.num_return_sequences) if self.exact else self.width
-        self.open = [_Beam([], 0.0, 0.0, 0, 0)]
+        self.open = [_Beam([], 0.0, 0.0, 0, 0, reader)]
         self.finished: list[Hypothesis] = []
 
     def grow(self, scores: Tensor, own: Tensor, step: int, chosen: Counter[int]) -> list[dict[str, Any]]:
@@ -131,13 +136,14 @@ class _Group:
             row, token = divmod(place, scores.shape[1])
             parent = parents[row]
             logprob = float(own[parent.row, token])
-            beam = _Beam([*parent.tokens, token], total, parent.logprob + logprob, parent.row, 0)
-            stopped = self.ending.reached(beam.tokens)
+            beam = _Beam([*parent.tokens, token], total, parent.logprob + logprob, parent.row, 0, parent.reader.fork())
+            stopped = beam.reader.add(token)
             if not stopped and step < self.longest:
                 self.open.append(beam)
             elif rank < self.width:
-                score = self._score(total, step)
-                self.finished.append(Hypothesis(beam.tokens, score, beam.logprob, "stop" if stopped else "length"))
+                score, text = self._score(total, step), beam.reader.finish()
+                reason = "stop" if stopped else "length"
+                self.finished.append(Hypothesis(beam.tokens, score, beam.logprob, text, reason))
             else:
                 continue
             beam.id = next(self.ids)

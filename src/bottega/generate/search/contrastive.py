@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bottega.generate.search.hypothesis import Ending, Hypothesis, nothing_follows, scores_of
+from bottega.generate.search.hypothesis import Hypothesis, Reader, nothing_follows, scores_of
 from bottega.generate.search.rows import Rows, wide
 from bottega.generate.settings import Sampling
 
@@ -24,14 +24,14 @@ class HiddenRows(Rows):
 
 
 @torch.inference_mode()
-def contrastive_search(rows: HiddenRows, sampling: Sampling, alpha: float, ending: Ending) -> Hypothesis:
+def contrastive_search(rows: HiddenRows, sampling: Sampling, alpha: float, reader: Reader) -> Hypothesis:
     """One answer; its score is the mean of what its tokens were chosen by.
 
     Args:
         rows: the prompt; at least as many as candidates.
         sampling: `top_k` is the number of candidates; processors change the probabilities.
         alpha: weight of the degeneration, 0 to 1.
-        ending: what ends the answer before its length does.
+        reader: reads the answer, and says whether it is over.
 
     Raises UserError if every token is forbidden before the answer is over.
     """
@@ -55,5 +55,5 @@ def contrastive_search(rows: HiddenRows, sampling: Sampling, alpha: float, endin
         objective += float(values[row])
         logprob += float(logits[0].log_softmax(-1)[tokens[-1]])
         hidden, seen = states[row : row + 1], torch.cat((seen, directions[row : row + 1]))
-        stopped = ending.reached(tokens)
-    return Hypothesis(tokens, objective / len(tokens), logprob, "stop" if stopped else "length")
+        stopped = reader.add(tokens[-1])
+    return Hypothesis(tokens, objective / len(tokens), logprob, reader.finish(), "stop" if stopped else "length")

@@ -10,7 +10,7 @@ from bottega.generate.search.beam import Tree, beam_search
 from bottega.generate.search.contrastive import HiddenRows, contrastive_search
 from bottega.generate.search.dola import DolaRows
 from bottega.generate.search.guidance import GuidedRows
-from bottega.generate.search.hypothesis import Ending, Hypothesis
+from bottega.generate.search.hypothesis import Hypothesis, Reader
 from bottega.generate.search.rows import Rows
 from bottega.generate.search.settings import Search
 from bottega.generate.search.vote import Vote, sample, vote
@@ -25,13 +25,11 @@ class Found:
 
     Attributes:
         sequences: best first. Of self-consistency, those that gave the winning answer come first.
-        texts: what they say, without stop tokens and strings.
         vote: self-consistency's; its `answers` are in the order of the sequences.
         tree: beam search's trace, if it was asked for.
     """
 
     sequences: list[Hypothesis]
-    texts: list[str]
     vote: Vote | None = None
     tree: Tree | None = None
 
@@ -64,22 +62,20 @@ def find(
     given = {field.name: getattr(sampling, field.name) for field in fields(sampling)}
     search.require_obeyed(given, {field.name: field.default for field in fields(Sampling)})
     sampling = sampling.for_model(decoder.config.vocab_size, tokenizer.stop_ids)
-    ending = Ending(frozenset(sampling.stop_token_ids), sampling.stop, tokenizer, prompt[-1] if prompt else None)
+    reader = Reader(sampling, tokenizer, prompt[-1] if prompt else None)
     make = _kind_of_rows(search, negative)
     number = max(search.num_beams, search.best_of, search.self_consistency)
     width = sampling.top_k if search.method == "contrastive" else number
     rows = make(decoder, prompt, width=width, max_new_tokens=sampling.max_new_tokens, on_step=on_step)
     tree: Tree | None = [] if sampling.trace else None
     if isinstance(rows, HiddenRows):
-        sequences = [contrastive_search(rows, sampling, search.penalty_alpha, ending)]
-    elif search.method == "beam":
-        sequences = beam_search(rows, sampling, search, ending, tree)
-    else:
-        sequences = sorted(sample(rows, sampling, number, ending), key=lambda answer: -answer.score)
+        return Found([contrastive_search(rows, sampling, search.penalty_alpha, reader)])
+    if search.method == "beam":
+        return Found(beam_search(rows, sampling, search, reader, tree), tree=tree)
+    samples = sorted(sample(rows, sampling, number, reader), key=lambda answer: -answer.score)
     if search.method == "self_consistency":
-        return _agreed(sequences, ending, search.answer_pattern)
-    sequences = sequences[: search.num_return_sequences]
-    return Found(sequences, [ending.text(answer.tokens) for answer in sequences], tree=tree)
+        return _agreed(samples, search.answer_pattern)
+    return Found(samples[: search.num_return_sequences])
 
 
 def _kind_of_rows(search: Search, negative: Sequence[int] | None) -> Callable[..., Rows]:
@@ -93,10 +89,9 @@ def _kind_of_rows(search: Search, negative: Sequence[int] | None) -> Callable[..
     return Rows
 
 
-def _agreed(sequences: list[Hypothesis], ending: Ending, pattern: str | None) -> Found:
+def _agreed(samples: list[Hypothesis], pattern: str | None) -> Found:
     """Vote, and put the winners first."""
-    texts = [ending.text(answer.tokens) for answer in sequences]
-    result = vote(texts, [answer.score for answer in sequences], pattern)
-    order = sorted(range(len(sequences)), key=lambda index: result.answers[index] != result.winner)
+    result = vote([each.text for each in samples], [each.score for each in samples], pattern)
+    order = sorted(range(len(samples)), key=lambda index: result.answers[index] != result.winner)
     ranked = Vote(result.winner, result.counts, [result.answers[index] for index in order])
-    return Found([sequences[index] for index in order], [texts[index] for index in order], vote=ranked)
+    return Found([samples[index] for index in order], vote=ranked)

@@ -7,6 +7,7 @@ chooses by itself, `draw` its own choice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,39 +34,50 @@ class Hypothesis:
         tokens: the answer without its prompt, with the stop token that ended it.
         score: what the search ranks it by.
         logprob: its log-probability in nats, sum over the tokens, in the rows' own scores (before any processor).
+        text: the answer without what ended it.
         finish_reason: as a `Piece` has it.
     """
 
     tokens: list[int]
     score: float
     logprob: float
+    text: str
     finish_reason: FinishReason
 
 
-@dataclass(frozen=True)
-class Ending:
-    """What ends an answer: a stop token, or text that contains a stop string (which needs the tokenizer)."""
+class Reader:
+    """Reads one answer as it grows: its text, and whether it is over."""
 
-    stop_ids: frozenset[int] = frozenset()
-    stop: tuple[str, ...] = ()
-    tokenizer: Tokenizer | None = None
-    previous: int | None = None
-    """The prompt's last token."""
+    def __init__(self, sampling: Sampling, tokenizer: Tokenizer | None = None, previous: int | None = None) -> None:
+        """`previous` is the prompt's last token. Without a tokenizer there is no text, and nothing but tokens stops."""
+        self._enders, self._shortest = frozenset(sampling.stop_token_ids), sampling.min_new_tokens
+        self._detokenizer = Detokenizer(tokenizer, previous=previous) if tokenizer is not None else None
+        self._stops, self._count, self._text = StopStrings.of(sampling), 0, ""
 
-    def reached(self, tokens: Sequence[int]) -> bool:
-        """Whether an answer that was not over before its last token is over with it."""
-        return tokens[-1] in self.stop_ids or bool(self.stop and self._read(tokens)[0].found)
+    def fork(self) -> Reader:
+        """One that goes on from here by itself."""
+        other = copy(self)
+        other._stops = self._stops.fork()
+        other._detokenizer = self._detokenizer.fork() if self._detokenizer is not None else None
+        return other
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """The answer as text, up to its stop string or stop token."""
-        stops, text = self._read([token for token in tokens if token not in self.stop_ids])
-        return text if stops.found else text + stops.flush()
+    def add(self, token: int) -> bool:
+        """Read on; whether the answer is over with this token."""
+        self._count += 1
+        if token in self._enders:
+            return True
+        if self._detokenizer is not None:
+            self._show(self._detokenizer.add(token))
+        return self._stops.found
 
-    def _read(self, tokens: Sequence[int]) -> tuple[StopStrings, str]:
-        assert self.tokenizer is not None
-        detokenizer, stops = Detokenizer(self.tokenizer, previous=self.previous), StopStrings(self.stop)
-        text = "".join(stops.add(detokenizer.add(token)) for token in tokens if not stops.found)
-        return stops, text if stops.found else text + stops.add(detokenizer.flush())
+    def finish(self) -> str:
+        """The answer as text, without what ended it; nothing may be read behind."""
+        if self._detokenizer is not None and not self._stops.found:
+            self._show(self._detokenizer.flush())
+        return self._text + self._stops.flush()
+
+    def _show(self, text: str) -> None:
+        self._text += self._stops.add(text, may_stop=self._count >= self._shortest)
 
 
 def scores_of(logits: Tensor, prompt: Sequence[int], answers: Sequence[Sequence[int]], sampling: Sampling) -> Tensor:

@@ -19,10 +19,12 @@ EarlyStopping = bool | Literal["never"]
 # What every search obeys: how long, where to end, and what changes the model's scores themselves.
 OBEYED = frozenset(
     {
-        *("max_new_tokens", "min_new_tokens", "stop", "stop_token_ids", "ignore_eos", "seed"),
+        *("max_new_tokens", "min_new_tokens", "stop", "stop_token_ids", "stop_regex"),
+        *("include_stop_str", "ignore_eos", "seed"),
         *("repetition_penalty", "presence_penalty", "frequency_penalty", "penalty_range", "no_repeat_ngram_size"),
         *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_range", "dry_breakers"),
         *("logit_bias", "allowed_tokens", "banned_words"),
+        *("stop_token", "dry_breaker", "allowed_word", "banned_word"),  # as verbs name them
     }
 )
 # What only those obey that draw.

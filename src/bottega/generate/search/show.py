@@ -31,19 +31,19 @@ def result_of(found: Found, search: Search, tokenizer: Tokenizer, prompt: Sequen
     """
     best = found.sequences[0]
     data: dict[str, Any] = {
-        "text": found.texts[0],
+        "text": best.text,
         "token_ids": best.tokens,
         "finish_reason": best.finish_reason,
         "prompt_tokens": len(prompt),
         "sequences": [
             {
-                "text": text,
+                "text": answer.text,
                 "score": answer.score,
                 "logprob": answer.logprob,
                 "token_ids": answer.tokens,
                 "finish_reason": answer.finish_reason,
             }
-            for answer, text in zip(found.sequences, found.texts, strict=True)
+            for answer in found.sequences
         ],
     }
     if found.tree is not None:
@@ -51,7 +51,7 @@ def result_of(found: Found, search: Search, tokenizer: Tokenizer, prompt: Sequen
             {**step, "beams": [{**node, "text": tokenizer.token_text(node["token"])} for node in step["beams"]]}
             for step in found.tree
         ]
-    view: list[Block] = [Text(before + found.texts[0])]
+    view: list[Block] = [Text(before + best.text)]
     if found.vote is not None:
         data["answer"] = found.vote.winner
         data["votes"] = [{"answer": answer, "count": count} for answer, count in found.vote.counts]
@@ -76,8 +76,8 @@ def _sequences(found: Found, search: Search) -> Table:
     """The answers with their scores, a line each."""
     columns = ["", "score", "log-prob.", "tokens", "end", "text"]
     rows: list[list[Any]] = [
-        [place, answer.score, answer.logprob, len(answer.tokens), answer.finish_reason, text.replace("\n", "↵")]
-        for place, (answer, text) in enumerate(zip(found.sequences, found.texts, strict=True), 1)
+        [place, answer.score, answer.logprob, len(answer.tokens), answer.finish_reason, answer.text.replace("\n", "↵")]
+        for place, answer in enumerate(found.sequences, 1)
     ]
     if found.vote is not None:
         columns.append("answer")

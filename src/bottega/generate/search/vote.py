@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 
 import torch
 
-from bottega.generate.search.hypothesis import Ending, Hypothesis, draw, new_rows, nothing_follows
+from bottega.generate.search.hypothesis import Hypothesis, Reader, draw, new_rows, nothing_follows
 from bottega.generate.search.rows import Rows
 from bottega.generate.settings import Sampling
 
@@ -21,12 +21,13 @@ _NUMBER = re.compile(r"(?:(?<!\w)[-+])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)
 
 
 @torch.inference_mode()
-def sample(rows: Rows, sampling: Sampling, number: int, ending: Ending) -> list[Hypothesis]:
+def sample(rows: Rows, sampling: Sampling, number: int, reader: Reader) -> list[Hypothesis]:
     """So many answers, drawn in one batch; sample i has the seed plus i. The score is the mean log-probability.
 
     Those that come to where every token is forbidden are left out. Raises UserError if all do.
     """
     answers = new_rows(rows.prompt, sampling, number)
+    readers = [reader.fork() for _ in answers]
     found: dict[int, Hypothesis] = {}
     logprobs, live = [0.0] * number, list(range(number))
     logits = rows.begin().expand(number, -1)
@@ -39,10 +40,10 @@ def sample(rows: Rows, sampling: Sampling, number: int, ending: Ending) -> list[
             index = live[place]
             answer = answers[index].tokens[len(rows.prompt) :]
             logprobs[index] += float(own[place, token])
-            stopped = ending.reached(answer)
+            stopped = readers[index].add(token)
             if stopped or len(answer) == rows.max_new_tokens:
-                total = logprobs[index]
-                found[index] = Hypothesis(answer, total / len(answer), total, "stop" if stopped else "length")
+                total, text = logprobs[index], readers[index].finish()
+                found[index] = Hypothesis(answer, total / len(answer), total, text, "stop" if stopped else "length")
             else:
                 going.append(place)
         live = [live[place] for place in going]
