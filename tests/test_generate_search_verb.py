@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,31 @@ def test_stop_strings_end_beams(model: Path) -> None:
         assert sequence["text"] == whole[: min(whole.find(text) for text in stop if text in whole)]
 
 
+def test_patterns_and_words_count_in_beams(model: Path) -> None:
+    cut = generate(
+        model, num_beams=4, early_stopping=True, max_new_tokens=20, stop_regex="[aeo].", include_stop_str=True
+    )
+    assert re.search("[aeo].$", cut["text"]) and not re.search("[aeo].", cut["text"][:-1])
+    free = generate(model, num_beams=2)
+    word = free["token_ids"][0]
+    banned = generate(model, num_beams=2, logit_bias=(f"{word}=-1000",))
+    assert word not in banned["token_ids"]
+
+
+def test_the_trace_of_beams_is_their_tree(model: Path) -> None:
+    data = generate(model, num_beams=3, trace=True)
+    assert [step["step"] for step in data["tree"]] == list(range(1, len(data["tree"]) + 1))
+    nodes = {node["id"]: node for step in data["tree"] for node in step["beams"]}
+    best = max((node for node in nodes.values() if node["state"] == "finished"), key=lambda node: node["score"])
+    path = []
+    while best is not None:
+        path.append(best["token"])
+        best = nodes.get(best["parent"])
+    assert path[::-1] == data["token_ids"]
+    assert all(isinstance(node["text"], str) for node in nodes.values())
+    assert json.loads(json.dumps(data)) == data
+
+
 def test_the_terminal_shows_the_best_with_their_scores(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from bottega.cli.main import main
 
@@ -112,6 +138,10 @@ def test_the_terminal_shows_the_best_with_their_scores(model: Path, capsys: pyte
         ({"num_beams": 2, "top_p": 0.5}, ("num_beams", "top_p")),
         ({"num_beams": 2, "temperature": 0.5}, ("num_beams", "temperature")),
         ({"best_of": 2, "temperature": 0.0}, ("best_of", "temperature")),
+        ({"best_of": 2, "trace": True}, ("best_of", "trace")),
+        ({"num_beams": 2, "regex": "a"}, ("num_beams", "regex")),
+        ({"dola_layers": "low", "speculate": "lookup"}, ("dola_layers", "speculate")),
+        ({"guidance_scale": 2.0, "cache_dtype": "int8"}, ("guidance_scale", "cache_dtype")),
         ({"self_consistency": 2, "answer_pattern": "("}, ("answer_pattern", "regular expression")),
         ({"dola_layers": "0,x"}, ("dola_layers", "low")),
         ({"dola_layers": "4"}, ("dola_layers", "0 to 3")),
