@@ -150,8 +150,9 @@ class Generator:
         sampling = sampling.for_model(self.config.vocab_size, self.tokenizer.stop_ids)
         if sampling.max_new_tokens:  # what does not fit the context is not answered; what is only scored may fill it
             sampling = self._fit(len(prompt_ids), sampling)
+        # The answer first: a stop pattern that is refused must leave nothing in the engine.
+        answer = Answer(self.tokenizer, sampling, prompt_ids[-1] if prompt_ids else 0, sampling.max_new_tokens)
         request = self.engine.add(prompt_ids, sampling, priority=priority, adapter=adapter, constraint=constraint)
-        answer = Answer(self.tokenizer, sampling, prompt_ids[-1], sampling.max_new_tokens)
         ticket = Ticket(request, answer)
         if self.engine.speculator is not None:
             ticket.speculation = self.engine.speculator.record(request)

@@ -22,6 +22,7 @@ from bottega.serve.generation import generation_routes
 from bottega.serve.guard import Guard, HostRule
 from bottega.serve.inspection import inspection_routes
 from bottega.serve.metrics import CountRequests
+from bottega.serve.prompts import refusal
 from bottega.serve.protocol.chat import ChatRequest
 from bottega.serve.protocol.completions import CompletionRequest
 from bottega.serve.protocol.scoring import EmbeddingRequest, ScoreRequest
@@ -81,7 +82,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(UserError)
     async def user_error(_: Request, error: UserError) -> Response:
-        return respond(ApiError(400, str(error), code="invalid_value"))
+        return respond(refusal(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

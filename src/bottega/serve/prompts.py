@@ -95,7 +95,7 @@ class Prompts:
             limit = room if limit is None else min(limit, room)
             return Sampling(**{"temperature": 1.0, **given, **settings, "max_new_tokens": limit})
         except UserError as error:
-            raise _named(error) from None
+            raise refusal(error) from None
 
     def constraint(self, request: Structured) -> Constraint | None:
         """What the answer's tokens must obey; None: nothing. Raises ApiError 400 that names the field."""
@@ -107,7 +107,7 @@ class Prompts:
         try:
             return constraint_from_request(self.tokenizer, **form)
         except UserError as error:
-            raise _named(error) from None
+            raise refusal(error) from None
 
     def encode_document(self, text: str) -> list[int]:
         """Ids of a text with what stands before a document."""
@@ -161,7 +161,7 @@ class Prompts:
             raise ApiError(400, str(error), param="messages", code="invalid_value") from None
 
 
-def _named(error: UserError) -> ApiError:
+def refusal(error: UserError) -> ApiError:
     """A refusal of the engine's, by the name that the client sent."""
     text = str(error)
     for name, wire in WIRE_NAMES.items():

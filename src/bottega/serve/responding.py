@@ -14,6 +14,7 @@ from bottega.core.errors import UserError
 from bottega.serve.answers import DONE, Answer, event
 from bottega.serve.failures import ApiError, server_error
 from bottega.serve.hangup import unless_hung_up
+from bottega.serve.prompts import refusal
 
 if TYPE_CHECKING:
     from bottega.generate.generator import Piece
@@ -83,7 +84,7 @@ async def _events(jobs: Jobs, answer: Answer) -> AsyncIterator[bytes]:
         yield event(error.body())
         return
     except UserError as error:
-        yield event(ApiError(400, str(error), code="invalid_value").body())
+        yield event(refusal(error).body())
         return
     except Exception:
         # The status line is out already: say it in the stream, and let the server log the cause.
