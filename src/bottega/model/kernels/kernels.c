@@ -66,8 +66,9 @@ ALWAYS f32 load(enum format format, const void *from, long at, int half) {
     case BFLOAT16: return from_bfloat16((const uint16_t *)from + at);
     case INT8: return __builtin_convertvector(widen((const char *)from + at, 1), f32);
     default: {
+        static const f32 numbers = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
         const i32 both = widen((const char *)from + at, 0);
-        return __builtin_convertvector((half ? both >> 4 : both & 15) - 8, f32);
+        return __builtin_shuffle(numbers, half ? both >> 4 : both); /* the index counts modulo 16 */
     }
     }
 }
@@ -87,7 +88,8 @@ typedef struct {
 } product;
 
 ALWAYS void tile(enum format format, const product *job, long row, long panel, const int R, const int P) {
-    const long inner = job->inner, step = inner * LANES * BITS[format] / 8;
+    const int scaled = format == INT8 || format == INT4, pair = format == INT4 ? 2 : 1;
+    const long inner = job->inner, step = inner * LANES * BITS[format] / 8, stride = scaled ? GROUP : inner;
     const char *weight = (const char *)job->weight + panel * step;
     const float *x = job->x + row * inner;
     f32 sum[8][8];
@@ -95,25 +97,29 @@ ALWAYS void tile(enum format format, const product *job, long row, long panel, c
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
         for (int p = 0; p < P; p++) sum[r][p] = splat(0);
-    const int scaled = format == INT8 || format == INT4;
-    const long stride = scaled ? GROUP : inner;
-    for (long start = 0; start < inner; start += stride) {
-        f32 scale[8];
-        if (scaled)
+    for (long start = 0; start < inner; start += stride) { /* the weights that share a scale are summed without it */
+        f32 part[8][8];
 #pragma GCC unroll 8
-            for (int p = 0; p < P; p++)
-                scale[p] = from_bfloat16(job->scales + ((panel + p) * (inner / GROUP) + start / GROUP) * LANES);
-        for (long k = start; k < start + stride; k++) {
-            f32 w[8];
+        for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-            for (int p = 0; p < P; p++) {
-                w[p] = load(format, weight + p * step, (format == INT4 ? k / 2 : k) * LANES, k & 1);
-                if (scaled) w[p] *= scale[p];
+            for (int p = 0; p < P; p++) part[r][p] = splat(0);
+        for (long k = start; k < start + stride; k += pair)
+#pragma GCC unroll 2
+            for (int half = 0; half < pair; half++) {
+                f32 w[8];
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++) w[p] = load(format, weight + p * step, k / pair * LANES, half);
+#pragma GCC unroll 8
+                for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+                    for (int p = 0; p < P; p++) part[r][p] += w[p] * x[r * inner + k + half];
             }
 #pragma GCC unroll 8
-            for (int r = 0; r < R; r++)
+        for (int p = 0; p < P; p++) {
+            f32 scale = splat(1);
+            if (scaled) scale = from_bfloat16(job->scales + ((panel + p) * (inner / GROUP) + start / GROUP) * LANES);
 #pragma GCC unroll 8
-                for (int p = 0; p < P; p++) sum[r][p] += w[p] * x[r * inner + k];
+            for (int r = 0; r < R; r++) sum[r][p] += scaled ? part[r][p] * scale : part[r][p];
         }
     }
     for (int r = 0; r < R; r++)
