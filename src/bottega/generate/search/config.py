@@ -22,9 +22,9 @@ class Searched(Config):
     """How answers are searched for; the defaults draw one answer token by token."""
 
     num_beams: int = Field(default=1, ge=1)
-    """Beam search: keep the so many most probable continuations under way."""
+    """Beam search: keep so many continuations under way, the most probable ones (1: none)."""
     num_return_sequences: int = Field(default=1, ge=1)
-    """Give so many of the answers that --num-beams or --best-of found, best first."""
+    """Give so many of the answers that --num-beams or --best-of find, best first."""
     length_penalty: float = 1.0
     """Beam search ranks by log-probability / length^penalty: above 1 favours long answers, below 1 short ones."""
     early_stopping: Annotated[Literal["false", "true", "never"], BeforeValidator(_word)] = "false"
