@@ -48,7 +48,7 @@ class _Parser:
 
     def parse(self) -> Node:
         node = self.alternatives()
-        if self.place < len(self.pattern):
+        if self.peek():
             raise self.error("unmatched ')'")
         return node
 
@@ -59,7 +59,7 @@ class _Parser:
         return self.pattern[self.place : self.place + 1]
 
     def take(self) -> str:
-        if self.place >= len(self.pattern):
+        if not self.peek():
             raise self.error("it ends too early")
         self.place += 1
         return self.pattern[self.place - 1]
@@ -97,9 +97,9 @@ class _Parser:
             if self.pattern.startswith("?:", self.place):
                 self.place += 2
             node = self.alternatives()
-            if self.take() != ")":
-                raise self.error("')' expected")
-            return node
+            if self.take() == ")":
+                return node
+            raise self.error("')' expected")
         if char == "[":
             return ("set", self.character_class())
         if char == ".":
@@ -171,16 +171,14 @@ class _Thompson:
 
     def build(self, node: Node, start: int) -> int:
         """Add the part for `node` behind `start`; its exit."""
-        kind, content = node
-        end = self.state()
+        (kind, content), end = node, self.state()
         if kind == "set":
-            for low, high in content:
-                for sequence in utf8_ranges(low, high):
-                    at = start
-                    for place, (first, last) in enumerate(sequence):
-                        target = end if place == len(sequence) - 1 else self.state()
-                        self.bytes[at].append((first, last, target))
-                        at = target
+            for sequence in (sequence for low, high in content for sequence in utf8_ranges(low, high)):
+                at = start
+                for place, (first, last) in enumerate(sequence):
+                    target = end if place == len(sequence) - 1 else self.state()
+                    self.bytes[at].append((first, last, target))
+                    at = target
         elif kind == "cat":
             at = start
             for part in content:
@@ -238,7 +236,7 @@ def compile_regex(pattern: str) -> Automaton:
                 order.append(state_set)
             row[byte] = number[state_set]
         made.edges.append(row)
-    made.accepting = {number[states] for states in order if end in states}
+    made.accepting = {state for states, state in number.items() if end in states}
     return _without_dead_ends(made)
 
 

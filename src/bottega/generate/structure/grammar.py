@@ -38,6 +38,7 @@ class GrammarConstraint(Constraint):
     ) -> None:
         self.vocabulary, self.notes = vocabulary, notes
         self._matcher, self._judge = matcher, judge
+        self._beyond = 0  # stop tokens accepted after the end, which the matcher does not count
 
     def fill(self, mask: Tensor) -> None:
         """Write the mask; where the grammar cannot go on, `error` is set and only stop tokens are left."""
@@ -50,8 +51,9 @@ class GrammarConstraint(Constraint):
             mask[:words] = self.vocabulary.stops
 
     def accept(self, token: int) -> None:
-        """Go on by one token; after an `error`, stop tokens change nothing."""
-        if self.error and token in self.vocabulary.stop_ids:
+        """Go on by one token; stop tokens after the end change nothing."""
+        if token in self.vocabulary.stop_ids and self.is_finished:
+            self._beyond += 1
             return
         if not self._matcher.consume_token(token):
             reason = _first_line(self._matcher.get_error())
@@ -61,12 +63,16 @@ class GrammarConstraint(Constraint):
 
     def rollback(self, count: int) -> None:
         """Take the last `count` accepted tokens back."""
-        if count and not self._matcher.rollback(count):
+        beyond = min(count, self._beyond)
+        self._beyond -= beyond
+        if count > beyond and not self._matcher.rollback(count - beyond):
             raise BottegaError(f"{count} tokens cannot be taken back: {_first_line(self._matcher.get_error())}")
 
     def copy(self) -> GrammarConstraint:
         """Another one at the same place."""
-        return GrammarConstraint(self.vocabulary, self._matcher.deep_copy(), self._judge, self.notes)
+        other = GrammarConstraint(self.vocabulary, self._matcher.deep_copy(), self._judge, self.notes)
+        other.error, other._beyond = self.error, self._beyond
+        return other
 
     def allowed(self, tokens: Sequence[int]) -> int:
         """How many of these tokens the grammar takes."""
