@@ -7,28 +7,23 @@ sends them: the role, the pieces, the finish reason, then (if asked for) the usa
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bottega.serve.failures import ApiError
+from bottega.serve.framing import EVENTS, Data
 
 if TYPE_CHECKING:
     from bottega.generate.generator import Piece, Ticket
     from bottega.serve.engine import Job
     from bottega.tokenizer.tokenizer import Tokenizer
 
-Data = dict[str, Any]
 FINGERPRINT = f"bottega-{metadata.version('bottega')}"
-DONE = b"data: [DONE]\n\n"
-
-
-def event(data: Data) -> bytes:
-    """One server-sent event."""
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
 def is_shown(piece: Piece, tokenizer: Tokenizer) -> bool:
@@ -76,6 +71,8 @@ class Envelope:
 class Answer:
     """The answer to one request; job i of it is choice i, unless `best` says how many of how many are given."""
 
+    framing = EVENTS
+
     def __init__(
         self,
         envelope: Envelope,
@@ -111,7 +108,7 @@ class Answer:
         for content in choice.news(piece, job.ticket):
             yield self._chunk(job.index, content, None)
         if piece is None or piece.finish_reason is not None:
-            yield self._chunk(job.index, choice.closing() | _judged(job, choice), self._reason(choice, piece))
+            yield self._chunk(job.index, choice.closing() | judged(job, choice), self._reason(choice, piece))
 
     def last(self) -> Iterator[Data]:
         """Chunks after the finish reasons."""
@@ -126,10 +123,14 @@ class Answer:
             for job, said in _best(pieces[start : start + self.per_prompt], self.given):
                 assert job.ticket is not None
                 choice = self.choices[job.index]
-                content = choice.whole(said, job.ticket) | _judged(job, choice)
+                content = choice.whole(said, job.ticket) | judged(job, choice)
                 reason = self._reason(choice, said[-1] if said else None)
                 choices.append({"index": len(choices), **content, "finish_reason": reason})
         return {**self._head(self.envelope.whole), "choices": choices, "usage": self.usage()}
+
+    def failure(self, error: ApiError) -> Data:
+        """The error, as it is without a stream."""
+        return error.body()
 
     def usage(self) -> Data:
         """Token counts: each prompt counts once, each answer that was generated in full."""
@@ -175,7 +176,7 @@ class Answer:
         }
 
 
-def _judged(job: Job, choice: Choice) -> Data:
+def judged(job: Job, choice: Choice) -> Data:
     """Of an answer that was to have a form: whether it has, and what is wrong with it if not."""
     constraint = job.order.constraint
     if constraint is None:

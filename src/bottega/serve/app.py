@@ -73,28 +73,28 @@ def create_app(models: Models, config: Serve, first: Generator | None = None) ->
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    def respond(error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body(), error.status, headers=error.headers)
+    def respond(error: ApiError, request: Request) -> JSONResponse:
+        return JSONResponse(error.body(request.url.path), error.status, headers=error.headers)
 
     @app.exception_handler(ApiError)
-    async def refused(_: Request, error: ApiError) -> Response:
-        return respond(error)
+    async def refused(request: Request, error: ApiError) -> Response:
+        return respond(error, request)
 
     @app.exception_handler(UserError)
-    async def user_error(_: Request, error: UserError) -> Response:
-        return respond(refusal(error))
+    async def user_error(request: Request, error: UserError) -> Response:
+        return respond(refusal(error), request)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         body = BODIES.get(request.url.path)
-        return respond(from_validation(error.errors(), body.model_fields if body else {}))
+        return respond(from_validation(error.errors(), body.model_fields if body else {}), request)
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
         said = {404: f"There is no {request.url.path} here.", 405: f"{request.method} is not allowed here."}
         message = said.get(error.status_code, str(error.detail))
-        return respond(ApiError(error.status_code, message, headers=error.headers))
+        return respond(ApiError(error.status_code, message, headers=error.headers), request)
 
     @app.exception_handler(Exception)
-    async def failed(_: Request, __: Exception) -> Response:
-        return respond(server_error())
+    async def failed(request: Request, _: Exception) -> Response:
+        return respond(server_error(), request)

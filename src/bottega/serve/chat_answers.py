@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bottega.generate.structure.calls import CallDelta, Delta, TextDelta, ToolCallParser, collect
-from bottega.serve.answers import Choice, Data, Envelope, is_shown
+from bottega.serve.answers import Choice, Envelope, is_shown
+from bottega.serve.framing import Data
 
 if TYPE_CHECKING:
     from bottega.generate.generator import Piece, Ticket
@@ -23,12 +24,12 @@ class ChatChoice(Choice):
         self.tokenizer = tokenizer
         self.logprobs = logprobs
         self.calls = calls
-        self._has_called = False
+        self.has_called = False
 
     @property
     def finish_reason(self) -> str | None:
         """`tool_calls` where the message made some."""
-        return "tool_calls" if self._has_called else None
+        return "tool_calls" if self.has_called else None
 
     def opening(self) -> Data:
         """The role."""
@@ -39,8 +40,8 @@ class ChatChoice(Choice):
         del ticket
         if piece is None:
             return
-        logprobs = self._logprobs([piece])
-        deltas = [_delta(part) for part in self._parts(piece)]
+        logprobs = self.scores([piece])
+        deltas = [_delta(part) for part in self.parts(piece)]
         if not deltas and logprobs and logprobs["content"]:
             deltas = [{"content": ""}]
         for delta in deltas:
@@ -54,13 +55,14 @@ class ChatChoice(Choice):
     def whole(self, pieces: Sequence[Piece], ticket: Ticket) -> Data:
         """`message` and `logprobs`."""
         del ticket
-        content, calls = collect([part for piece in pieces for part in self._parts(piece)])
+        content, calls = collect([part for piece in pieces for part in self.parts(piece)])
         message: Data = {"role": "assistant", "content": content, "refusal": None}
         if calls:
             message |= {"content": content or None, "tool_calls": [call.as_openai() for call in calls]}
-        return {"message": message, "logprobs": self._logprobs(pieces)}
+        return {"message": message, "logprobs": self.scores(pieces)}
 
-    def _parts(self, piece: Piece) -> list[Delta]:
+    def parts(self, piece: Piece) -> list[Delta]:
+        """What the piece adds to the text and the calls."""
         if self.calls is None:
             self.text += piece.text
             return [TextDelta(piece.text)] if piece.text else []
@@ -68,10 +70,11 @@ class ChatChoice(Choice):
         if piece.finish_reason is not None:
             found += self.calls.finish()
         self.text = self.calls.text
-        self._has_called |= any(isinstance(part, CallDelta) for part in found)
+        self.has_called |= any(isinstance(part, CallDelta) for part in found)
         return found
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> Data | None:
+    def scores(self, pieces: Sequence[Piece]) -> Data | None:
+        """Log-probabilities of the shown tokens, if they are wanted."""
         if not self.logprobs:
             return None
         content = [self._token(piece) for piece in pieces if is_shown(piece, self.tokenizer)]

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bottega.serve.answers import Choice, Data, Envelope, is_shown
+from bottega.serve.answers import Choice, Envelope, is_shown
+from bottega.serve.framing import Data
 from bottega.tokenizer.tokenizer import Detokenizer
 
 if TYPE_CHECKING:

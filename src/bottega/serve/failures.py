@@ -1,4 +1,4 @@
-"""Errors on the wire, in OpenAI's shape.
+"""Errors on the wire, in OpenAI's shape, and under /api in Ollama's.
 
 `{"error": {"message", "type", "param", "code"}}`, as in OpenAI's API reference ("Error
 codes") and as its Python client parses them. `param` names the offending field by its path.
@@ -37,13 +37,16 @@ class ApiError(Exception):
         self.code = code
         self.headers = dict(headers or {})
 
-    def body(self) -> dict[str, Any]:
-        """The JSON body."""
-        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+    def body(self, path: str = "") -> dict[str, Any]:
+        """The JSON body for a request to `path`: Ollama's clients, under /api, read `error` as a text."""
+        facts = {"type": self.kind, "param": self.param, "code": self.code}
+        if path.startswith("/api/"):
+            return {"error": self.message, **facts}
+        return {"error": {"message": self.message, **facts}}
 
-    def content(self) -> bytes:
+    def content(self, path: str = "") -> bytes:
         """The JSON body, encoded."""
-        return json.dumps(self.body(), ensure_ascii=False).encode("utf-8")
+        return json.dumps(self.body(path), ensure_ascii=False).encode("utf-8")
 
 
 def server_error(message: str = "The server failed to answer; its log says why.") -> ApiError:

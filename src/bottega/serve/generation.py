@@ -17,18 +17,22 @@ from bottega.serve.responding import respond
 if TYPE_CHECKING:
     from bottega.generate.constraint import Constraint
     from bottega.generate.sampling import Sampling
+    from bottega.serve.chat_answers import ChatChoice
     from bottega.serve.engine import Order
     from bottega.serve.models import Models, Served
 
 
 def generation_routes(models: Models) -> APIRouter:
     """The router."""
+    from bottega.serve.chat_answers import CHAT
+
     router = APIRouter()
 
     @router.post("/v1/chat/completions", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
         async with models.using(body.model) as served:
-            orders, answer = await run_in_threadpool(_chat_orders, served, body)
+            orders, choices = await run_in_threadpool(chat_orders, served, body)
+            answer = Answer(CHAT, served.name, choices, usage_chunk=body.wants_usage_chunk, per_prompt=len(orders))
             jobs = served.engine.submit(orders)
         return await respond(served.engine, jobs, answer, request, stream=bool(body.stream))
 
@@ -42,10 +46,11 @@ def generation_routes(models: Models) -> APIRouter:
     return router
 
 
-def _chat_orders(served: Served, body: ChatRequest) -> tuple[list[Order], Answer]:
+def chat_orders(served: Served, body: ChatRequest) -> tuple[list[Order], list[ChatChoice]]:
+    """What to generate for a chat, and what will read it. Raises ApiError 400 that names the field."""
     from bottega.generate.structure.calls import ToolCallParser
     from bottega.generate.structure.formats import format_of
-    from bottega.serve.chat_answers import CHAT, ChatChoice
+    from bottega.serve.chat_answers import ChatChoice
 
     prompts, tokenizer, count = served.prompts, served.prompts.tokenizer, body.n or 1
     constraint = prompts.constraint(body)
@@ -56,8 +61,7 @@ def _chat_orders(served: Served, body: ChatRequest) -> tuple[list[Order], Answer
     written = format_of(tokenizer.chat_template) if body.calls_tools else None
     parsers = [ToolCallParser(written, tokenizer) if written else None for _ in range(count)]
     choices = [ChatChoice(tokenizer, logprobs=bool(body.logprobs), calls=calls) for calls in parsers]
-    answer = Answer(CHAT, served.name, choices, usage_chunk=body.wants_usage_chunk, per_prompt=count)
-    return _orders(served, ids, sampling, constraint, count), answer
+    return orders_of(served, ids, sampling, constraint, count), choices
 
 
 def _completion_orders(served: Served, body: CompletionRequest) -> tuple[list[Order], Answer]:
@@ -76,13 +80,13 @@ def _completion_orders(served: Served, body: CompletionRequest) -> tuple[list[Or
     for prompt in body.prompt:
         ids = prompts.plain(prompt, room=min(body.limit, 1))
         echo = (prompt if isinstance(prompt, str) else tokenizer.decode(ids)) if body.echo else None
-        orders += _orders(served, ids, prompts.sampling(body, len(ids), body.limit, **settings), constraint, each)
+        orders += orders_of(served, ids, prompts.sampling(body, len(ids), body.limit, **settings), constraint, each)
         choices += [CompletionChoice(tokenizer, logprobs=wants, echo=echo) for _ in range(each)]
     answer = Answer(COMPLETION, served.name, choices, usage_chunk=body.wants_usage_chunk, per_prompt=each, given=given)
     return orders, answer
 
 
-def _orders(
+def orders_of(
     served: Served, ids: list[int], sampling: Sampling, constraint: Constraint | None, count: int
 ) -> list[Order]:
     """`count` answers to one prompt; with a seed, each draws from one of its own."""

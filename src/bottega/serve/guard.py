@@ -126,7 +126,7 @@ class Guard:
                 assert self.limits
                 self.limits.enter(key)
         except ApiError as error:
-            await send_error(error, send)
+            await send_error(error, send, scope["path"])
             return
         try:
             await self._pass_on(scope, receive, send)
@@ -143,7 +143,7 @@ class Guard:
             if not counted.refused:
                 raise
         if counted.refused:
-            await send_error(too_large(self.max_body), send)
+            await send_error(too_large(self.max_body), send, scope["path"])
 
     def _counts(self, scope: Scope) -> bool:
         return self.limits is not None and scope["method"] == "POST" and self._is_protected(scope["path"])
@@ -231,9 +231,9 @@ def too_large(limit: int) -> ApiError:
     return ApiError(413, f"The request body is larger than {limit} bytes.", code="request_too_large")
 
 
-async def send_error(error: ApiError, send: Send) -> None:
-    """Send `error` as a whole response."""
-    content = error.content()
+async def send_error(error: ApiError, send: Send, path: str = "") -> None:
+    """Send `error` as a whole response to a request to `path`."""
+    content = error.content(path)
     headers = {"content-type": "application/json", "content-length": str(len(content)), **error.headers}
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": raw})

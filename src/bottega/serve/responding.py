@@ -11,8 +11,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from bottega.core.errors import UserError
-from bottega.serve.answers import DONE, Answer, event
 from bottega.serve.failures import ApiError, server_error
+from bottega.serve.framing import Streamed
 from bottega.serve.hangup import unless_hung_up
 from bottega.serve.prompts import refusal
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CLIENT_HAS_GONE = 499  # nginx's number; nobody is there to read it
 
 
-async def respond(engine: Engine, jobs: Jobs, answer: Answer, request: Request, *, stream: bool) -> Response:
+async def respond(engine: Engine, jobs: Jobs, answer: Streamed, request: Request, *, stream: bool) -> Response:
     """The response to `request`; a client that disconnects ends the work."""
     begun = None
     try:
@@ -55,10 +55,10 @@ async def _taken(jobs: Jobs) -> bool:
 class EventStream(StreamingResponse):
     """A streamed answer."""
 
-    def __init__(self, engine: Engine, jobs: Jobs, answer: Answer) -> None:
+    def __init__(self, engine: Engine, jobs: Jobs, answer: Streamed) -> None:
         super().__init__(
             _events(jobs, answer),
-            media_type="text/event-stream",
+            media_type=answer.framing.media_type,
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
         self._engine, self._jobs = engine, jobs
@@ -71,23 +71,25 @@ class EventStream(StreamingResponse):
             self._engine.cancel(self._jobs)
 
 
-async def _events(jobs: Jobs, answer: Answer) -> AsyncIterator[bytes]:
+async def _events(jobs: Jobs, answer: Streamed) -> AsyncIterator[bytes]:
+    write = answer.framing.write
     try:
         for chunk in answer.first():
-            yield event(chunk)
+            yield write(chunk)
         async for items in jobs.pieces():  # what has come meanwhile goes out together
-            if news := b"".join(event(chunk) for job, piece in items for chunk in answer.add(job, piece)):
+            if news := b"".join(write(chunk) for job, piece in items for chunk in answer.add(job, piece)):
                 yield news
         for chunk in answer.last():
-            yield event(chunk)
+            yield write(chunk)
     except ApiError as error:
-        yield event(error.body())
+        yield write(answer.failure(error))
         return
     except UserError as error:
-        yield event(refusal(error).body())
+        yield write(answer.failure(refusal(error)))
         return
     except Exception:
         # The status line is out already: say it in the stream, and let the server log the cause.
-        yield event(server_error().body())
+        yield write(answer.failure(server_error()))
         raise
-    yield DONE
+    if answer.framing.end:
+        yield answer.framing.end

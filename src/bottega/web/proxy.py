@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from bottega.serve.answers import event
 from bottega.serve.failures import ApiError
+from bottega.serve.framing import event
 from bottega.serve.hangup import unless_hung_up
 from bottega.web.supervisor import Supervisor
 
