@@ -127,6 +127,10 @@ def test_the_terminal_shows_the_best_with_their_scores(model: Path, capsys: pyte
         ({"num_beams": 4, "num_beam_groups": 2}, ("num_beam_groups", "diversity_penalty")),
         ({"num_beams": 4, "diversity_penalty": 0.5}, ("num_beam_groups", "diversity_penalty")),
         ({"num_beams": 2, "num_return_sequences": 3}, ("num_return_sequences", "num_beams")),
+        (
+            {"num_beams": 4, "early_stopping": True, "patience": 0.5, "num_return_sequences": 3},
+            ("num_return_sequences", "patience"),
+        ),
         ({"num_beams": 2, "best_of": 2}, ("num_beams", "best_of")),
         ({"best_of": 2, "self_consistency": 2}, ("best_of", "self_consistency")),
         ({"num_beams": 2, "penalty_alpha": 0.5, "top_k": 4}, ("num_beams", "penalty_alpha")),

@@ -10,7 +10,8 @@ when to end:
 - false: transformers' guess, which takes an open beam's score at its present length for the best that it can reach.
 
 Where the end is decided by what open beams can reach at best, each beam that cannot is dropped at once: all that grows
-from it, and all that was ranked below it, is out of question too, so that the answers stay the same.
+from it, and all that was ranked below it, is out of question too, so that the answers stay the same. (Not so with
+groups, where a beam that cannot win still counts for others.)
 
 With groups, each group searches by itself, one after the other within a step, and tokens that earlier groups chose in
 this step cost it `diversity_penalty` each time (Hamming diversity). All beams of all groups are one batch.
@@ -123,19 +124,20 @@ class _Group:
         """
         if not self.open:
             return []
-        scores = scores[[beam.row for beam in self.open]]
+        batch = [beam.row for beam in self.open]
+        scores, own = scores[batch], own[batch]
         if chosen:
             counts = scores.new_tensor(list(chosen.values()))
             scores[:, list(chosen)] -= self.search.diversity_penalty * counts
         totals = (scores + scores.new_tensor([[beam.total] for beam in self.open])).flatten()
         best, places = totals.topk(min(self.candidates, len(totals)))
         parents, self.open, nodes = self.open, [], []
-        for rank, (total, place) in enumerate(zip(best.tolist(), places.tolist(), strict=True)):
+        found = zip(best.tolist(), places.tolist(), own.flatten()[places].tolist(), strict=True)
+        for rank, (total, place, logprob) in enumerate(found):
             if total == -math.inf or len(self.open) == self.width:
                 break
             row, token = divmod(place, scores.shape[1])
             parent = parents[row]
-            logprob = float(own[parent.row, token])
             beam = _Beam([*parent.tokens, token], total, parent.logprob + logprob, parent.row, 0, parent.reader.fork())
             stopped = beam.reader.add(token)
             if not stopped and step < self.longest:
@@ -166,7 +168,9 @@ class _Group:
             # Totals only fall. A positive penalty favours the longest answer there can be, a negative one the shortest.
             length = self.longest if self.search.length_penalty > 0 else step + 1
             worst = self.finished[-1].score
-            self.open = [beam for beam in self.open if self._score(beam.total, length) > worst]
+            winning = [beam for beam in self.open if self._score(beam.total, length) > worst]
+            # What a group's beams choose counts for later groups, as long as the group goes on.
+            self.open = winning if self.search.num_beam_groups == 1 or not winning else self.open
         elif self._score(max(beam.total for beam in self.open), step) <= self.finished[-1].score:
             self.open = []
 

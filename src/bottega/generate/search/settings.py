@@ -173,10 +173,10 @@ class Search:
         for name, (given, need, is_met) in needs.items():
             if given and not is_met:
                 raise UserError(f"{name} needs {need}", hint=f"Give both, or leave {name} out.")
-        found = max(self.num_beams, self.best_of)
+        found = max(math.ceil(self.num_beams * min(self.patience, 1)), self.best_of)
         if self.num_return_sequences > found:
             raise UserError(
-                f"num_return_sequences is {self.num_return_sequences}, num_beams and best_of find only {found}",
+                f"num_return_sequences is {self.num_return_sequences}; num_beams (with patience) or best_of find {found}",
                 hint="Raise one of them.",
             )
 
