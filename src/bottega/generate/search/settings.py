@@ -176,7 +176,7 @@ class Search:
         found = max(math.ceil(self.num_beams * min(self.patience, 1)), self.best_of)
         if self.num_return_sequences > found:
             raise UserError(
-                f"num_return_sequences is {self.num_return_sequences}; num_beams (with patience) or best_of find {found}",
+                f"num_return_sequences is {self.num_return_sequences}; num_beams, patience and best_of find {found}",
                 hint="Raise one of them.",
             )
 
