@@ -25,8 +25,10 @@ from bottega.serve.metrics import CountRequests
 from bottega.serve.prompts import refusal
 from bottega.serve.protocol.chat import ChatRequest
 from bottega.serve.protocol.completions import CompletionRequest
+from bottega.serve.protocol.responses import ResponsesRequest
 from bottega.serve.protocol.scoring import EmbeddingRequest, ScoreRequest
 from bottega.serve.protocol.tokens import DetokenizeRequest, RenderRequest, TokenizeRequest
+from bottega.serve.responses import responses_routes
 from bottega.serve.scoring import scoring_routes
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ PROTECTED = ("/v1", "/api", "/tokenize", "/detokenize")
 BODIES = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
+    "/v1/responses": ResponsesRequest,
     "/v1/embeddings": EmbeddingRequest,
     "/v1/score": ScoreRequest,
     "/v1/render": RenderRequest,
@@ -67,8 +70,8 @@ def create_app(models: Models, config: Serve, first: Generator | None = None) ->
     )
     app.add_middleware(CountRequests, metrics=models.metrics)
     _add_error_handlers(app)
-    for router in (generation_routes(models), scoring_routes(models), inspection_routes(models)):
-        app.include_router(router)
+    for routes in (generation_routes, responses_routes, scoring_routes, inspection_routes):
+        app.include_router(routes(models))
     return app
 
 

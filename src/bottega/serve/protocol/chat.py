@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bottega.serve.protocol.decoding import Decoding
 from bottega.serve.protocol.structured import MAX_TOOLS, Structured, Tool
@@ -19,22 +19,25 @@ from bottega.serve.protocol.wire import MAX_TOP_LOGPROBS, Unsupported, Wire
 MAX_MESSAGES = 1000
 
 
+def _object_text(value: str) -> str:
+    try:
+        parsed = json.loads(value or "{}")
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise ValueError("expected the text of a JSON object")
+    return value
+
+
+ObjectText = Annotated[str, AfterValidator(_object_text)]
+"""The text of a JSON object."""
+
+
 class CalledFunction(Wire):
     """The function that a message called; `arguments` is the text of a JSON object."""
 
     name: str
-    arguments: str
-
-    @field_validator("arguments")
-    @classmethod
-    def _is_object(cls, value: str) -> str:
-        try:
-            parsed = json.loads(value or "{}")
-        except (ValueError, RecursionError):
-            parsed = None
-        if not isinstance(parsed, dict):
-            raise ValueError("expected the text of a JSON object")
-        return value
+    arguments: ObjectText
 
 
 class ToolCall(Wire):
