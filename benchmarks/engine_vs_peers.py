@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, action="append", help="default: both")
     parser.add_argument("--format", choices=BYTES, action="append", help="default: bf16, int8 and int4")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--quick", action="store_true", help="the smaller shape, once")
     parser.add_argument("--repeat", type=int, default=3)
     alternate.add_machine_options(parser)
     arguments = parser.parse_args()
@@ -62,11 +63,11 @@ def main() -> None:
     pythons["transformers"] = sys.executable if alternate.peer_installed() else None
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name in arguments.shape or SHAPES:
+        for name in arguments.shape or (["125M"] if arguments.quick else SHAPES):
             folder = write_model(Path(scratch) / name, name)
             for format_ in arguments.format or BYTES:
                 settings = {"folder": str(folder), "format": format_, "device": arguments.device, **machine}
-                rows += compare(name, settings, pythons, arguments.repeat, rates.memory)
+                rows += compare(name, settings, pythons, 1 if arguments.quick else arguments.repeat, rates.memory)
             print(f"{name}: start of the process to its first token: {start_up(folder, machine):.1f} s (goal: under 3)")
     header = ("model", "weights", "requests", "side", "tok/s", "ours / theirs", "goal", "GB/s", "of what memory gives")
     alternate.print_table(header, rows)
@@ -132,7 +133,7 @@ def write_model(folder: Path, name: str) -> Path:
         vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=hidden // heads,
         max_position_embeddings=4096, rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=True,
-        dtype="bfloat16",
+        dtype="bfloat16", eos_token_id=(0,),
     )  # fmt: skip
     folder.mkdir()
     decoder = Decoder(config).initialise(torch.Generator().manual_seed(0)).to(torch.bfloat16)

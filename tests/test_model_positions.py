@@ -199,3 +199,13 @@ def test_a_cache_keeps_one_set_of_angles_across_the_old_context(values: dict[str
 )
 def test_the_context_is_what_positions_reach(values: dict[str, Any], expected: int) -> None:
     assert config(**values).context_length == expected
+
+
+def test_angles_that_were_kept_in_inference_serve_training() -> None:
+    decoder = Decoder(config()).initialise(torch.Generator().manual_seed(0))
+    ids = torch.arange(3, 23).unsqueeze(0)
+    with torch.inference_mode():
+        decoder(ids)
+    decoder.requires_grad_(True)
+    decoder(ids).sum().backward()
+    assert decoder.model.embed_tokens.weight.grad is not None

@@ -25,6 +25,7 @@ from bottega.core.view import Block, Table, Text, human_bytes
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "firefox", "microsoft-edge")
 MAC_BROWSERS = ("Google Chrome", "Chromium", "Firefox", "Safari", "Microsoft Edge")
+KERNELS = "bottega.model.kernels._compiled"
 OPTIONAL = ("huggingface_hub", "tensorboard", "wandb")
 _LOW_MEMORY = 4 * 2**30
 _LOW_DISK = 5 * 2**30
@@ -53,6 +54,7 @@ def run_doctor(plan: Plan, context: Context) -> Result:  # noqa: ARG001 (a verb'
         "rates": asdict(rates) if rates else None,
         "dtype": preferred_dtype(),
         "accelerators": _accelerators() if plan.config.measure and machine.torch else None,
+        "kernels": importlib.util.find_spec(KERNELS) is not None,
         "browser": find_browser(),
         "packages": {name: importlib.util.find_spec(name) is not None for name in OPTIONAL},
         "advice": advice(machine, rates),
@@ -102,6 +104,7 @@ def view(found: dict[str, Any]) -> list[Block]:
         ("memory", f"{_size(machine['memory_total'])}, {_size(machine['memory_available'])} free"),
         ("disk here", f"{_size(machine['disk_free'])} free"),
         ("torch", machine["torch"] or "not installed"),
+        ("generation kernels", "compiled" if found["kernels"] else "not compiled: install again with a C compiler"),
         ("accelerators", ", ".join(found["accelerators"] or []) or "none"),
         ("browser", found["browser"] or "none found"),
         ("optional packages", ", ".join(name for name in packages if packages[name]) or "none"),

@@ -56,8 +56,9 @@ class Rotation:
         table = self._tables.pop(key, None)
         if table is None or len(table[0]) < positions:
             count = max(FIRST_POSITIONS, 1 << (positions - 1).bit_length())
-            cos, sin = rotation_table(self.rope, count, length)
-            table = cos.to(device), sin.to(device)
+            with torch.inference_mode(False):  # kept: the next pass may be one that trains
+                cos, sin = rotation_table(self.rope, count, length)
+                table = cos.to(device), sin.to(device)
         while len(self._tables) >= MOST_TABLES:
             del self._tables[next(iter(self._tables))]
         self._tables[key] = table  # the latest last
