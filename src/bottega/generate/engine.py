@@ -198,7 +198,8 @@ class Engine:
             request.tokens += [choice.token for choice in taken]
             if request.constraint is not None:
                 for choice in taken:
-                    request.constraint.accept(choice.token)
+                    if choice.token >= 0:  # else no token may follow, and the request ends
+                        request.constraint.accept(choice.token)
             produced.append((request, taken))
         return produced
 
