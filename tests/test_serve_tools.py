@@ -156,3 +156,13 @@ def test_an_answer_that_was_cut_off_is_said_to_be_invalid(url: str) -> None:
 def test_forms_that_cannot_be_kept_are_refused_by_name(url: str, change: dict[str, Any], param: str) -> None:
     status, answer = post(url, "/v1/chat/completions", {**ASK, **change})
     assert status == 400 and (answer["error"]["param"] or "").startswith(param), answer
+
+
+def test_a_request_that_leaves_no_token_is_told_so_and_hurts_nobody_else(url: str, client: openai.OpenAI) -> None:
+    endless = {"ignore_eos": True}
+    other = client.completions.create(model="tiny", prompt="The", max_tokens=200, stream=True, extra_body=endless)
+    next(iter(other))
+    body = {"model": "tiny", "prompt": "a", "guided_choice": ["red"], "allowed_token_ids": [300, 301]}
+    status, answer = post(url, "/v1/completions", body)
+    assert status == 400 and answer["error"]["code"] == "no_token_allowed", answer
+    assert [chunk.choices[0].finish_reason for chunk in other][-1] == "length"

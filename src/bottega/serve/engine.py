@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bottega.core.errors import BottegaError
 from bottega.serve.failures import ApiError, going_down, queue_full, server_error, timed_out, too_slow
 
 if TYPE_CHECKING:
@@ -338,7 +339,7 @@ class Engine:
             job = self._running.get(id(ticket))
             if job is None:
                 continue
-            self._outgoing.append((job, piece if ticket.error is None else ticket.error))
+            self._outgoing.append((job, piece if ticket.error is None else _stuck(job.order, ticket.error)))
             if ticket.has_ended:
                 del self._running[id(ticket)]
 
@@ -351,6 +352,15 @@ class Engine:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop is closed: the server has gone down
             self._loop.call_soon_threadsafe(what)
+
+
+def _stuck(order: Order, error: BottegaError) -> ApiError:
+    """Why an answer cannot go on: the request leaves no token, or the model gives none."""
+    sampling = order.sampling
+    if order.constraint is not None or sampling.allowed_tokens or sampling.banned_words:
+        message = "The form and the tokens that the request allows leave nothing to go on with; allow more."
+        return ApiError(400, message, code="no_token_allowed")
+    return server_error(f"The answer cannot go on: {error.message}.")
 
 
 def _settle(future: asyncio.Future[Any], outcome: Any = None, error: Exception | None = None) -> None:
