@@ -96,7 +96,7 @@ def test_stop_strings_and_lengths_end_an_answer(generator: Generator) -> None:
 
 
 def test_prompts_that_do_not_fit_are_refused_with_the_numbers(generator: Generator) -> None:
-    with pytest.raises(UserError, match=r"512 tokens, the model's context is 512"):
+    with pytest.raises(UserError, match=r"512 tokens, and there is room for 512"):
         next(generator.stream([5] * 512, Sampling()))
     with pytest.raises(UserError, match="empty"):
         next(generator.stream([], Sampling()))

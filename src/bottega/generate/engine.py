@@ -93,9 +93,11 @@ class Engine:
         if not prompt:
             raise UserError("the prompt is empty", hint="Give at least one token.")
         if len(prompt) + min(sampling.max_new_tokens, 1) > self.capacity:
+            narrow = self.capacity < self.runner.decoder.config.context_length
+            why = "its cache holds no more" if narrow else "the model's context"
             raise UserError(
-                f"the prompt has {len(prompt)} tokens, and there is room for {self.capacity} with the answer",
-                hint="Shorten it; nothing is cut off silently.",
+                f"the prompt has {len(prompt)} tokens, and there is room for {self.capacity} with the answer ({why})",
+                hint=f"Shorten it{', or give more --cache-tokens' if narrow else ''}; nothing is cut off silently.",
             )
         request = Request(
             number=self._number,

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -148,10 +147,6 @@ class Generator:
         Raises UserError if the prompt does not fit the context, or the adapter is not there.
         """
         sampling = sampling.for_model(self.config.vocab_size, self.tokenizer.stop_ids)
-        if sampling.max_new_tokens:  # what does not fit the context is not answered; what is only scored may fill it
-            sampling = self._fit(len(prompt_ids), sampling)
-        # The answer first: a stop pattern that is refused must leave nothing in the engine.
-        answer = Answer(self.tokenizer, sampling, prompt_ids[-1] if prompt_ids else 0, sampling.max_new_tokens)
         request = self.engine.add(prompt_ids, sampling, priority=priority, adapter=adapter, constraint=constraint)
         ticket = Ticket(request, answer)
         if self.engine.speculator is not None:
@@ -292,16 +287,6 @@ class Generator:
     def _end(self, ticket: Ticket) -> None:
         self._tickets.pop(ticket.request.number, None)
         self.engine.end(ticket.request)
-
-    def _fit(self, prompt_tokens: int, sampling: Sampling) -> Sampling:
-        """Shorten the answer to what the context holds; refuse a prompt that fills it."""
-        room = self.context_length - prompt_tokens
-        if room < 1:
-            raise UserError(
-                f"the prompt has {prompt_tokens} tokens, the model's context is {self.context_length}",
-                hint="Shorten the prompt; nothing is cut off silently.",
-            )
-        return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
 
 
 def _completion(ticket: Ticket, pieces: list[Piece]) -> Completion:
