@@ -6,6 +6,7 @@ schema's order).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -14,9 +15,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bottega.core.errors import UserError
-from bottega.generate.structure.schema import json_schema, validate
+from bottega.generate.structure.schema import json_schema, prepare, validate
 from bottega.tokenizer.tokenizer import Tokenizer
 from structure_schemas import schema as random_schema
 from structure_walks import follow, takes, tiny, walk
@@ -165,6 +168,30 @@ def test_a_bad_schema_is_the_users_error(made: Any, reason: str, tokenizers: lis
     with pytest.raises(UserError, match=reason) as caught:
         json_schema(tokenizers[0], made)
     assert str(caught.value).startswith("json_schema")
+
+
+KEYWORDS = (
+    "type", "properties", "items", "allOf", "anyOf", "oneOf", "$ref", "$defs", "required", "enum", "const", "pattern",
+    "minProperties", "maxItems", "minLength", "maximum", "multipleOf", "prefixItems", "additionalProperties", "format",
+    "patternProperties", "not", "$schema", "$id", "$anchor",
+)  # fmt: skip
+LEAVES = st.sampled_from(
+    [None, True, False, 0, -1, 2.5, 2**70, "", "a", "object", "string", "#", "#/$defs/a", "#/items", "(", "date", "#a"]
+)
+NODES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from([*KEYWORDS, "a", "b"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(made=st.dictionaries(st.sampled_from(KEYWORDS), NODES, max_size=5), strict=st.booleans())
+def test_whatever_is_sent_as_a_schema_is_compiled_or_refused(made: dict[str, Any], strict: bool) -> None:
+    with contextlib.suppress(UserError):
+        prepare(made, strict=strict, field="guided_json")
 
 
 def test_white_space_is_bounded_and_properties_come_in_order(tokenizers: list[Tokenizer]) -> None:

@@ -131,7 +131,7 @@ def regex(tokenizer: Tokenizer, pattern: str, *, field: str = "regex") -> Gramma
 
 def choice(tokenizer: Tokenizer, texts: Sequence[str], *, field: str = "choice") -> GrammarConstraint:
     """The answer is one of `texts`, exactly."""
-    if not texts or not all(isinstance(text, str) for text in texts):
+    if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{field} must be a list of at least one text")
     check_size("".join(texts), field)
     # One terminal: alternatives in the lexer are states of an automaton, in the parser one item each.

@@ -65,11 +65,11 @@ class Checked:
 def prepare(schema: Any, *, strict: bool, spaces: bool = True, field: str) -> Checked:
     """Check a schema and bring it into the form that grammars embed; see `json_schema`."""
     checked = _bounded(schema, field)
-    notes = _refuse_or_note(checked, field, strict)
     validator = _validator(checked, field)
+    notes = _refuse_or_note(checked, field, strict)
     space = {"whitespace_pattern": WHITE_SPACE} if spaces else {"whitespace_flexible": False}
     options = {**space, "lenient": not strict, "coerce_one_of": False}
-    grammar = LLMatcher.grammar_from_json_schema(checked, overrides=options)  # type: ignore[arg-type]
+    grammar = LLMatcher.grammar_from_json_schema(json.dumps(checked), overrides=options)  # type: ignore[arg-type]
     failed, messages = LLMatcher.validate_grammar_with_warnings(grammar)
     if failed:
         raise refusal(field, messages[0])
@@ -193,7 +193,7 @@ def _refuse_or_note(schema: Schema, field: str, strict: bool) -> tuple[str, ...]
         raise UserError(f"{field}: 'x-guidance' is no keyword of JSON Schema")
     for part in subschemas(schema):
         least = part.get("minProperties", 0)
-        if isinstance(least, (int, float)) and least > 1 + len(set(part.get("required", ()))):
+        if isinstance(least, (int, float)) and least > 1 + len({str(name) for name in _listed(part, "required")}):
             faults.append(
                 f"'minProperties' {least} is more than one above the required properties, and a grammar cannot tell "
                 "whether the others are given twice"
@@ -231,11 +231,20 @@ def children(schema: Mapping[str, Any]) -> Iterator[Any]:
         if isinstance(schema.get(name), dict):
             yield schema[name]
     for name in _MANY:
-        if isinstance(schema.get(name), list):
-            yield from (part for part in schema[name] if isinstance(part, dict))
+        yield from (part for part in _listed(schema, name) if isinstance(part, dict))
     for name in _NAMED:
-        if isinstance(schema.get(name), dict):
-            yield from (part for part in schema[name].values() if isinstance(part, dict))
+        yield from (part for part in _named(schema, name).values() if isinstance(part, dict))
+
+
+def _listed(schema: Mapping[str, Any], name: str) -> list[Any]:
+    """A keyword's list, empty if it has none (what is no schema is found out later)."""
+    value = schema.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _named(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = schema.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def subschemas(schema: Schema) -> Iterator[Schema]:
@@ -266,8 +275,8 @@ def _check_links(schema: Schema, field: str) -> None:
     targets: dict[str, Any] = {}
     properties = patterns = 0
     for part in subschemas(schema):
-        count = len(part.get("properties") or ())
-        properties, patterns = properties + count, patterns + len(part.get("patternProperties") or ())
+        count = len(_named(part, "properties"))
+        properties, patterns = properties + count, patterns + len(_named(part, "patternProperties"))
         if count > MAX_PROPERTIES or properties > MAX_ALL_PROPERTIES:
             raise UserError(
                 f"{field} has too many properties", hint=f"{MAX_PROPERTIES} in an object, {MAX_ALL_PROPERTIES} in all."
@@ -297,12 +306,12 @@ def _count_patterns(
         return
     counts[path] += within and "pattern" in part
     for name in ("allOf", "anyOf", "oneOf"):
-        for child in part.get(name) or ():
+        for child in _listed(part, name):
             _count_patterns(child, targets, path, within or name == "allOf", counts, following)
     reference = part.get("$ref")
     if isinstance(reference, str) and reference not in following:
-        _count_patterns(targets[reference], targets, path, within or len(part) > 1, counts, (*following, reference))
-    for name, child in (part.get("properties") or {}).items():
+        _count_patterns(targets.get(reference), targets, path, within or len(part) > 1, counts, (*following, reference))
+    for name, child in _named(part, "properties").items():
         _count_patterns(child, targets, f"{path}/{name}", within, counts, following)
     _count_patterns(part.get("items"), targets, f"{path}/[]", within, counts, following)
 
@@ -331,6 +340,6 @@ def _expanded(part: Any, targets: dict[str, Any], known: dict[int, int]) -> int:
         known[id(part)] = 1
         parts = [*children(part)]
         if isinstance(part.get("$ref"), str):
-            parts.append(targets[part["$ref"]])
+            parts.append(targets.get(part["$ref"]))
         known[id(part)] = 1 + sum(_expanded(child, targets, known) for child in parts)
     return known[id(part)]
