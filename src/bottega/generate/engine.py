@@ -72,6 +72,10 @@ class Engine:
         """Whether a step would do something."""
         return bool(self.scheduler.running or self.scheduler.waiting)
 
+    def room(self, prompt_tokens: int, sampling: Sampling) -> int:
+        """How many tokens an answer may have: what is asked for, as far as there is room behind the prompt."""
+        return min(sampling.max_new_tokens, self.capacity - prompt_tokens)
+
     def add(
         self,
         prompt: Sequence[int],
@@ -82,7 +86,7 @@ class Engine:
         constraint: Constraint | None = None,
     ) -> Request:
         """A new request; raises UserError if it does not fit, or names what is not there."""
-        limit = min(len(prompt) + sampling.max_new_tokens, self.capacity)
+        limit = len(prompt) + self.room(len(prompt), sampling)
         adapters = self.runner.adapters.names if self.runner.adapters else []
         if adapter is not None and adapter not in adapters:
             raise UserError(f"there is no adapter {adapter!r}", hint=f"There are: {', '.join(adapters) or 'none'}.")

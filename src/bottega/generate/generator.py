@@ -147,6 +147,9 @@ class Generator:
         Raises UserError if the prompt does not fit the context, or the adapter is not there.
         """
         sampling = sampling.for_model(self.config.vocab_size, self.tokenizer.stop_ids)
+        # The answer first: a stop pattern that is refused must leave nothing in the engine.
+        limit = self.engine.room(len(prompt_ids), sampling)
+        answer = Answer(self.tokenizer, sampling, prompt_ids[-1] if prompt_ids else 0, limit)
         request = self.engine.add(prompt_ids, sampling, priority=priority, adapter=adapter, constraint=constraint)
         ticket = Ticket(request, answer)
         if self.engine.speculator is not None:
