@@ -22,9 +22,18 @@ from bottega.serve.generation import generation_routes
 from bottega.serve.guard import Guard, HostRule
 from bottega.serve.inspection import inspection_routes
 from bottega.serve.metrics import CountRequests
+from bottega.serve.ollama import ollama_routes
+from bottega.serve.ollama_models import ollama_models_routes
 from bottega.serve.prompts import refusal
 from bottega.serve.protocol.chat import ChatRequest
 from bottega.serve.protocol.completions import CompletionRequest
+from bottega.serve.protocol.ollama import (
+    EmbeddingsRequest,
+    EmbedRequest,
+    OllamaChat,
+    OllamaGenerate,
+    ShowRequest,
+)
 from bottega.serve.protocol.responses import ResponsesRequest
 from bottega.serve.protocol.scoring import EmbeddingRequest, ScoreRequest
 from bottega.serve.protocol.tokens import DetokenizeRequest, RenderRequest, TokenizeRequest
@@ -36,11 +45,20 @@ if TYPE_CHECKING:
     from bottega.serve.config import Serve
     from bottega.serve.models import Models
 
+ROUTES = (
+    *(generation_routes, responses_routes, scoring_routes, inspection_routes),
+    *(ollama_routes, ollama_models_routes),
+)
 PROTECTED = ("/v1", "/api", "/tokenize", "/detokenize")
 BODIES = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
     "/v1/responses": ResponsesRequest,
+    "/api/chat": OllamaChat,
+    "/api/generate": OllamaGenerate,
+    "/api/embed": EmbedRequest,
+    "/api/embeddings": EmbeddingsRequest,
+    "/api/show": ShowRequest,
     "/v1/embeddings": EmbeddingRequest,
     "/v1/score": ScoreRequest,
     "/v1/render": RenderRequest,
@@ -70,7 +88,7 @@ def create_app(models: Models, config: Serve, first: Generator | None = None) ->
     )
     app.add_middleware(CountRequests, metrics=models.metrics)
     _add_error_handlers(app)
-    for routes in (generation_routes, responses_routes, scoring_routes, inspection_routes):
+    for routes in ROUTES:
         app.include_router(routes(models))
     return app
 

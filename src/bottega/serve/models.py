@@ -29,7 +29,7 @@ from bottega.serve.protocol.tokens import ModelCard, ModelFacts
 
 if TYPE_CHECKING:
     from bottega.generate.generator import Generator
-    from bottega.serve.engine import Engine
+    from bottega.serve.engine import Engine, Job
     from bottega.serve.prompts import Prompts
 
 Load = Callable[["Source"], "Generator"]
@@ -54,6 +54,23 @@ class Served:
     adapter: str | None
 
 
+@dataclass(frozen=True)
+class Known:
+    """A model by the name that clients use, `parent` that of its base if it is an adapter.
+
+    `expires` is the time (in seconds since 1970) at which it is unloaded if nobody asks for it; None: it stays.
+    """
+
+    name: str
+    parent: str | None
+    path: Path
+    spec: ModelSpec
+    context_length: int
+    is_loaded: bool
+    on_gpu: bool
+    expires: float | None
+
+
 @dataclass
 class _Entry:
     source: Source
@@ -64,6 +81,13 @@ class _Entry:
     users: int = 0
     used: int = 0
     past: Counter[str] = field(default_factory=Counter)
+    keep: float | None = None
+    timer: asyncio.TimerHandle | None = None
+    expires: float | None = None
+
+    @property
+    def context_length(self) -> int:
+        return self.prompts.context_length if self.prompts is not None else self.spec.config.context_length
 
     @property
     def is_idle(self) -> bool:
@@ -114,6 +138,7 @@ class Models:
         }
         self._clock = itertools.count(1)
         self._loading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._refusal: ApiError | None = None
 
     @property
@@ -131,6 +156,23 @@ class Models:
         """Whether no engine has died."""
         return not any(engine.has_died for engine in self.engines)
 
+    def known(self) -> list[Known]:
+        """Every model, each followed by its adapters."""
+        found = []
+        for entry in self._entries.values():
+            on_gpu = entry.engine is not None and entry.engine.generator.decoder.device.type != "cpu"
+            facts = (entry.spec, entry.context_length, entry.engine is not None, on_gpu, entry.expires)
+            base = entry.source.name
+            found.append(Known(base, None, entry.source.path, *facts))
+            found += [Known(name, base, Path(path), *facts) for name, path in entry.source.adapters.items()]
+        return found
+
+    def keep(self, name: str, seconds: float | None) -> None:
+        """Unload the model once nobody has used it for so long; None: only when room is needed. ApiError 404."""
+        entry, _ = self._find(name)
+        entry.keep = seconds
+        self._rest(entry)
+
     def cards(self) -> list[ModelCard]:
         """Every model, each followed by its adapters."""
         return [card for entry in self._entries.values() for card in self._cards(entry)]
@@ -139,7 +181,7 @@ class Models:
         config = entry.spec.config
         facts = ModelFacts(
             parameters=config.parameter_count(),
-            context_length=entry.prompts.context_length if entry.prompts is not None else config.context_length,
+            context_length=entry.context_length,
             vocab_size=config.vocab_size,
             num_hidden_layers=config.num_hidden_layers,
             hidden_size=config.hidden_size,
@@ -185,6 +227,7 @@ class Models:
             yield Served(adapter or entry.source.name, entry.engine, entry.prompts, adapter)
         finally:
             entry.users -= 1
+            self._rest(entry)
 
     def adopt(self, generator: Generator) -> None:
         """Take `generator` as that of the first model."""
@@ -202,6 +245,31 @@ class Models:
     async def stop(self) -> None:
         """End all engines; what is under way ends with status 503."""
         await asyncio.gather(*(engine.stop() for engine in self.engines))
+
+    def _rest(self, entry: _Entry) -> None:
+        """Begin to count the time in which the model is not used, if it is not."""
+        if entry.timer is not None:
+            entry.timer.cancel()
+        entry.timer, entry.expires = None, None
+        if entry.keep is None or entry.engine is None or not entry.is_idle:
+            return
+        loop = asyncio.get_running_loop()
+        entry.timer = loop.call_later(entry.keep, self._start_expiring, entry)
+        entry.expires = time.time() + entry.keep
+
+    def _start_expiring(self, entry: _Entry) -> None:
+        task = asyncio.get_running_loop().create_task(self._expire(entry))
+        self._tasks.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(self._tasks.discard)
+
+    async def _expire(self, entry: _Entry) -> None:
+        async with self._loading:
+            if entry.engine is not None and entry.is_idle and entry.keep is not None:
+                await self._unload(entry)
+
+    def _ended(self, entry: _Entry, job: Job) -> None:
+        self.metrics.ended(entry.source.name, job)
+        self._rest(entry)
 
     def _find(self, name: str | None) -> tuple[_Entry, str | None]:
         if name is None:
@@ -254,7 +322,7 @@ class Models:
             await self._unload(oldest)
 
     async def _unload(self, entry: _Entry) -> None:
-        engine, entry.engine, entry.prompts = entry.engine, None, None
+        engine, entry.engine, entry.prompts, entry.expires = entry.engine, None, None, None
         assert engine is not None
         entry.past.update({name: engine.statistics.get(name, 0) for name in COUNTERS})
         await engine.stop()
@@ -270,6 +338,6 @@ class Models:
             generator,
             capacity=self._config.max_batch + self._config.max_queue,
             timeout=self._config.timeout,
-            ended=partial(self.metrics.ended, entry.source.name),
+            ended=partial(self._ended, entry),
         )
         entry.engine.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +33,12 @@ def scoring_routes(models: Models) -> APIRouter:
     @router.post("/v1/embeddings", response_model=None)
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         async with models.using(body.model) as served:
-            if served.adapter is not None:
-                raise ApiError(400, "Embeddings come from the model itself, not from an adapter.", param="model")
-            prompts = await run_in_threadpool(_inputs, served, body)
-            vectors = await unless_hung_up(_embed(served, prompts), request)
-        if vectors is None:
+            found = await embed_inputs(served, body.input, request)
+        if found is None:
             return Response(status_code=CLIENT_HAS_GONE)
+        vectors, tokens = found
         encode = _base64 if body.encoding_format == "base64" else list
         data = [{"object": "embedding", "index": i, "embedding": encode(row)} for i, row in enumerate(vectors)]
-        tokens = sum(map(len, prompts))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": usage})
 
@@ -64,8 +62,19 @@ def scoring_routes(models: Models) -> APIRouter:
     return router
 
 
-def _inputs(served: Served, body: EmbeddingRequest) -> list[list[int]]:
-    return [served.prompts.plain(text, "input", room=0) for text in body.input]
+async def embed_inputs(
+    served: Served, inputs: Sequence[str | list[int]], request: Request
+) -> tuple[list[list[float]], int] | None:
+    """The vectors, and how many tokens were read; None: the client has gone. Raises ApiError 400."""
+    if served.adapter is not None:
+        raise ApiError(400, "Embeddings come from the model itself, not from an adapter.", param="model")
+
+    def encode() -> list[list[int]]:
+        return [served.prompts.plain(text, "input", room=0) for text in inputs]
+
+    prompts = await run_in_threadpool(encode)
+    vectors = await unless_hung_up(_embed(served, prompts), request)
+    return None if vectors is None else (vectors, sum(map(len, prompts)))
 
 
 async def _embed(served: Served, prompts: list[list[int]]) -> list[list[float]]:

@@ -7,15 +7,25 @@ text-generation-webui send them by. What each does, and its range, is said in
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bottega.serve.protocol.wire import Harmless, Unsupported, Wire
 
 MAX_STOPS = 16
 MAX_CHOICES = 128
 MAX_WORDS = 1024
+
+
+def _stop_list(value: Any) -> Any:
+    stops = [value] if isinstance(value, str) else value
+    if isinstance(stops, list) and (len(stops) > MAX_STOPS or "" in stops):
+        raise ValueError(f"at most {MAX_STOPS} texts, none of them empty")
+    return stops
+
+
+StopTexts = Annotated[list[str] | None, BeforeValidator(_stop_list, json_schema_input_type=str | list[str] | None)]
 
 
 class StreamOptions(Wire):
@@ -91,7 +101,7 @@ class Decoding(Samplers, Harmless):
     max_tokens: int | None = Field(default=None, ge=1)
     min_tokens: int | None = Field(default=None, ge=0)
     ignore_eos: bool | None = None
-    stop: list[str] | None = None
+    stop: StopTexts = None
     """One text or several; the answer ends before the first that appears."""
     stop_token_ids: list[int] | None = None
     stop_regex: str | None = None
@@ -99,14 +109,6 @@ class Decoding(Samplers, Harmless):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _stop_list(cls, value: Any) -> Any:
-        stops = [value] if isinstance(value, str) else value
-        if isinstance(stops, list) and (len(stops) > MAX_STOPS or "" in stops):
-            raise ValueError(f"at most {MAX_STOPS} texts, none of them empty")
-        return stops
 
     @model_validator(mode="after")
     def _stream_options_need_stream(self) -> Self:
