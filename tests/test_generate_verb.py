@@ -11,6 +11,7 @@ import pytest
 
 from bottega import verbs
 from bottega.core.errors import UserError
+from bottega.tokenizer.tokenizer import Tokenizer
 from test_evaluate_choice import make_model
 
 QUICK: dict[str, Any] = {"threads": 1, "prompt": "The master", "max_new_tokens": 40, "seed": 3}
@@ -52,6 +53,17 @@ def test_guessing_ahead_changes_no_answer(model: str, how: dict[str, Any], tempe
     guessed = verbs.generate(model=model, temperature=temperature, **how, **QUICK)
     assert guessed["token_ids"] == plain["token_ids"]
     assert guessed["speculation"]["accepted"] <= guessed["speculation"]["proposed"]
+
+
+def test_a_healed_prompt_may_finish_its_word(model: str) -> None:
+    plain = {**QUICK, "prompt": "the apprent", "temperature": 0}
+    healed = verbs.generate(model=model, heal=True, **plain)
+    assert healed["prompt_tokens"] == verbs.generate(model=model, **plain)["prompt_tokens"]
+    text = Tokenizer.load(Path(model)).decode(healed["token_ids"])
+    assert text.endswith(healed["text"]) and "the apprent".endswith(text.removesuffix(healed["text"]))
+    assert len(text) > len(healed["text"]), "nothing was taken back"
+    with pytest.raises(UserError, match="--heal and a form"):
+        verbs.generate(model=model, heal=True, regex="a", **plain)
 
 
 def test_narrow_weights_and_caches_are_obeyed(model: str) -> None:

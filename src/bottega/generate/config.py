@@ -148,6 +148,8 @@ class Generate(Sampled, Searched, Structured):
     """Put the prompt through the model's chat template."""
     system: str | None = None
     """System message of a chat."""
+    heal: bool = False
+    """Take back the prompt's last token where a longer one could stand there, so that a word may be finished."""
     trace: bool = False
     """Show of each token what else could have come, how probable it was, and what cut it off."""
 
@@ -155,6 +157,8 @@ class Generate(Sampled, Searched, Structured):
     def _consistent(self) -> Generate:
         if self.system and not self.chat:
             raise ValueError("a system message needs --chat; without it the prompt is continued as plain text")
+        if self.heal and (self.chat or self.has_form):
+            raise ValueError(f"--heal and {'--chat' if self.chat else 'a form'} exclude each other: leave one out")
         self.search()
         return self
 

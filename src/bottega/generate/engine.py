@@ -127,6 +127,8 @@ class Engine:
         self.counts.prompt_tokens += request.prompt_length
         self.counts.cached_tokens += request.cached
         self.scheduler.remove(request)
+        if not self.has_work:
+            self.check_integrity()
         if self.speculator is not None:
             self.speculator.forget(request)
 

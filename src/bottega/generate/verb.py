@@ -80,6 +80,7 @@ def sampling_of(config: Sampled, tokenizer: Tokenizer) -> Sampling:
 def run_generate(plan: Plan, context: Context) -> Result:
     """One completion; `data` has text, token_ids, finish_reason and prompt_tokens, and what was asked for besides."""
     from bottega.generate.generator import Generator
+    from bottega.generate.structure.healing import heal
 
     config = plan.config
     assert isinstance(config, Generate)
@@ -89,14 +90,17 @@ def run_generate(plan: Plan, context: Context) -> Result:
     ids = generator.prompt_ids(config.prompt, chat=config.chat, system=config.system)
     if not config.search().is_none:
         return _search(config, generator, ids, context)
-    constraint = constraint_of(config, generator.tokenizer)
-    ticket = generator.submit(ids, sampling_of(config, generator.tokenizer), constraint=constraint)
+    constraint, removed, asked = constraint_of(config, generator.tokenizer), "", ids
+    if config.heal:
+        healed = heal(generator.tokenizer, ids)
+        constraint, removed, asked = healed.constraint, healed.removed, healed.prompt_ids
+    ticket = generator.submit(asked, sampling_of(config, generator.tokenizer), constraint=constraint)
     pieces: list[Piece] = []
     with context.reporter.bar("generate", config.max_new_tokens, "tok") as bar:
         for piece in generator.follow(ticket):
             pieces.append(piece)
             bar.advance()
-    text = "".join(piece.text for piece in pieces)
+    text = "".join(piece.text for piece in pieces).removeprefix(removed)
     data: dict[str, Any] = {
         "text": text,
         "token_ids": [piece.token_id for piece in pieces],
@@ -104,7 +108,7 @@ def run_generate(plan: Plan, context: Context) -> Result:
         "prompt_tokens": len(ids),
     }
     blocks: list[Block] = [Text(text if config.chat else config.prompt + text)]
-    if constraint is not None:
+    if constraint is not None and config.has_form:
         validity = constraint.judge(text)
         data |= {"valid": validity.valid, "invalid_because": validity.error or None}
         blocks += [] if validity.valid else [Text(f"The answer is not what was asked for: {validity.error}")]

@@ -29,16 +29,18 @@ class Structured(Config):
 
     @model_validator(mode="after")
     def _one_form(self) -> Structured:
-        given = {
-            "json_schema": self.json_schema is not None,
-            "regex": self.regex is not None,
-            "choice": bool(self.choice),
-            "grammar": self.grammar is not None,
-        }
-        if sum(given.values()) > 1:
-            names = " and ".join(name for name, is_given in given.items() if is_given)
-            raise ValueError(f"{names} contradict each other; give one of them")
+        if len(self._given) > 1:
+            raise ValueError(f"{' and '.join(self._given)} contradict each other; give one of them")
         return self
+
+    @property
+    def has_form(self) -> bool:
+        """Whether the answer must have a form."""
+        return bool(self._given)
+
+    @property
+    def _given(self) -> list[str]:
+        return [name for name in Structured.model_fields if getattr(self, name) not in (None, ())]
 
 
 def constraint_of(config: Structured, tokenizer: Tokenizer) -> GrammarConstraint | None:
