@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections import Counter
@@ -142,3 +143,25 @@ def test_two_hundred_clients_for_five_minutes(server: tuple[str, int], expected:
     settled = memory[len(memory) // 5 :]  # the first minute warms up
     assert max(settled) < 1.05 * min(settled), (min(settled), max(settled))
     wait_for_load(url, (0, 0))
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_streamed_token_costs_the_server_less_than_a_millisecond(server: tuple[str, int], model: Path) -> None:
+    url, pid = server
+    generator = Generator.load(model, threads=1)
+    prompt = generator.prompt_ids(PROMPTS[0], chat=False)
+    count = 600
+    sampling = Sampling(max_new_tokens=count, temperature=0, ignore_eos=True)
+    generator.complete(prompt, sampling)
+    before = time.thread_time()
+    generator.complete(prompt, sampling)
+    alone = time.thread_time() - before
+    body = {"model": "tiny", "prompt": PROMPTS[0], "temperature": 0, "max_tokens": count, "ignore_eos": True}
+    start = cpu_seconds(pid)
+    assert text_of(httpx.post(f"{url}/v1/completions", json={**body, "stream": True}, timeout=60).text, stream=True)
+    # Processor time: what other programs do at the same time does not count.
+    assert (cpu_seconds(pid) - start - alone) / count < 0.001
