@@ -109,7 +109,7 @@ def mutated(body: dict[str, Any], draw: random.Random) -> dict[str, Any]:
     return body
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("count", [400, pytest.param(8_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_odd_values_in_any_place_are_refused_or_obeyed(inside: TestClient, count: int) -> None:
     draw = random.Random(count)
     statuses: Counter[int] = Counter()
