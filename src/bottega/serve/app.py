@@ -24,6 +24,7 @@ from bottega.serve.inspection import inspection_routes
 from bottega.serve.metrics import CountRequests
 from bottega.serve.ollama import ollama_routes
 from bottega.serve.ollama_models import ollama_models_routes
+from bottega.serve.openapi import add_openapi_route
 from bottega.serve.prompts import refusal
 from bottega.serve.protocol.chat import ChatRequest
 from bottega.serve.protocol.completions import CompletionRequest
@@ -77,11 +78,12 @@ def create_app(models: Models, config: Serve, first: Generator | None = None) ->
         yield
         await models.stop()
 
+    keys = keys_of(config)
     app = FastAPI(title="Bottega", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.add_middleware(
         Guard,
         hosts=HostRule(config.host, config.trusted_hosts),
-        api_keys=keys_of(config),
+        api_keys=keys,
         prefixes=PROTECTED,
         origins=config.cors_origin,
         limits=Limits(config.requests_per_minute, config.max_concurrent_per_key),
@@ -90,6 +92,7 @@ def create_app(models: Models, config: Serve, first: Generator | None = None) ->
     _add_error_handlers(app)
     for routes in ROUTES:
         app.include_router(routes(models))
+    add_openapi_route(app, protected=PROTECTED, needs_key=bool(keys))
     return app
 
 

@@ -86,14 +86,6 @@ def too_slow() -> ApiError:
     return ApiError(408, "The answer was not read as it came and has been given up.", code="client_too_slow")
 
 
-def renamed(error: ApiError, names: Sequence[tuple[re.Pattern[str], str]]) -> ApiError:
-    """The refusal of a request that was made of another API's, in that one's words: patterns and what replaces them."""
-    message, param = error.message, error.param
-    for pattern, name in names:
-        message, param = pattern.sub(name, message), pattern.sub(name, param) if param else param
-    return ApiError(error.status, message, kind=error.kind, param=param, code=error.code, headers=error.headers)
-
-
 def field_path(location: Sequence[str | int]) -> str:
     """("messages", 0, "role") → 'messages[0].role'; "(kind)", which of several types was taken, is no field."""
     path = ""

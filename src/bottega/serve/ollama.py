@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from bottega.core.errors import UserError
-from bottega.serve.failures import ApiError, renamed
+from bottega.serve.failures import ApiError
 from bottega.serve.generation import chat_orders, orders_of
 from bottega.serve.models import Models, Served
-from bottega.serve.prompts import refusal
 from bottega.serve.protocol.ollama import (
     FOREVER,
     OPENAI_NAMES,
@@ -26,6 +24,7 @@ from bottega.serve.protocol.ollama import (
     OllamaGenerate,
     Options,
 )
+from bottega.serve.renaming import in_words_of
 from bottega.serve.responding import CLIENT_HAS_GONE, respond
 from bottega.serve.scoring import embed_inputs
 
@@ -76,17 +75,6 @@ def ollama_routes(models: Models) -> APIRouter:
     return router
 
 
-@contextlib.contextmanager
-def _own_words() -> Iterator[None]:
-    """Refusals by the names that Ollama's fields have."""
-    try:
-        yield
-    except UserError as error:
-        raise renamed(refusal(error), OPENAI_NAMES) from None
-    except ApiError as error:
-        raise renamed(error, OPENAI_NAMES) from None
-
-
 @contextlib.asynccontextmanager
 async def _using(models: Models, body: Generating | EmbedRequest | EmbeddingsRequest) -> AsyncIterator[Served]:
     """The model, loaded, and kept as long as the request says."""
@@ -102,7 +90,7 @@ async def _generate(models: Models, body: OllamaChat | OllamaGenerate, kind: Kin
     from bottega.serve.ollama_answers import Clock, OllamaAnswer
 
     clock = Clock()
-    with _own_words():
+    with in_words_of(OPENAI_NAMES):
         async with _using(models, body) as served:
             clock.model_is_there()
             order, choice = await run_in_threadpool(_order, served, body)

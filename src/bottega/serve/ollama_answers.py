@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Literal
 
 from bottega.generate.structure.calls import CallDelta, ToolCall
 from bottega.serve.answers import judged
-from bottega.serve.failures import ApiError, renamed
+from bottega.serve.failures import ApiError
 from bottega.serve.framing import LINES, Data
 from bottega.serve.protocol.ollama import OPENAI_NAMES
+from bottega.serve.renaming import renamed
 
 if TYPE_CHECKING:
     from bottega.generate.generator import Piece

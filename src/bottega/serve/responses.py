@@ -6,12 +6,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from bottega.core.errors import UserError
-from bottega.serve.failures import ApiError, renamed
 from bottega.serve.generation import chat_orders
 from bottega.serve.models import Models
-from bottega.serve.prompts import refusal
 from bottega.serve.protocol.responses import CHAT_NAMES, ResponsesRequest
+from bottega.serve.renaming import in_words_of
 from bottega.serve.responding import respond
 
 
@@ -23,15 +21,11 @@ def responses_routes(models: Models) -> APIRouter:
 
     @router.post("/v1/responses", response_model=None)
     async def responses(body: ResponsesRequest, request: Request) -> Response:
-        try:
+        with in_words_of(CHAT_NAMES):
             async with models.using(body.model) as served:
                 orders, (choice,) = await run_in_threadpool(chat_orders, served, body.as_chat())
                 jobs = served.engine.submit(orders)
             answer = ResponsesAnswer(served.name, choice, body)
             return await respond(served.engine, jobs, answer, request, stream=bool(body.stream))
-        except UserError as error:
-            raise renamed(refusal(error), CHAT_NAMES) from None
-        except ApiError as error:
-            raise renamed(error, CHAT_NAMES) from None
 
     return router

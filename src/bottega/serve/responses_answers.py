@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from bottega.generate.structure.calls import CallDelta
 from bottega.serve.answers import judged
-from bottega.serve.failures import ApiError, renamed
+from bottega.serve.failures import ApiError
 from bottega.serve.framing import TYPED_EVENTS, Data
 from bottega.serve.protocol.responses import CHAT_NAMES, ResponsesRequest
+from bottega.serve.renaming import renamed
 
 if TYPE_CHECKING:
     from bottega.generate.generator import Piece

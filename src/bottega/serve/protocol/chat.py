@@ -54,6 +54,13 @@ class ToolCall(Wire):
         return {"id": self.id, "type": "function", "function": {"name": self.function.name, "arguments": arguments}}
 
 
+class TextPart(Wire):
+    """A piece of a message's text."""
+
+    type: Literal["text"]
+    text: str
+
+
 class ChatMessage(Wire):
     """One message of a conversation."""
 
@@ -70,7 +77,7 @@ class ChatMessage(Wire):
     audio: Unsupported = None
     function_call: Unsupported = None
 
-    @field_validator("content", mode="before")
+    @field_validator("content", mode="before", json_schema_input_type=str | list[TextPart] | None)
     @classmethod
     def _join_parts(cls, value: Any) -> Any:
         if not isinstance(value, list):

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bottega.serve.protocol.decoding import MAX_CHOICES, Decoding
 from bottega.serve.protocol.structured import Structured
-from bottega.serve.protocol.wire import MAX_TOP_LOGPROBS, TextOrIds, Unsupported, prompt_list
+from bottega.serve.protocol.wire import MAX_TOP_LOGPROBS, Prompts, TextOrIds, Unsupported, prompt_list
 
 
 class CompletionRequest(Structured, Decoding):
@@ -25,7 +25,7 @@ class CompletionRequest(Structured, Decoding):
     """Generate so many and give the `n` whose tokens are the most probable on average."""
     suffix: Unsupported = None
 
-    @field_validator("prompt", mode="before")
+    @field_validator("prompt", mode="before", json_schema_input_type=Prompts)
     @classmethod
     def _prompts(cls, value: Any) -> Any:
         return prompt_list(value)

@@ -122,7 +122,7 @@ class Options(Wire):
         return {name: value for name, value in values.items() if value is not None}
 
 
-class CalledFunction(Wire):
+class OllamaFunction(Wire):
     """The function of a call; `arguments` is an object."""
 
     name: str
@@ -131,21 +131,21 @@ class CalledFunction(Wire):
     description: str | None = None
 
 
-class ToolCall(Wire):
+class OllamaCall(Wire):
     """A call that an earlier answer made."""
 
     id: str | None = None
     type: Literal["function"] | None = None
-    function: CalledFunction
+    function: OllamaFunction
 
 
-class Message(Wire):
+class OllamaMessage(Wire):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[OllamaCall] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
     images: Unsupported = None
@@ -219,7 +219,7 @@ class Generating(Wire):
 class OllamaChat(Generating):
     """POST /api/chat."""
 
-    messages: list[Message] = Field(default=[], max_length=MAX_MESSAGES)
+    messages: list[OllamaMessage] = Field(default=[], max_length=MAX_MESSAGES)
     """None: the model is only loaded, or with `keep_alive` 0 unloaded."""
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
 

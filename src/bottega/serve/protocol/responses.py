@@ -28,7 +28,7 @@ from bottega.serve.protocol.wire import MAX_TOP_LOGPROBS, Harmless, Unsupported,
 LOGPROBS = "message.output_text.logprobs"
 
 
-class TextPart(Wire):
+class ResponsesText(Wire):
     """A piece of a message's text; the last two are there in parts of an earlier answer."""
 
     type: Literal["input_text", "output_text"]
@@ -41,18 +41,18 @@ def _joined(value: Any) -> Any:
     if not isinstance(value, list):
         return value
     try:
-        return "".join(TextPart.model_validate(part).text for part in value)
+        return "".join(ResponsesText.model_validate(part).text for part in value)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise ValueError(f"only parts of text are supported ({where}: {problem['msg']})") from None
 
 
-Content = Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[TextPart])]
+Content = Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[ResponsesText])]
 """A text, or the parts of one."""
 
 
-class Message(Wire):
+class InputMessage(Wire):
     """A message of the conversation, or of an earlier answer."""
 
     type: Literal["message"] = "message"
@@ -91,7 +91,7 @@ def _kind(item: Any) -> str:
 
 # Tags stand in parentheses, by which `field_path` knows that they are no field's name.
 Item = Annotated[
-    Annotated[Message, Tag("(message)")]
+    Annotated[InputMessage, Tag("(message)")]
     | Annotated[FunctionCall, Tag("(function_call)")]
     | Annotated[FunctionCallOutput, Tag("(function_call_output)")],
     Discriminator(_kind),
@@ -141,7 +141,7 @@ class TextSettings(Wire):
     verbosity: Unsupported = None
 
 
-class StreamOptions(Wire):
+class ResponsesStreamOptions(Wire):
     """Settings of a streamed answer."""
 
     include_obfuscation: Unsupported = None
@@ -165,7 +165,7 @@ class ResponsesRequest(Harmless):
     tool_choice: Literal["none", "auto", "required"] | NamedFunction | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = False
-    stream_options: StreamOptions | None = None
+    stream_options: ResponsesStreamOptions | None = None
     truncation: Literal["disabled"] | None = None
     """Nothing is cut off silently."""
     access_programs: Unsupported = None
@@ -245,7 +245,7 @@ class ResponsesRequest(Harmless):
         if self.instructions is not None:
             messages.append({"role": "system", "content": self.instructions})
         for item in self.input:
-            if isinstance(item, Message):
+            if isinstance(item, InputMessage):
                 messages.append({"role": item.role, "content": item.content})
             elif isinstance(item, FunctionCallOutput):
                 messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})

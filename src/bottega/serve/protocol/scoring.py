@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from bottega.serve.protocol.wire import MAX_INPUTS, Harmless, Reply, TextOrIds, Unsupported, Wire, prompt_list
+from bottega.serve.protocol.wire import MAX_INPUTS, Harmless, Prompts, Reply, TextOrIds, Unsupported, Wire, prompt_list
 
 
 class EmbeddingRequest(Harmless):
@@ -19,7 +19,7 @@ class EmbeddingRequest(Harmless):
     """base64 is that of the float32 numbers, little-endian."""
     dimensions: Unsupported = None
 
-    @field_validator("input", mode="before")
+    @field_validator("input", mode="before", json_schema_input_type=Prompts)
     @classmethod
     def _inputs(cls, value: Any) -> Any:
         return prompt_list(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 MAX_TOP_LOGPROBS = 20
 MAX_INPUTS = 2048
@@ -35,7 +35,9 @@ def _off(value: Any) -> Any:
     return value
 
 
-Unsupported = Annotated[Any, AfterValidator(_off)]
+Unsupported = Annotated[
+    Any, AfterValidator(_off), WithJsonSchema({"enum": [None, False, 0, "", [], {}], "description": "Not supported."})
+]
 """A field of OpenAI's that is accepted only when it asks for nothing (null, 0, false, empty)."""
 
 
@@ -56,8 +58,12 @@ def _text_or_ids(value: Any) -> Any:
     return value
 
 
-TextOrIds = Annotated[str | list[int], BeforeValidator(_text_or_ids)]
+TextOrIds = Annotated[str | list[int], BeforeValidator(_text_or_ids, json_schema_input_type=str | list[int])]
 """A text, or its token ids."""
+
+
+Prompts = TextOrIds | list[TextOrIds]
+"""One prompt or several, as clients send them."""
 
 
 def prompt_list(value: Any) -> Any:
