@@ -14,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import Tensor
 
 from bottega.checkpoint.adapter import Adapter
 from bottega.checkpoint.config import ModelConfig
@@ -32,7 +33,7 @@ from bottega.model.cache import KVCache
 from bottega.model.decoder import Decoder
 from bottega.model.inference import prepare_for_inference
 from bottega.model.load import load_decoder
-from bottega.model.paged import PagedCache
+from bottega.model.paged import PagedCache, Span, Step
 from test_model_families import MODELS, folders  # noqa: F401
 
 GREEDY = Sampling(max_new_tokens=12, temperature=0.0, logprobs=True)
@@ -104,6 +105,26 @@ def test_every_family_continues_as_by_recomputation_of_everything(name: str, fol
             assert token == int(row.argmax())
             assert logprob == pytest.approx(float(row[token]), abs=1e-4)
             ids.append(token)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_row_of_any_family_depends_on_the_others_by_a_bit(name: str, folders: Any) -> None:  # noqa: F811
+    decoder = prepare_for_inference(load_decoder(folders(name)))
+    source = torch.Generator().manual_seed(5)
+    texts = [torch.randint(3, 97, (length,), generator=source).tolist() for length in (1, 2, 7, 19, 30)]
+    blocks = [[2 * number, 2 * number + 1] for number in range(len(texts))]
+
+    def hidden(cache: PagedCache, spans: list[tuple[int, int, int]]) -> list[Tensor]:
+        """Of each (text, start, count) of one step, (count, H)."""
+        parts = [Span(texts[text], start, count, blocks[text], 32) for text, start, count in spans]
+        return list(decoder.advance(Step(cache, parts)).split([count for *_, count in spans]))
+
+    with torch.inference_mode():
+        together = hidden(PagedCache(decoder.config, 10), [(text, 0, len(ids)) for text, ids in enumerate(texts)])
+        cache = PagedCache(decoder.config, 10)
+        for text, ids in enumerate(texts):
+            singly = [hidden(cache, [(text, place, 1)])[0] for place in range(len(ids))]
+            assert torch.equal(torch.cat(singly), together[text])
 
 
 class Guesses(Proposer):

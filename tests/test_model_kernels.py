@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bottega.core.errors import UserError
-from bottega.model.inference import KernelLinear
+from bottega.model.feed_forward import ACTIVATIONS
+from bottega.model.inference import IN_KERNEL, KernelLinear
 from bottega.model.kernels import library, reference
 from bottega.model.kernels.library import CacheFormat, WeightFormat
 from bottega.model.kernels.packing import pack, unpack
@@ -98,7 +99,7 @@ HOW = [
 
 @pytest.mark.parametrize("format_", CACHES)
 @pytest.mark.parametrize("how", HOW, ids=["plain", "window", "window and cap", "slopes"])
-@pytest.mark.parametrize(("kv_heads", "dim"), [(6, 16), (2, 40), (1, 64), (3, 144)])
+@pytest.mark.parametrize(("kv_heads", "dim"), [(6, 16), (2, 40), (1, 64), (3, 144), (2, 300)])
 def test_attention_equals_the_reference_however_it_is_cut(
     format_: CacheFormat, how: dict, kv_heads: int, dim: int
 ) -> None:
@@ -136,9 +137,34 @@ def test_small_things_equal_torchs() -> None:
     norm.weight.data.normal_()
     assert torch.allclose(library.rms_norm(x, norm.weight.data, 1e-5), norm(x), rtol=1e-5, atol=1e-6)
     gate, up = x.chunk(2, dim=-1)
-    assert torch.allclose(library.silu_times(x), torch.nn.functional.silu(gate) * up, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(
+        library.activate("silu", x, gated=True), torch.nn.functional.silu(gate) * up, rtol=1e-5, atol=1e-5
+    )
     wild = torch.tensor([[-200.0, -88.0, 0.0, 88.0, 200.0] * 8 + [1.0] * 40])
-    assert torch.allclose(library.silu_times(wild), torch.nn.functional.silu(wild[:, :40]), rtol=1e-5)
+    assert torch.allclose(library.activate("silu", wild, gated=True), torch.nn.functional.silu(wild[:, :40]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", IN_KERNEL)
+@pytest.mark.parametrize("size", [1, 16, 72, 1000])
+def test_activations_equal_torchs_and_no_row_depends_on_the_others(name: str, size: int) -> None:
+    x = torch.randn(37, 2 * size, generator=torch.Generator().manual_seed(size)) * 4
+    gate, up = x.chunk(2, dim=-1)
+    exact = ACTIVATIONS[name](gate.double())
+    kind = IN_KERNEL[name]
+    for together, expected in (
+        (library.activate(kind, gate), exact),
+        (library.activate(kind, x, gated=True), exact * up.double()),
+    ):
+        assert (together - expected).abs().max() <= 1e-6 * expected.abs().max()
+    for count, start in itertools.product((1, 2, 5, 13), (0, 3, 11)):
+        rows = slice(start, start + count)
+        assert torch.equal(library.activate(kind, gate[rows]), library.activate(kind, gate)[rows])
+        assert torch.equal(library.activate(kind, x[rows], gated=True), library.activate(kind, x, gated=True)[rows])
+
+
+def test_sigmoid_equals_torchs_to_both_ends() -> None:
+    x = torch.tensor([-torch.inf, -200.0, -30.0, -1.0, 0.0, 1.0, 30.0, 200.0, torch.inf])
+    assert torch.allclose(library.activate("sigmoid", x), torch.sigmoid(x), rtol=1e-6, atol=1e-37)
 
 
 @pytest.mark.parametrize("dim", [24, 8])
@@ -150,6 +176,7 @@ def test_splitting_and_turning_equals_rope(dim: int) -> None:
     assert torch.allclose(query, rotate(heads[:, :, :4], cos, sin), atol=1e-5)
     assert torch.allclose(key, rotate(heads[:, :, 4:6], cos, sin), atol=1e-5)
     assert torch.equal(value, heads[:, :, 6:])
+    assert torch.equal(library.rotate(heads[:, :, :4], cos, sin), query)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

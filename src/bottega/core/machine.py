@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     import torch
 
 # Instruction sets that change what is fast (names of /proc/cpuinfo).
-FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")
+FLAGS = (
+    *("avx2", "fma", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vbmi2"),
+    *("avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16"),
+)
 NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 OCCASIONS = 5  # on which rates are measured before they are taken as known
 _PRODUCT = (2048, 512, 2048)  # rows, inner, columns: the shape of a small model's feed-forward

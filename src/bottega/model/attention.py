@@ -109,8 +109,12 @@ class Attention(nn.Module):
                 q = self.q_norm(q.flatten(-2)).view_as(q)
                 k = self.k_norm(k.flatten(-2)).view_as(k)
         if angles is not None:
-            q, k = rotate(q, *angles), rotate(k, *angles)
+            q, k = self.turn(q, *angles), self.turn(k, *angles)
         return q, k, v
+
+    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """`rope.rotate`."""
+        return rotate(x, cos, sin)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, hidden) → query, key, value as the projections give them, (B, T, their heads, head_dim) each."""

@@ -6,6 +6,8 @@ weighted by the router's probabilities. Qwen 2 MoE adds one expert that sees eve
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ class MixtureOfExperts(nn.Module):
         self.gate = Linear(config.hidden_size, experts.count, bias=False)
         self.experts = nn.ModuleList(FeedForward(config, experts.intermediate_size) for _ in range(experts.count))
         self.shared_expert = self.shared_expert_gate = None
+        self.sigmoid: Callable[[Tensor], Tensor] = torch.sigmoid
         if experts.shared_intermediate_size:
             self.shared_expert = FeedForward(config, experts.shared_intermediate_size)
             self.shared_expert_gate = Linear(config.hidden_size, 1, bias=False)
@@ -38,7 +41,7 @@ class MixtureOfExperts(nn.Module):
             said = self.experts[expert](flat[tokens]) * weights[tokens, places, None]
             out = out.index_add(0, tokens, said.to(out.dtype))
         if self.shared_expert is not None and self.shared_expert_gate is not None:
-            out = out + torch.sigmoid(self.shared_expert_gate(flat)) * self.shared_expert(flat)
+            out = out + self.sigmoid(self.shared_expert_gate(flat)) * self.shared_expert(flat)
         return out.view_as(x)
 
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,9 @@ The result generates; it is not to be trained or saved.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,12 +25,20 @@ from bottega.core.machine import preferred_dtype
 from bottega.model.attention import Attention
 from bottega.model.decoder import Block, Decoder
 from bottega.model.experts import MixtureOfExperts
-from bottega.model.feed_forward import FeedForward, PlainFeedForward
+from bottega.model.feed_forward import ACTIVATIONS, FeedForward, PlainFeedForward
 from bottega.model.kernels import library
-from bottega.model.kernels.library import GROUP, WeightFormat
+from bottega.model.kernels.library import GROUP, Activation, WeightFormat
 from bottega.model.kernels.packing import fits, pack
 from bottega.model.norm import OffsetRMSNorm, RMSNorm
 from bottega.model.rope import rotate
+
+IN_KERNEL: dict[str, Activation] = {
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_bloom": "gelu_bloom",
+}
+"""The activations that kernels.c has; the others are exact, a number at a time."""
 
 
 class KernelLinear(nn.Module):
@@ -107,6 +118,10 @@ class Layers:
         """The product behind the last layer: four bits are too few for what chooses among all tokens."""
         return self.product(layer, format_="int8" if self.format == "int4" else None)
 
+    def activation(self, act: Callable[[Tensor], Tensor]) -> Activation | None:
+        """What kernels.c calls it; None if it is not computed there."""
+        return next((name for key, name in IN_KERNEL.items() if self.kernels and ACTIVATIONS[key] is act), None)
+
     def norm(self, norm: nn.Module) -> nn.Module:
         """A norm in one operation; other norms as they are."""
         return (
@@ -151,6 +166,10 @@ class FusedAttention(Attention):
         q, k = rotate(turned, *angles).split((self.heads, self.kv_heads), dim=-2)
         return q, k, v
 
+    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """`rope.rotate`, in the kernel where it can."""
+        return library.rotate(x, cos, sin) if self.in_kernel and len(x) == 1 else super().turn(x, cos, sin)
+
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, hidden) → query, key, value as the projection gives them, (B, T, their heads, head_dim) each."""
         joined = self.qkv(x).unflatten(-1, (-1, self.head_dim))
@@ -166,12 +185,12 @@ class FusedFeedForward(FeedForward):
         self.act = layer.act
         self.gate_up = layers.product(layer.gate_proj, layer.up_proj)
         self.down_proj = layers.product(layer.down_proj)
-        self.in_kernel = layers.kernels and layer.act is F.silu
+        self.in_kernel = layers.activation(layer.act)
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate, widen, narrow."""
-        if self.in_kernel:
-            return self.down_proj(library.silu_times(self.gate_up(x)))
+        if self.in_kernel is not None:
+            return self.down_proj(library.activate(self.in_kernel, self.gate_up(x), gated=True))
         return super().forward(x)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,6 +228,8 @@ def _prepared(part: nn.Module, layers: Layers) -> nn.Module:
     if isinstance(part, PlainFeedForward):
         for name in ("up_proj", "down_proj"):
             setattr(part, name, layers.product(getattr(part, name)))
+        if (act := layers.activation(part.act)) is not None:
+            part.act = partial(library.activate, act)
         return part
     if isinstance(part, MixtureOfExperts):
         part.experts = nn.ModuleList(_prepared(expert, layers) for expert in part.experts)
@@ -217,5 +238,7 @@ def _prepared(part: nn.Module, layers: Layers) -> nn.Module:
         if part.shared_expert is not None and part.shared_expert_gate is not None:
             part.shared_expert = FusedFeedForward(part.shared_expert, layers)
             part.shared_expert_gate = layers.product(part.shared_expert_gate, format_=exact)  # pyright: ignore[reportAttributeAccessIssue]
+            if layers.kernels:
+                part.sigmoid = partial(library.activate, "sigmoid")
         return part
     return layers.norm(part)

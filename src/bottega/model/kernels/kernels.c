@@ -66,9 +66,13 @@ ALWAYS f32 load(enum format format, const void *from, long at, int half) {
     case BFLOAT16: return from_bfloat16((const uint16_t *)from + at);
     case INT8: return __builtin_convertvector(widen((const char *)from + at, 1), f32);
     default: {
-        static const f32 numbers = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
         const i32 both = widen((const char *)from + at, 0);
+#ifdef __clang__
+        return __builtin_convertvector(((half ? both >> 4 : both) & 15) - 8, f32);
+#else
+        static const f32 numbers = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
         return __builtin_shuffle(numbers, half ? both >> 4 : both); /* the index counts modulo 16 */
+#endif
     }
     }
 }
@@ -253,7 +257,7 @@ ALWAYS void dots(enum format format, const sequence *job, long kv, const int32_t
 
 /* Weighted sums of D vectors of the values' channels, from channel `at` on. */
 ALWAYS void sums(enum format format, const sequence *job, long kv, const int32_t *blocks, long tokens,
-                 float *const *weights, long at, float out[8][256], const int R, const int D) {
+                 float *const *weights, long at, float *const *out, const int R, const int D) {
     const long width = (job->dim + LANES - 1) / LANES * LANES, bytes = BITS[format] / 8;
     f32 sum[8][8];
 #pragma GCC unroll 8
@@ -310,10 +314,11 @@ ALWAYS void attend_rows(enum format format, const sequence *job, long kv, long r
     low -= low % LANES;
     const int32_t *blocks = job->table + low / LANES;
     const long tokens = last + 1 - low, padded = (tokens + LANES - 1) / LANES * LANES, count = padded / LANES;
-    float *scores[8], *query = scratch + 8 * padded, out[8][256], norm[8];
+    float *scores[8], *out[8], *query = scratch + 8 * padded, norm[8];
     for (int r = 0; r < R; r++) {
         const long token = job->first_token + (row + r) / group, head = kv * group + (row + r) % group;
         scores[r] = scratch + r * padded;
+        out[r] = query + 8 * d + r * width;
         memcpy(query + r * d, job->query + (token * job->heads + head) * d, d * sizeof(float));
     }
     long b = 0;
@@ -374,9 +379,13 @@ EXPORT int attention(int format, const float *query, float *out, const void *key
     int failed = 0;
 #pragma omp parallel num_threads(threads) if (work > 30000)
     {
-        float *scratch = malloc((8 * (longest + 2 * LANES) + 8 * dim) * sizeof(float));
+        /* of 8 rows: scores, queries, sums */
+        float *scratch = malloc(8 * (longest + 2 * LANES + 2 * dim + LANES) * sizeof(float));
         long s = 0;
-        if (!scratch) failed = 1;
+        if (!scratch) {
+#pragma omp atomic write
+            failed = 1;
+        }
 #pragma omp for schedule(dynamic, 1)
         for (long piece = 0; piece < first[sequences]; piece++) {
             if (!scratch) continue;
@@ -408,7 +417,7 @@ EXPORT void store(int format, const float *key, const float *value, void *keys, 
                 float most = 0;
                 for (long i = 0; i < dim; i++) most = fabsf(from[part][i]) > most ? fabsf(from[part][i]) : most;
                 (part ? value_scales : key_scales)[head * LANES + place] = most / 127;
-                inverse[part] = most > 0 ? 127 / most : 0;
+                inverse[part] = most > 1e-36f ? 127 / most : 0; /* what is smaller has no inverse in float32 */
             }
             for (int part = 0; part < 2; part++)
                 for (long i = 0; i < dim; i++) {
@@ -438,16 +447,57 @@ EXPORT void rms_norm(const float *x, const float *weight, float *y, long rows, l
     }
 }
 
-/* silu(gate) · up, where a row is gate and up side by side. */
-EXPORT void silu_times(const float *joined, float *y, long rows, long size) {
+enum activation { SILU = 0, GELU = 1, GELU_TANH = 2, GELU_BLOOM = 3, SIGMOID = 4 };
+
+ALWAYS f32 error_function(f32 x) { /* Eigen's rational approximation: a few units in the last place */
+    static const float above[] = {-2.72614225801306e-10f, 2.77068142495902e-08f,  -2.10102402082508e-06f,
+                                  -5.69250639462346e-05f, -7.34990630326855e-04f, -2.95459980854025e-03f,
+                                  -1.60960333262415e-02f};
+    static const float below[] = {-1.45660718464996e-05f, -2.13374055278905e-04f, -1.68282697438203e-03f,
+                                  -7.37332916720468e-03f, -1.42647390514189e-02f};
+    x = where(x > splat(4.0f), splat(4.0f), x);
+    x = where(x < splat(-4.0f), splat(-4.0f), x);
+    const f32 square = x * x;
+    f32 p = splat(above[0]), q = splat(below[0]);
+    for (int i = 1; i < 7; i++) p = p * square + above[i];
+    for (int i = 1; i < 5; i++) q = q * square + below[i];
+    return x * p / q;
+}
+
+/* All but GELU are x · sigmoid(z); GELU's tanh form is so with z = 2 √(2/π) (x + 0.044715 x³). */
+ALWAYS f32 activated(enum activation kind, f32 x) {
+    if (kind == GELU) return x * 0.5f * (1.0f + error_function(x * 0.70710678118654752f));
+    f32 z = x;
+    if (kind == GELU_TANH) z = x * 1.5957691216057308f * (1.0f + 0.044715f * x * x);
+    if (kind == GELU_BLOOM) z = x * 1.59576908f * (1.0f + 0.044715f * x * x);
+    const f32 y = 1.0f / (1.0f + exponential(-z));
+    return kind == SIGMOID ? y : x * y;
+}
+
+ALWAYS void activate_rows(enum activation kind, const float *x, float *y, long rows, long size, int gated) {
     for (long row = 0; row < rows; row++) {
-        const float *gate = joined + row * 2 * size, *up = gate + size;
+        const float *from = x + row * size * (gated ? 2 : 1), *up = from + size;
+        float *to = y + row * size;
         long i = 0;
         for (; i + LANES <= size; i += LANES) {
-            const f32 g = *(const f32 *)(gate + i);
-            *(f32 *)(y + row * size + i) = g / (1.0f + exponential(-g)) * *(const f32 *)(up + i);
+            const f32 said = activated(kind, *(const f32 *)(from + i));
+            *(f32 *)(to + i) = gated ? said * *(const f32 *)(up + i) : said;
         }
-        for (; i < size; i++) y[row * size + i] = gate[i] / (1.0f + exponential(splat(-gate[i]))[0]) * up[i];
+        for (; i < size; i++) { /* the same operations: where a number stands in its row must not matter either */
+            const float said = activated(kind, splat(from[i]))[0];
+            to[i] = gated ? said * up[i] : said;
+        }
+    }
+}
+
+/* act(x); gated: act(gate) · up, where a row is gate and up side by side. */
+EXPORT void activate(int kind, const float *x, float *y, long rows, long size, int gated) {
+    switch (kind) {
+    case SILU: activate_rows(SILU, x, y, rows, size, gated); break;
+    case GELU: activate_rows(GELU, x, y, rows, size, gated); break;
+    case GELU_TANH: activate_rows(GELU_TANH, x, y, rows, size, gated); break;
+    case GELU_BLOOM: activate_rows(GELU_BLOOM, x, y, rows, size, gated); break;
+    default: activate_rows(SIGMOID, x, y, rows, size, gated);
     }
 }
 
@@ -476,11 +526,32 @@ EXPORT const char *instructions(void) {
 #ifdef __AVX512F__
            "avx512f "
 #endif
+#ifdef __AVX512BW__
+           "avx512bw "
+#endif
+#ifdef __AVX512DQ__
+           "avx512dq "
+#endif
+#ifdef __AVX512VL__
+           "avx512vl "
+#endif
+#ifdef __AVX512VBMI__
+           "avx512vbmi "
+#endif
+#ifdef __AVX512VBMI2__
+           "avx512_vbmi2 "
+#endif
 #ifdef __AVX512VNNI__
            "avx512_vnni "
 #endif
 #ifdef __AVX512BF16__
            "avx512_bf16 "
+#endif
+#ifdef __AVX512FP16__
+           "avx512_fp16 "
+#endif
+#ifdef __BMI2__
+           "bmi2 "
 #endif
 #ifdef __AVX2__
            "avx2 "

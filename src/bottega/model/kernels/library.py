@@ -19,7 +19,9 @@ from bottega.core.machine import instruction_flags
 
 WeightFormat = Literal["float32", "bfloat16", "int8", "int4"]
 CacheFormat = Literal["float32", "bfloat16", "float16", "int8"]  # float16 for a GPU alone
+Activation = Literal["silu", "gelu", "gelu_tanh", "gelu_bloom", "sigmoid"]
 FORMATS: dict[str, int] = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
+ACTIVATIONS: dict[Activation, int] = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "gelu_bloom": 3, "sigmoid": 4}
 LANES = 16
 """Outputs in a panel of packed weights; tokens in a block of the cache."""
 GROUP = 32
@@ -33,7 +35,7 @@ _SIGNATURES = {
     ],
     "store": [_int, *[_pointer] * 7, *[_long] * 3],
     "rms_norm": [*[_pointer] * 3, _long, _long, _float, _float],
-    "silu_times": [_pointer, _pointer, _long, _long],
+    "activate": [_int, _pointer, _pointer, _long, _long, _int],
     "split_rotate": [*[_pointer] * 6, *[_long] * 5],
 }  # fmt: skip
 
@@ -155,12 +157,26 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tens
     return out
 
 
-def silu_times(joined: Tensor) -> Tensor:
-    """(..., 2·I), gate and up side by side → silu(gate) · up, (..., I)."""
-    joined = joined.contiguous()
-    size = joined.shape[-1] // 2
-    out = torch.empty(*joined.shape[:-1], size)
-    _compiled().silu_times(joined.data_ptr(), out.data_ptr(), joined.numel() // (2 * size), size)
+def activate(name: Activation, x: Tensor, *, gated: bool = False) -> Tensor:
+    """act(x); `gated`: (..., 2·I), gate and up side by side → act(gate) · up, (..., I).
+
+    PyTorch's own give a number other bits where it stands at the end of a tensor, or of a thread's share of it.
+    """
+    x = x.contiguous()
+    size = x.shape[-1] // (2 if gated else 1)
+    out = torch.empty(*x.shape[:-1], size)
+    _compiled().activate(ACTIVATIONS[name], x.data_ptr(), out.data_ptr(), out.numel() // size, size, gated)
+    return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rope.rotate` of (1, N, heads, head_dim) by (N, dim) `cos` and `sin`."""
+    x, cos, sin = x.contiguous(), cos.contiguous(), sin.contiguous()
+    out = torch.empty_like(x)
+    _compiled().split_rotate(
+        x.data_ptr(), cos.data_ptr(), sin.data_ptr(), out.data_ptr(), None, None, *x.shape[1:3], 0, x.shape[3],
+        cos.shape[-1],
+    )  # fmt: skip
     return out
 
 
