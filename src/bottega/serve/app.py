@@ -1,7 +1,7 @@
 """The API server's app: OpenAI's endpoints over the models. It serves no pages.
 
-The routes stand by topic in `generation`, `scoring` and `inspection`; docs/server.md lists them. FastAPI's
-documentation pages load scripts from a CDN and are off.
+The routes stand by topic in `generation`, `responses`, `scoring`, `inspection`, `ollama` and `ollama_models`;
+docs/server.md lists them.
 """
 
 from __future__ import annotations
@@ -10,22 +10,15 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 
-from bottega.core.errors import UserError
-from bottega.serve.access import Limits, keys_of
-from bottega.serve.failures import ApiError, from_validation, server_error
+from bottega.serve.access import keys_of
+from bottega.serve.front import PROTECTED, guarded_app
 from bottega.serve.generation import generation_routes
-from bottega.serve.guard import Guard, HostRule
 from bottega.serve.inspection import inspection_routes
-from bottega.serve.metrics import CountRequests
 from bottega.serve.ollama import ollama_routes
 from bottega.serve.ollama_models import ollama_models_routes
 from bottega.serve.openapi import add_openapi_route
-from bottega.serve.prompts import refusal
 from bottega.serve.protocol.chat import ChatRequest
 from bottega.serve.protocol.completions import CompletionRequest
 from bottega.serve.protocol.ollama import (
@@ -50,7 +43,6 @@ ROUTES = (
     *(generation_routes, responses_routes, scoring_routes, inspection_routes),
     *(ollama_routes, ollama_models_routes),
 )
-PROTECTED = ("/v1", "/api", "/tokenize", "/detokenize")
 BODIES = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
@@ -78,47 +70,8 @@ def create_app(models: Models, config: Serve, first: Generator | None = None) ->
         yield
         await models.stop()
 
-    keys = keys_of(config)
-    app = FastAPI(title="Bottega", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.add_middleware(
-        Guard,
-        hosts=HostRule(config.host, config.trusted_hosts),
-        api_keys=keys,
-        prefixes=PROTECTED,
-        origins=config.cors_origin,
-        limits=Limits(config.requests_per_minute, config.max_concurrent_per_key),
-    )
-    app.add_middleware(CountRequests, metrics=models.metrics)
-    _add_error_handlers(app)
+    app = guarded_app(config, models.metrics, BODIES, lifespan)
     for routes in ROUTES:
         app.include_router(routes(models))
-    add_openapi_route(app, protected=PROTECTED, needs_key=bool(keys))
+    add_openapi_route(app, protected=PROTECTED, needs_key=bool(keys_of(config)))
     return app
-
-
-def _add_error_handlers(app: FastAPI) -> None:
-    def respond(error: ApiError, request: Request) -> JSONResponse:
-        return JSONResponse(error.body(request.url.path), error.status, headers=error.headers)
-
-    @app.exception_handler(ApiError)
-    async def refused(request: Request, error: ApiError) -> Response:
-        return respond(error, request)
-
-    @app.exception_handler(UserError)
-    async def user_error(request: Request, error: UserError) -> Response:
-        return respond(refusal(error), request)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        body = BODIES.get(request.url.path)
-        return respond(from_validation(error.errors(), body.model_fields if body else {}), request)
-
-    @app.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> Response:
-        said = {404: f"There is no {request.url.path} here.", 405: f"{request.method} is not allowed here."}
-        message = said.get(error.status_code, str(error.detail))
-        return respond(ApiError(error.status_code, message, headers=error.headers), request)
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, _: Exception) -> Response:
-        return respond(server_error(), request)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.spec import ModelSpec
+from bottega.core.errors import UserError
 from bottega.core.machine import memory_check
 from bottega.core.plan import Check, Plan, Specs
 from bottega.core.progress import Lines, Reporter
 from bottega.core.verb import Context, Result
 from bottega.generate.verb import PROMPT_TOKENS, generation_memory
 from bottega.serve.access import access_check, keys_of, require_access
+from bottega.serve.backends.programs import program_of
 from bottega.serve.config import Serve
 from bottega.serve.guard import is_loopback
 from bottega.serve.listen import Server, base_url, make_server, open_socket, port_check
@@ -30,7 +32,7 @@ def plan_serve(config: Serve, specs: Specs) -> Plan:
         verb="serve",
         config=config,
         inputs={source.name: source.path for source in sources},
-        checks=[*checks, access_check(config), port_check(config.host, config.port)],
+        checks=[*checks, engine_check(config, sources[0]), access_check(config), port_check(config.host, config.port)],
         work=[
             f"load {first}",
             *(f"load {other} when it is asked for" for other in others),
@@ -53,6 +55,16 @@ def check_models(config: Serve, specs: Specs) -> tuple[list[Source], list[Check]
     return sources, [*checks, memory_check(sum(largest[: config.max_loaded]))]
 
 
+def engine_check(config: Serve, source: Source) -> Check:
+    """Whether what computes is installed, and can obey the settings."""
+    if config.engine != "native":
+        try:
+            program_of(config, source.path, source.name, 0, "")
+        except UserError as error:
+            return Check("engine", False, f"{error.message}. {error.hint}")
+    return Check("engine", True, config.engine)
+
+
 def run_serve(plan: Plan, context: Context) -> Result:
     """Serve until SIGINT or SIGTERM."""
     assert isinstance(plan.config, Serve)
@@ -70,6 +82,17 @@ def serve(config: Serve, *, reporter: Reporter | None = None, ready: Callable[[i
     say = (reporter or Lines()).say
     require_access(config)
     sources = sources_of(config)
+    if config.engine != "native":
+        from bottega.serve.backends.run import serve_backend
+
+        serve_backend(config, sources[0], say, ready or (lambda _: None))
+    else:
+        _serve_native(config, sources, say, ready)
+
+
+def _serve_native(
+    config: Serve, sources: Sequence[Source], say: Callable[[str], None], ready: Callable[[int], None] | None
+) -> None:
     with open_socket(config.host, config.port) as listener:
         from bottega.serve.app import create_app
 

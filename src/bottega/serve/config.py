@@ -27,8 +27,8 @@ class Serve(OnEngine):
     """Model folder, or org/name[@revision] of the hub; several are loaded when asked for. NAME=FOLDER names it."""
     adapter: Names = ()
     """PEFT adapter served as a model of its own: [MODEL:][NAME=]FOLDER; MODEL says to which of several it belongs."""
-    engine: Literal["native"] = "native"
-    """What computes."""
+    engine: Literal["native", "vllm", "llama.cpp"] = "native"
+    """What computes; the others must be installed, and obey less."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 opens the server to the network, which needs an API key."""
     port: int = Field(default=8000, ge=0, le=65535)
