@@ -25,6 +25,7 @@ from bottega.generate.structure.trie import AutomatonConstraint, TokenTrie
 from bottega.generate.structure.vocabulary import packed, vocabulary_of
 from bottega.tokenizer.tokenizer import Tokenizer
 from structure_walks import STOPS, allowed_tokens, follow, takes, tiny
+from test_tokenizer_codec import sentencepiece_like
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,30 @@ def test_a_tokenizer_is_prepared_once_and_let_go(tmp_path: Path) -> None:
     del loaded
     gc.collect()
     assert gone() is None
+
+
+def test_a_sentencepiece_answer_may_begin_with_the_space_that_decoding_takes_away(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(sentencepiece_like(tmp_path))
+    constraint = json_object(tokenizer)
+    space, brace = tokenizer.id_of("▁"), tokenizer.id_of("<0x7B>")
+    assert space is not None and brace is not None
+    assert {space, brace} <= set(allowed_tokens(constraint, tokenizer.vocab_size))
+    constraint.accept(space)
+    assert takes(constraint, tokenizer, '{"hello":"é"}') and space not in allowed_tokens(
+        constraint, tokenizer.vocab_size
+    )
+
+
+def test_a_tokenizer_without_bytes_or_without_an_end_is_refused(tmp_path: Path) -> None:
+    sentencepiece_like(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(UserError, match="needs a stop token"):
+        regex(Tokenizer.load(tmp_path), "a")
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="tokens are bytes"):
+        regex(Tokenizer.load(tmp_path), "a")
 
 
 @pytest.mark.parametrize(

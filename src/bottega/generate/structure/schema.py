@@ -11,7 +11,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -61,6 +61,10 @@ class Checked:
         """The symbol that stands for it in a grammar."""
         return "%json " + json.dumps({**self.schema, "x-guidance": self.options})
 
+    def as_grammar(self) -> str:
+        """A grammar of it alone."""
+        return LLMatcher.grammar_from_json_schema(json.dumps(self.schema), overrides=self.options)  # type: ignore[arg-type]
+
 
 def prepare(schema: Any, *, strict: bool, spaces: bool = True, field: str) -> Checked:
     """Check a schema and bring it into the form that grammars embed; see `json_schema`."""
@@ -69,11 +73,11 @@ def prepare(schema: Any, *, strict: bool, spaces: bool = True, field: str) -> Ch
     notes = _refuse_or_note(checked, field, strict)
     space = {"whitespace_pattern": WHITE_SPACE} if spaces else {"whitespace_flexible": False}
     options = {**space, "lenient": not strict, "coerce_one_of": False}
-    grammar = LLMatcher.grammar_from_json_schema(json.dumps(checked), overrides=options)  # type: ignore[arg-type]
-    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar)
+    made = Checked(checked, options, validator, notes)
+    failed, messages = LLMatcher.validate_grammar_with_warnings(made.as_grammar())
     if failed:
         raise refusal(field, messages[0])
-    return Checked(checked, options, validator, notes + tuple(map(_told, messages)))
+    return replace(made, notes=notes + tuple(map(_told, messages)))
 
 
 def json_schema(
@@ -92,7 +96,9 @@ def json_schema(
         UserError: the schema is no valid one, too large, unsupported, or nothing can satisfy it.
     """
     checked = prepare(schema, strict=strict, spaces=spaces, field=field)
-    grammar = LLMatcher.grammar_from_lark(f"start: {leading_space(tokenizer)} answer\nanswer: {checked.as_lark()}")
+    grammar = checked.as_grammar()
+    if space := leading_space(tokenizer):
+        grammar = LLMatcher.grammar_from_lark(f"start: {space} answer\nanswer: {checked.as_lark()}")
     judge = partial(check_text, checked.validator)
     return compile_grammar(tokenizer, grammar, field, judge=judge, notes=checked.notes)
 
