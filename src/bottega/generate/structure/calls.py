@@ -126,13 +126,13 @@ class ToolCallParser:
         before, mark, behind = self._pending.partition(self._format.begin)
         if not mark:
             before = before[: len(before) - _open_end(before, self._format.begin)]
-        # White space before a marker belongs to neither.
+        # White space before a marker belongs to the call, if it is one.
         shown = before.rstrip()
         self._say(shown)
         if not mark:
             self._pending = self._pending[len(shown) :]
             return False
-        self._attempt, self._pending = mark, behind
+        self._attempt, self._pending = before[len(shown) :] + mark, behind
         self._step = self._name if self._format.arguments is None else self._object
         return True
 
