@@ -238,7 +238,7 @@ def test_what_a_program_cannot_obey_is_refused(model: Path) -> None:
 
 
 def test_commands_keep_the_key_to_the_environment(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("vllm", "llama-server"):
+    for name in ("vllm", "python", "llama-server"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))

