@@ -116,7 +116,7 @@ def test_no_row_of_any_family_depends_on_the_others_by_a_bit(name: str, folders:
 
     def hidden(cache: PagedCache, spans: list[tuple[int, int, int]]) -> list[Tensor]:
         """Of each (text, start, count) of one step, (count, H)."""
-        parts = [Span(texts[text], start, count, blocks[text], 32) for text, start, count in spans]
+        parts = [Span(texts[text][start : start + count], start, blocks[text], 32) for text, start, count in spans]
         return list(decoder.advance(Step(cache, parts)).split([count for *_, count in spans]))
 
     with torch.inference_mode():

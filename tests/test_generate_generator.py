@@ -13,8 +13,9 @@ import torch
 
 from bottega import verbs
 from bottega.core.errors import UserError
+from bottega.generate.answer import Answer
 from bottega.generate.generator import Generator
-from bottega.generate.sampling import Sampling
+from bottega.generate.sampling import Choice, Sampling
 from conftest import Workshop
 
 transformers = pytest.importorskip("transformers")
@@ -93,6 +94,22 @@ def test_stop_strings_and_lengths_end_an_answer(generator: Generator) -> None:
     assert cut.finish_reason == "stop" and cut.text == free[: free.find(stop)]
     short = generator.complete(prompt, Sampling(max_new_tokens=3, **GREEDY))
     assert short.finish_reason == "length" and len(short.token_ids) == 3
+
+
+def test_what_is_cancelled_between_two_pieces_ends_there(generator: Generator) -> None:
+    ticket = generator.submit([5, 6, 7], Sampling(max_new_tokens=40, ignore_eos=True, **GREEDY))
+    pieces = generator.follow(ticket)
+    next(pieces)
+    generator.cancel(ticket)
+    assert list(pieces) == [] and not generator.has_work
+
+
+def test_half_a_character_at_the_limit_may_complete_a_stop_string(generator: Generator) -> None:
+    half = generator.tokenizer.encode_inside("☃")[0]
+    assert generator.tokenizer.token_bytes(half) == "☃".encode()[:1]
+    answer = Answer(generator.tokenizer, Sampling(stop=("\ufffd",)), 5, 1)
+    piece = answer.add(Choice(half, None, [], None))
+    assert (piece.text, piece.finish_reason) == ("", "stop")
 
 
 def test_prompts_that_do_not_fit_are_refused_with_the_numbers(generator: Generator) -> None:

@@ -104,15 +104,13 @@ class Answer:
         token = choice.token
         ended = token in self.enders
         may_stop = self.count >= self.sampling.min_new_tokens
+        is_last = ended or self.count == self.limit
         shown = "" if ended else self.stops.add(self.text.add(token), may_stop=may_stop)
-        reason: FinishReason | None = None
-        if ended or self.stops.found:
-            reason = "stop"
-        elif self.count == self.limit:
-            reason = "length"
-        if reason and not self.stops.found:
+        if is_last and not self.stops.found:
             shown += self.stops.add(self.text.flush(), may_stop=may_stop)
+        if is_last and not self.stops.found:
             shown += self.stops.flush()
+        reason: FinishReason | None = "stop" if ended or self.stops.found else "length" if is_last else None
         top = [(self.tokenizer.token_text(id_), value) for id_, value in choice.top]
         text = self.tokenizer.token_text(token)
         return Piece(shown, token, text, choice.logprob, top, reason, choice.trace)

@@ -97,12 +97,16 @@ class BlockPool:
 
 def block_hash(before: bytes, tokens: Sequence[int]) -> bytes:
     """The name of a full block: of its tokens, and by `before` (the hash of the block before it) of all before them."""
-    return blake2b(array("q", tokens).tobytes(), key=before[:64], digest_size=16).digest()
+    return blake2b(array("q", tokens).tobytes(), key=before, digest_size=16).digest()
+
+
+def root_hash(*facts: object) -> bytes:
+    """What stands before a request's first block: of all that decides the content of blocks beside the tokens."""
+    return blake2b(repr(facts).encode(), digest_size=16).digest()
 
 
 def block_hashes(root: bytes, tokens: Sequence[int], known: Sequence[bytes] = ()) -> list[bytes]:
-    """The hashes of all full blocks of `tokens`; `known` are the first of them. `root` stands for what else decides
-    the content of a block (the adapter, say)."""
+    """The hashes of all full blocks of `tokens`; `known` are the first of them, `root` is a `root_hash`."""
     hashes = list(known)
     for start in range(len(hashes) * BLOCK, len(tokens) - BLOCK + 1, BLOCK):
         hashes.append(block_hash(hashes[-1] if hashes else root, tokens[start : start + BLOCK]))

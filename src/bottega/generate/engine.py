@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bottega.core.errors import UserError
-from bottega.generate.blocks import BlockPool
+from bottega.core.errors import BottegaError, UserError
+from bottega.generate.blocks import BlockPool, root_hash
 from bottega.generate.constraint import Constraint, MaskFiller
 from bottega.generate.draws import fresh_seed
 from bottega.generate.request import Request
@@ -113,7 +113,7 @@ class Engine:
             priority=priority,
             adapter=adapter,
             constraint=constraint,
-            root=repr((adapter, self.runner.decoder.regime(limit))).encode(),
+            root=root_hash(adapter, self.runner.decoder.regime(limit)),
             prompt_scores=None if sampling.prompt_logprobs is None else [],
         )
         self._number += 1
@@ -136,7 +136,8 @@ class Engine:
     def step(self) -> list[tuple[Request, list[Choice]]]:
         """Compute one step; the new tokens (several where drafts stood) of those requests that have any.
 
-        A request that wants no tokens is among them once, without any, when its prompt has run.
+        A request that wants no tokens is among them once, without any, when its prompt has run. One with a token -1
+        (none may follow) or an `error` is to be ended.
         """
         started = time.perf_counter()
         if self.speculator is not None:
@@ -205,9 +206,7 @@ class Engine:
             taken = found[: stood + 1]
             request.tokens += [choice.token for choice in taken]
             if request.constraint is not None:
-                for choice in taken:
-                    if choice.token >= 0:  # else no token may follow, and the request ends
-                        request.constraint.accept(choice.token)
+                _tell(request, request.constraint, taken)
             produced.append((request, taken))
         return produced
 
@@ -218,3 +217,13 @@ class Engine:
             tokens = [*request.tokens, *request.drafts[:place]] if place else request.tokens
             rows.append(Row(request.sampling, request.seed, tokens, request.prompt_length, request.state, mask))
         return rows
+
+
+def _tell(request: Request, constraint: Constraint, choices: Sequence[Choice]) -> None:
+    """Let the constraint go on; where it cannot, this request alone fails."""
+    try:
+        for choice in choices:
+            if choice.token >= 0:  # else no token may follow, and the request ends
+                constraint.accept(choice.token)
+    except BottegaError as error:
+        request.error = error

@@ -177,6 +177,9 @@ class Generator:
                 events.append((ticket, piece))
                 if piece.finish_reason:
                     break
+            if request.error is not None and not ticket.has_ended:
+                ticket.error = request.error
+                events.append((ticket, None))
             if ticket.has_ended:
                 self._end(ticket)
         return events
@@ -220,10 +223,8 @@ class Generator:
     def follow(self, ticket: Ticket) -> Iterator[Piece]:
         """The pieces of a request that was submitted; closing the iterator cancels it."""
         try:
-            while not ticket.has_ended:
-                for owner, piece in self.step():
-                    if owner is ticket and piece is not None:
-                        yield piece
+            while ticket.request.status != "ended":  # it may be cancelled between two pieces
+                yield from [piece for owner, piece in self.step() if owner is ticket and piece is not None]
             if ticket.error is not None:
                 raise ticket.error
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bottega.core.errors import BottegaError
 from bottega.generate.constraint import Constraint
 from bottega.generate.sampling import SamplerState
 from bottega.generate.settings import Sampling
@@ -30,11 +31,12 @@ class Request:
         constraint: what its tokens must obey.
         computed: the first so many tokens have their keys and values in the cache.
         blocks: where those lie, in order.
-        hashes: of its full blocks.
+        hashes: of its full blocks, as far as they were needed; they stay when the blocks are given back.
         learnt: the first so many of its blocks are known to the pool.
         drafts: guesses of the next tokens, checked in the next step.
         cached: prompt tokens that were found in the cache.
         prompt_scores: of each prompt token (None for the first), if they are wanted.
+        error: why it can go no further.
     """
 
     number: int
@@ -57,6 +59,7 @@ class Request:
     preemptions: int = 0
     state: SamplerState = field(default_factory=SamplerState)
     prompt_scores: list[TokenScore | None] | None = None
+    error: BottegaError | None = None
 
     @property
     def missing(self) -> int:

@@ -36,6 +36,8 @@ class Runner:
         if self.adapters is not None:
             self.adapters.begin([(each.request.adapter, each.count) for each in work])
         hidden = self.decoder.advance(step)
+        if self.adapters is not None:
+            self.adapters.begin([])  # what passes through the layers until the next step (drafts, say) has none
         rows: list[int] = []
         end = 0
         for each in work:
@@ -48,15 +50,16 @@ class Runner:
 
     def _span(self, work: Work) -> Span:
         request = work.request
-        tokens = [*request.tokens, *request.drafts] if request.drafts else request.tokens
-        return Span(tokens, request.computed, work.count, request.blocks, request.limit)
+        tokens = request.tokens[request.computed : request.computed + work.count]
+        tokens += request.drafts[: work.count - len(tokens)]
+        return Span(tokens, request.computed, request.blocks, request.limit)
 
     def _score_prompt(self, work: Work, hidden: Tensor) -> None:
         """Score the prompt tokens that stand behind these rows."""
         request = work.request
         assert request.prompt_scores is not None
-        if not request.prompt_scores:
-            request.prompt_scores.append(None)
+        # What stands there for these tokens is of a step that failed.
+        request.prompt_scores = request.prompt_scores[: request.computed + 1] or [None]
         targets = request.tokens[request.computed + 1 : min(request.computed + work.count + 1, request.prompt_length)]
         chunk = max(1, LOGITS_AT_ONCE // self.decoder.config.vocab_size)
         for start in range(0, len(targets), chunk):

@@ -107,15 +107,18 @@ class Scheduler:
         """Let it run, if there are blocks for all of its tokens; those found in the cache it shares."""
         # At least one token must be computed, or there are no logits to choose from; to score a prompt, all.
         usable = 0 if request.wants_prompt_scores else len(request.tokens) - 1
-        request.hashes = block_hashes(request.root, request.tokens[: usable // BLOCK * BLOCK])
-        found = self.pool.find(request.hashes)
-        if found < len(request.hashes) and self._is_under_way(request.hashes[found]):
+        full = usable // BLOCK
+        if len(request.hashes) < full:
+            request.hashes = block_hashes(request.root, request.tokens[: full * BLOCK], request.hashes)
+        wanted = request.hashes[:full]
+        found = self.pool.find(wanted)
+        if found < full and self._is_under_way(wanted[found]):
             return False  # in a moment it can be shared
-        revived = sum(self.pool.is_kept(hash_) for hash_ in request.hashes[:found])
+        revived = sum(self.pool.is_kept(hash_) for hash_ in wanted[:found])
         needed = -(-len(request.tokens) // BLOCK) - found
         if self.pool.free - revived < needed:
             return False
-        for hash_ in request.hashes[:found]:
+        for hash_ in wanted[:found]:
             block = self.pool.share(hash_)
             assert block is not None
             request.blocks.append(block)
@@ -156,5 +159,5 @@ class Scheduler:
     def _give_back(self, request: Request) -> None:
         for block in reversed(request.blocks):  # the end of a text is less likely to come again than its beginning
             self.pool.release(block)
-        request.blocks, request.hashes, request.drafts = [], [], []
+        request.blocks, request.drafts = [], []
         request.computed = request.learnt = 0

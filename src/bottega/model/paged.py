@@ -70,7 +70,7 @@ def cache_bytes(config: ModelConfig, blocks: int, format_: CacheFormat = "float3
 
 @dataclass(frozen=True)
 class Span:
-    """A sequence's part of a step: its tokens from place `start` to `start + count` of `tokens`, and its blocks.
+    """A sequence's part of a step: its `tokens` from the place `start` on, and its blocks.
 
     `capacity` is the most tokens that the sequence may come to have: positions that adapt to the length of a text
     are those of that length from the first token on.
@@ -78,9 +78,13 @@ class Span:
 
     tokens: Sequence[int]
     start: int
-    count: int
     blocks: Sequence[int]
     capacity: int
+
+    @property
+    def count(self) -> int:
+        """Tokens of the step."""
+        return len(self.tokens)
 
 
 class Step:
@@ -99,8 +103,7 @@ class Step:
         self.cache = cache
         self.counts = [span.count for span in spans]
         self.capacities = [span.capacity for span in spans]
-        ids = [id_ for span in spans for id_ in span.tokens[span.start : span.start + span.count]]
-        self.ids = torch.tensor(ids, device=device)
+        self.ids = torch.tensor([id_ for span in spans for id_ in span.tokens], device=device)
         width = max(len(span.blocks) for span in spans)
         self._tables = torch.tensor([[*span.blocks, *[0] * (width - len(span.blocks))] for span in spans]).int()
         first, rows, slots, positions = 0, [], [], []
