@@ -336,7 +336,7 @@ def test_unknown_models_paths_and_methods(url: str, client: openai.OpenAI) -> No
     assert caught.value.code == "model_not_found"
     assert post(url, "/v1/images", {})[1]["error"]["message"] == "There is no /v1/images here."
     assert httpx.get(f"{url}/v1/completions").status_code == 405
-    assert httpx.get(f"{url}/docs").status_code == 404 == httpx.get(f"{url}/openapi.json").status_code
+    assert httpx.get(f"{url}/docs").status_code == 404  # its page would load scripts from elsewhere
 
 
 @pytest.mark.parametrize(
