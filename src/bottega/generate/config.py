@@ -39,6 +39,8 @@ class OnEngine(OnModel):
             raise ValueError("--speculate draft and --draft-model go together")
         if self.draft_layers is not None and self.speculate != "early-exit":
             raise ValueError("--draft-layers needs --speculate early-exit")
+        if self.speculate == "off" and self.max_drafts != type(self).model_fields["max_drafts"].default:
+            raise ValueError("--max-drafts needs --speculate")
         return self
 
 

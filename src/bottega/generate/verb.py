@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.machine import memory_check
-from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Specs
+from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.verb import Context, Result
 from bottega.core.view import Block, Table, Text
+from bottega.generate.checks import engine_checks, generation_memory
 from bottega.generate.config import Chat, Generate, Sampled
 from bottega.generate.search.settings import premature_layers
 from bottega.generate.structure.config import constraint_of
@@ -38,6 +39,7 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
         Check("tokenizer", spec.has_tokenizer, "is there" if spec.has_tokenizer else "the folder has none"),
         Check("chat template", spec.template is not None or not needs_template, "needed for a chat"),
         *adapter_checks(config.model, config.adapter),
+        *engine_checks(config, config.model, spec, specs),
     ]
     plan.work = [f"load {config.model}, then up to {config.max_new_tokens} tokens"]
     sequences = 1
@@ -47,7 +49,7 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
         if search.dola_layers is not None:
             layers, tied = spec.config.num_hidden_layers, spec.config.tie_word_embeddings
             premature_layers(layers, search.dola_layers, tied=tied)  # raises where the model has none of them
-    memory = generation_memory(spec, PROMPT_TOKENS + config.max_new_tokens, sequences)
+    memory = generation_memory(spec, PROMPT_TOKENS + config.max_new_tokens, sequences, config=config, specs=specs)
     plan.checks.append(memory_check(memory))
     plan.cost = Cost(
         bytes_read=spec.nbytes,
@@ -55,12 +57,6 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
         seconds=LOAD_SECONDS + config.max_new_tokens * spec.nbytes / BYTES_PER_SECOND,
     )
     return plan
-
-
-def generation_memory(spec: ModelSpec, tokens: int, sequences: int = 1) -> int:
-    """Bytes of a process that holds the model, computing in float32 at most, and a cache of sequences of `tokens`."""
-    cache = sequences * spec.config.kv_cache_bytes(min(tokens, spec.config.context_length), bytes_per_value=4)
-    return PROCESS_BYTES + max(spec.nbytes, 4 * spec.config.parameter_count()) + cache
 
 
 def sampling_of(config: Sampled, tokenizer: Tokenizer) -> Sampling:

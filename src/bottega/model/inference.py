@@ -98,10 +98,10 @@ class Layers:
         plain = weight.dtype in (torch.float32, torch.bfloat16)
         self.onednn = native
         self.kernels = on_cpu and library.available() and plain and not native
-        if weights in ("int8", "int4") and not self.kernels:
+        if weights is not None and not self.kernels:
             raise UserError(
-                f"--weights {weights} needs the CPU and its compiled kernels",
-                hint="Use --device cpu, and install with a C compiler (`bottega doctor` says whether there is one).",
+                f"--weights {weights} needs the CPU, its compiled kernels, and weights read in float32 or bfloat16",
+                hint="Use --device cpu without --dtype, and install with a C compiler (`bottega doctor` tells of it).",
             )
         self.format: WeightFormat = weights or ("bfloat16" if weight.dtype == torch.bfloat16 else "float32")
 
@@ -199,6 +199,10 @@ class FusedFeedForward(FeedForward):
         return gate, up
 
 
+def _sigmoid(x: Tensor) -> Tensor:
+    return library.activate("sigmoid", x)
+
+
 @torch.no_grad()
 def prepare_for_inference(decoder: Decoder, weights: WeightFormat | None = None) -> Decoder:
     """Replace the decoder's projections and norms; returns the same object, in eval mode.
@@ -239,6 +243,6 @@ def _prepared(part: nn.Module, layers: Layers) -> nn.Module:
             part.shared_expert = FusedFeedForward(part.shared_expert, layers)
             part.shared_expert_gate = layers.product(part.shared_expert_gate, format_=exact)  # pyright: ignore[reportAttributeAccessIssue]
             if layers.kernels:
-                part.sigmoid = partial(library.activate, "sigmoid")
+                part.sigmoid = _sigmoid
         return part
     return layers.norm(part)

@@ -12,7 +12,8 @@ from bottega.core.machine import memory_check
 from bottega.core.plan import Check, Plan, Specs
 from bottega.core.progress import Lines, Reporter
 from bottega.core.verb import Context, Result
-from bottega.generate.verb import PROMPT_TOKENS, generation_memory
+from bottega.generate.checks import engine_checks, generation_memory
+from bottega.generate.verb import PROMPT_TOKENS
 from bottega.serve.access import access_check, keys_of, require_access
 from bottega.serve.backends.programs import program_of
 from bottega.serve.config import Serve
@@ -51,7 +52,10 @@ def check_models(config: Serve, specs: Specs) -> tuple[list[Source], list[Check]
         checks.append(Check("tokenizer", spec.has_tokenizer, detail))
         for adapter in source.adapters.values():
             checks += adapter_checks(source.path, [adapter])
-    largest = sorted((generation_memory(spec, PROMPT_TOKENS) for spec in found), reverse=True)
+        if config.engine == "native":
+            checks += engine_checks(config, source.path, spec, specs)
+    memory = (generation_memory(spec, PROMPT_TOKENS, config=config, specs=specs) for spec in found)
+    largest = sorted(memory, reverse=True)
     return sources, [*checks, memory_check(sum(largest[: config.max_loaded]))]
 
 
