@@ -185,7 +185,7 @@ class FusedFeedForward(FeedForward):
         self.act = layer.act
         self.gate_up = layers.product(layer.gate_proj, layer.up_proj)
         self.down_proj = layers.product(layer.down_proj)
-        self.in_kernel = layers.activation(layer.act)
+        self.in_kernel: Activation | None = layers.activation(layer.act)
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate, widen, narrow."""
