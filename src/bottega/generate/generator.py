@@ -336,7 +336,8 @@ def _cache_size(decoder: Decoder, settings: OnEngine | None, max_batch: int) -> 
     if settings is not None and settings.cache_tokens is not None:
         return max(1, -(-settings.cache_tokens // BLOCK)), format_
     wanted = -(-config.context_length // BLOCK) * max_batch
-    free = facts().memory_available if decoder.device.type == "cpu" else torch.cuda.mem_get_info(decoder.device)[0]
+    on_cuda = decoder.device.type == "cuda"  # Apple's GPU shares the machine's memory
+    free = torch.cuda.mem_get_info(decoder.device)[0] if on_cuda else facts().memory_available
     if free is None:
         return wanted, format_
     return max(1, min(wanted, free // CACHE_SHARE // cache_bytes(config, 1, format_))), format_
