@@ -36,7 +36,7 @@ TOOLS = [{"type": "function", "function": {"name": "mix", "parameters": {"type":
 CONTEXT = 6000
 
 
-def make_model(folder: Path, context: int = CONTEXT) -> Path:
+def make_model(folder: Path, context: int = CONTEXT, head_dim: int = 16) -> Path:
     """A random model with a trained tokenizer; greedy decoding never ends by itself."""
     folder.mkdir()
     write_folder(train(iter([TEXT * 5, "def colour(x):\n    return x * 2  # größe\n" * 5]), 400), folder)
@@ -48,7 +48,7 @@ def make_model(folder: Path, context: int = CONTEXT) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        head_dim=head_dim,
         max_position_embeddings=context,
         eos_token_id=tuple(sorted(tokenizer.stop_ids)),
     )

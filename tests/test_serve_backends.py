@@ -35,7 +35,7 @@ KEY = "a key of its own"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("backends") / "tiny", context=512)
+    return make_model(tmp_path_factory.mktemp("backends") / "tiny", context=512, head_dim=64)  # vLLM has no smaller
 
 
 # -------------------------------------------------------------------- what every engine must do
@@ -98,7 +98,7 @@ def program(model: Path, port: int, folder: Path) -> Program:
     (folder / "key").write_text(KEY)
     words = [sys.executable, "-m", "bottega", "serve", str(model), "--port", str(port), "--threads", "1"]
     words += ["--api-key-file", str(folder / "key")]
-    return Program("Program", words, {"PROGRAM_IS": "told"}, COMMON - {"top_k"}, {}, {"tools": "it has no tools"})
+    return Program("Program", words, {"PROGRAM_IS": "told"}, COMMON - {"top_k"}, reasons={"tools": "it has no tools"})
 
 
 @pytest.fixture(scope="module")

@@ -57,11 +57,14 @@ class Front:
         if body.model != self.name:
             message = f"The model {body.model!r} is not served here; this server has {self.name!r}."
             raise ApiError(404, message, param="model", code="model_not_found")
-        sent = {}
+        sent: dict[str, Any] = dict(program.defaults)
+        has = program.fields
+        if isinstance(body, CompletionRequest):
+            has, sent["max_tokens"] = has - program.chat_only, body.limit
         for field, value in raw.items():
             if value is None or field in HARMLESS:
                 continue
-            if field not in program.fields:
+            if field not in has:
                 reason = program.reasons.get(field, f"{program.name} does not have it, or means something else by it")
                 message = f"{field}: {reason}. Leave it out, or start the server with --engine native."
                 raise ApiError(400, message, param=field, code="unsupported_by_engine")

@@ -31,7 +31,7 @@ COMMON = frozenset(
             "top_k",
             "min_p",
         ),
-        *("seed", "stop", "stream", "presence_penalty", "frequency_penalty", "repetition_penalty", "response_format"),
+        *("seed", "stop", "stream", "response_format"),
         *HARMLESS,
     }
 )
@@ -44,13 +44,19 @@ NATIVE_ONLY = (
 
 @dataclass(frozen=True)
 class Program:
-    """A server to be started. `fields` it obeys; `renamed`: what it calls some of them; `environment` holds the key."""
+    """A server to be started; `environment` holds the key.
+
+    `fields` it obeys, those of `chat_only` for a chat; `renamed` is what it calls some of them, `defaults` what it is
+    sent where a request says nothing, as it would assume something else; `reasons` say why it lacks others.
+    """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     fields: frozenset[str]
     renamed: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, float] = field(default_factory=dict)
+    chat_only: frozenset[str] = frozenset()
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -92,6 +98,7 @@ def _vllm(config: Serve, model: Path, name: str, port: int, key: str) -> Program
     if config.threads is not None:
         environment["OMP_NUM_THREADS"] = str(config.threads)
     more = {"n", "logprobs", "top_logprobs", "echo", "stream_options", "logit_bias", "min_tokens", "ignore_eos"}
+    more |= {"presence_penalty", "frequency_penalty", "repetition_penalty"}
     more |= {"stop_token_ids", "include_stop_str_in_output", "allowed_token_ids", "bad_words", "structured_outputs"}
     reasons = {"tools": "vLLM reads tool calls by a parser that must be chosen for the model"}
     reasons |= {
@@ -119,9 +126,19 @@ def _llama_cpp(config: Serve, model: Path, name: str, port: int, key: str) -> Pr
     else:
         hint = "Put llama-server on PATH, or install llama-cpp-python[server]."
         raise UserError("engine: llama.cpp is not installed", hint=hint)
-    reasons = {"n": "llama.cpp's servers give one answer", "tools": "its two servers differ in it"}
-    renamed = {"repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_tokens"}
-    return Program("llama.cpp", words, environment, COMMON, renamed, reasons)
+    reasons = {"n": "llama.cpp's servers give one answer", "tools": "llama.cpp's two servers differ in it"}
+    for kind in ("presence", "frequency", "repetition"):
+        reasons[f"{kind}_penalty"] = "llama.cpp looks at the last 64 tokens only"
+    return Program(
+        "llama.cpp",
+        words,
+        environment,
+        COMMON,
+        renamed={"max_completion_tokens": "max_tokens"},
+        defaults={"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0},
+        chat_only=frozenset({"response_format"}),
+        reasons=reasons,
+    )
 
 
 def _vllm_python() -> str | None:
