@@ -57,6 +57,20 @@ def test_help_names_every_setting_with_its_doc(bottega: Call, name: str) -> None
     assert all(flag in out for flag in ("--plan", "--json", "--debug", "--quiet"))
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("generate", r"Prompt:\n  --prompt <str>", r"Where the answer ends:\n  --stop "),
+        ("serve", r"Server:\n  --host <str>", r"Who may use it:\n  --api-key "),
+        ("bench serve", r"Load:\n  --rate <float>", r"Options:\n  --plan"),
+    ],
+)
+def test_long_help_has_sections(bottega: Call, name: str, first: str, second: str) -> None:
+    _, out, _ = bottega(*name.split(), "--help")
+    assert re.search(first + r"[\s\S]+" + second, out), out
+    assert out.count("--seed <int>") <= 1 and "default: (" not in out and "default: []" not in out
+
+
 def test_help_lists_every_verb(bottega: Call) -> None:
     status, out, _ = bottega("--help")
     assert status == 0

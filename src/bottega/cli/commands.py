@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from bottega.core.errors import BottegaError, UserError
 from bottega.core.verb import Verb
@@ -50,7 +51,25 @@ def add_verb(app: typer.Typer, name: str, verb: Verb, *, full: bool) -> None:
     else:
         command.__signature__ = inspect.Signature()
         command.__annotations__ = {}
-    app.command(name, help=verb.summary)(command)
+    app.command(name, cls=_Command, help=verb.summary)(command)
+
+
+class _Command(TyperCommand):
+    """A command whose help puts its options under headings."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then the sections in the order of their first options; what has no heading comes last."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                heading = getattr(parameter, "rich_help_panel", None) or "Options"
+                is_argument = parameter.param_type_name == "argument"
+                sections.setdefault("Arguments" if is_argument else heading, []).append(record)
+        options = sections.pop("Options", [])
+        for heading, records in {**sections, "Options": options}.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
 
 @contextlib.contextmanager
@@ -188,9 +207,13 @@ def _file_settings(verb: Verb, path: Path) -> dict[str, Any]:
 
 
 def _parameters(verb: Verb) -> list[inspect.Parameter]:
+    from bottega.core.schema import sections_of
+
     fields = verb.config_type().model_fields
+    is_sectioned = "sections" in vars(verb.config_type())
+    sections = sections_of(verb.config_type()) if is_sectioned else {}
     parameters = []
-    for name in [*verb.arguments, *(key for key in fields if key not in verb.arguments)]:
+    for name in [*verb.arguments, *(key for key in sections or fields if key not in verb.arguments)]:
         field = fields[name]
         text = (field.description or "").strip()
         if name in verb.arguments:
@@ -198,7 +221,10 @@ def _parameters(verb: Verb) -> list[inspect.Parameter]:
             declared = typer.Argument(help=text, show_default=False, metavar=name.upper() + several)
         else:
             declared = typer.Option(
-                *_option_names(name, field.annotation), help=_with_default(text, field), show_default=False
+                *_option_names(name, field.annotation),
+                help=_with_default(text, field),
+                show_default=False,
+                rich_help_panel=sections.get(name),
             )
         # One word at least; a file may bring the rest, and the settings' own check says what is missing.
         required = name in verb.arguments[:1] and field.is_required()
@@ -228,8 +254,10 @@ def _option_names(name: str, annotation: Any) -> tuple[str, ...]:
 def _with_default(text: str, field: Any) -> str:
     if field.is_required():
         return f"{text} [required]"
-    if field.default in (None, (), False) or callable(field.default_factory):
+    if field.default in (None, (), [], False) or callable(field.default_factory):
         return text
+    if isinstance(field.default, tuple):
+        return f"{text} [default: {' '.join(map(repr, field.default))}]"
     return f"{text} [default: {field.default}]"
 
 

@@ -32,6 +32,8 @@ class Config(BaseModel):
 
     without_effect: ClassVar[frozenset[str]] = frozenset()
     """Settings that cannot change what comes out (how often to save, say); a finished step stays finished."""
+    sections: ClassVar[Mapping[str, str]] = {}
+    """Headings in the help of a verb that has many settings, each by the first setting under it."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "") -> Self:
@@ -58,6 +60,8 @@ class Writes(Config):
 class Compute(Config):
     """Settings of a verb that computes with tensors."""
 
+    sections = {"device": "Model and machine"}
+
     device: Device = "auto"
     """Where to compute; auto takes CUDA or MPS if present, else the CPU."""
     dtype: DType = "auto"
@@ -69,10 +73,23 @@ class Compute(Config):
 class OnModel(Compute):
     """Settings of a verb that computes with a model."""
 
+    sections = {"model": "Model and machine"}
+
     model: str
     """Model folder, or org/name[@revision] of the hub."""
     adapter: tuple[str, ...] = ()
     """PEFT adapter to put on the model, a folder or org/name (may be given several times)."""
+
+
+def sections_of(cls: type[Config]) -> dict[str, str]:
+    """Heading of each setting, in the order of the help: a class's own come before those that it inherits."""
+    found: dict[str, str] = {}
+    for base in cls.__mro__[: cls.__mro__.index(Config)]:
+        headings, heading = vars(base).get("sections", {}), "Options"
+        for name in vars(base).get("__annotations__", {}):
+            heading = headings.get(name, heading)
+            found[name] = heading  # where a class only changes a default, the class that had it first says
+    return found
 
 
 def _user_error(cls: type[Config], error: pydantic.ValidationError, where: str) -> UserError:

@@ -18,6 +18,8 @@ from bottega.generate.structure.config import Structured
 class OnEngine(OnModel):
     """How the engine runs a model."""
 
+    sections = {"weights": "Engine"}
+
     weights: Literal["bfloat16", "int8", "int4"] | None = None
     """Keep the weights as this, on the CPU (default: as they are); int8 and int4 are not the same model any more."""
     cache_dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
@@ -46,6 +48,15 @@ class OnEngine(OnModel):
 
 class Sampled(OnEngine):
     """How tokens are chosen."""
+
+    sections = {
+        "temperature": "Choosing tokens",
+        "repetition_penalty": "Against repetition",
+        "logit_bias": "Words",
+        "stop": "Where the answer ends",
+        "seed": "Choosing tokens",
+        "min_new_tokens": "Where the answer ends",
+    }
 
     temperature: float = Field(default=1.0, ge=0)
     """0 takes the most probable token each time; 1 draws from the model's distribution."""
@@ -144,6 +155,8 @@ class Sampled(OnEngine):
 class Generate(Sampled, Searched, Structured):
     """Continue a prompt."""
 
+    sections = {"prompt": "Prompt", "trace": "Options"}
+
     prompt: str
     """The text to continue; with --chat, the question to answer."""
     chat: bool = False
@@ -167,6 +180,8 @@ class Generate(Sampled, Searched, Structured):
 
 class Chat(Sampled):
     """Talk to a model in the terminal."""
+
+    sections = {"system": "Chat"}
 
     system: str | None = None
     """System message."""

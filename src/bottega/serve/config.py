@@ -23,6 +23,15 @@ _ORIGIN = re.compile(r"https?://[^/\s*]+")
 class Serve(OnEngine):
     """Settings of the API server."""
 
+    sections = {
+        "engine": "Engine",
+        "host": "Server",
+        "max_loaded": "Limits",
+        "api_key": "Who may use it",
+        "requests_per_minute": "Limits",
+        "cors_origin": "Who may use it",
+    }
+
     model: Names = Field(min_length=1)  # pyright: ignore[reportIncompatibleVariableOverride]
     """Model folder, or org/name[@revision] of the hub; several are loaded when asked for. NAME=FOLDER names it."""
     adapter: Names = ()

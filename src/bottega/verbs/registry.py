@@ -154,7 +154,7 @@ _ALL = (
     ),
     Verb(
         "serve",
-        "Serve a model over OpenAI's API.",
+        "Serve models over OpenAI's and Ollama's API.",
         config="bottega.serve.config:Serve",
         plan="bottega.serve.command:plan_serve",
         run="bottega.serve.command:run_serve",

@@ -21,6 +21,8 @@ def _word(value: Any) -> Any:
 class Searched(Config):
     """How answers are searched for; the defaults draw one answer token by token."""
 
+    sections = {"num_beams": "Searches (instead of drawing one answer)"}
+
     num_beams: int = Field(default=1, ge=1)
     """Beam search: keep so many continuations under way, the most probable ones (1: none)."""
     num_return_sequences: int = Field(default=1, ge=1)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Structured(Config):
     """What the answer must be; at most one of these."""
 
+    sections = {"json_schema": "Form of the answer (one of them)"}
+
     json_schema: Path | None = None
     """The answer is JSON that satisfies the JSON Schema in this file."""
     regex: str | None = None

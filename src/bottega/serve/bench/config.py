@@ -75,6 +75,15 @@ def _checked_by(parse: Any) -> AfterValidator:
 class BenchServe(Config):
     """Settings of the load tool."""
 
+    sections = {
+        "url": "Server",
+        "rate": "Load",
+        "dataset": "Prompts and answers",
+        "goodput": "Report",
+        "seed": "Load",
+        "out": "Report",
+    }
+
     url: Annotated[str, AfterValidator(_base_url)]
     """The server, with or without /v1."""
     api_key: str | None = Field(default=None, min_length=1)
