@@ -57,6 +57,20 @@ def test_masks_tell_exactly_the_tokens_that_can_go_on(tokenizer: Tokenizer) -> N
             assert found == possible | stops
 
 
+def test_what_the_tokenizer_cannot_write_is_named(tmp_path: Path) -> None:
+    """A vocabulary without braces, whose unknown token is no text: JSON ends as invalid, by name."""
+    tokens = {token: id_ for id_, token in enumerate(["<unk>", "<s>", "</s>", *'▁abc":'])}
+    data = json.loads((sentencepiece_like(tmp_path) / "tokenizer.json").read_text())
+    data["model"] |= {"vocab": tokens, "merges": [], "byte_fallback": False}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    narrow = Tokenizer.load(tmp_path)
+    assert set('{}"a') & set(vocabulary_of(narrow).unwritable) == set("{}")
+    constraint = json_object(narrow)
+    while not constraint.is_finished:
+        constraint.accept(allowed_tokens(constraint, narrow.vocab_size)[0])
+    assert "cannot write" in constraint.judge("").error
+
+
 def test_special_tokens_are_never_text_and_either_stop_token_ends(tokenizer: Tokenizer) -> None:
     constraint = regex(tokenizer, "(?s:.*)")
     found = set(allowed_tokens(constraint, tokenizer.vocab_size))

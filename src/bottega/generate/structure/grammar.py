@@ -57,6 +57,11 @@ class GrammarConstraint(Constraint):
             return
         if not self._matcher.consume_token(token):
             reason = _first_line(self._matcher.get_error())
+            if (
+                self.vocabulary.unwritable
+            ):  # a text that is certain cannot be written in tokens, and masks are wrong there
+                self.error = f"the grammar cannot go on: {self._lacking()}"
+                return
             if "satisfy the grammar" in reason:
                 raise BottegaError(f"token {token} does not follow the grammar: {reason}")
             self.error = f"the grammar cannot go on: {reason}"  # a limit of the parser
@@ -102,6 +107,11 @@ class GrammarConstraint(Constraint):
             reason = _first_line(self._matcher.get_error())
             dead_end = reason.startswith("NoExtension")
             self.error = "nothing can follow by the grammar" if dead_end else f"the grammar cannot go on: {reason}"
+            if dead_end and self.vocabulary.unwritable:
+                self.error += f"; {self._lacking()}"
+
+    def _lacking(self) -> str:
+        return f"the model's tokenizer cannot write {' '.join(self.vocabulary.unwritable)}"
 
 
 def compile_grammar(

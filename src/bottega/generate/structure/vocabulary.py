@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_left
 from functools import cached_property
+from itertools import takewhile
 
 import torch
 from llguidance import LLTokenizer, TokenizerWrapper
@@ -40,6 +41,12 @@ class Vocabulary:
     def sorted(self) -> list[tuple[bytes, int]]:
         """The tokens that stand for text, in the order of their bytes."""
         return sorted((text, id_) for id_, text in enumerate(self.bytes) if text and id_ not in self.special_ids)
+
+    @cached_property
+    def unwritable(self) -> str:
+        """The printable characters of ASCII that are in no token: the model can never say them."""
+        known = frozenset().union(*(text for text, _ in self.sorted))
+        return "".join(chr(code) for code in range(32, 127) if code not in known)
 
     def starting_with(self, prefix: bytes) -> list[tuple[bytes, int]]:
         """The tokens whose bytes begin with `prefix`, itself among them."""
@@ -77,6 +84,7 @@ class _Source:
         self.bos_token_id = tokenizer.bos_id
         self.tokens = vocabulary.bytes
         self.special_token_ids = sorted(vocabulary.special_ids)
+        self._special = vocabulary.special_ids
         self._tokenizer = weakref.ref(tokenizer)
 
     def __call__(self, text: str | bytes) -> list[int]:
@@ -84,4 +92,6 @@ class _Source:
         if isinstance(text, bytes):
             raise TypeError("text, not bytes")
         tokenizer = self._tokenizer()
-        return [] if tokenizer is None else tokenizer.encode_inside(text)
+        ids = [] if tokenizer is None else tokenizer.encode_inside(text)
+        # What the vocabulary cannot write comes back as the unknown token, which is no text.
+        return list(takewhile(lambda id_: id_ not in self._special, ids))
