@@ -56,6 +56,20 @@ def test_key_host_and_origin(model: Path) -> None:
         assert not any(name.startswith("access-control") for name in answer.headers)
 
 
+def test_a_body_needs_no_type_to_be_json(model: Path) -> None:
+    """`curl URL -d '{…}'` calls it a form; other types are what they say."""
+    content = b'{"model": "tiny", "prompt": "a", "max_tokens": 1}'
+    with TestClient(make_app(model), base_url=BASE) as inside:
+
+        def status(headers: dict[str, str]) -> int:
+            return inside.post("/v1/completions", content=content, headers=headers).status_code
+
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert status({}) == status(form) == status({"Content-Type": "application/json"}) == 200
+        assert status({"Content-Type": "text/plain"}) == 400
+        assert status({**form, "Origin": "https://evil.example"}) == status({"Origin": "null"}) == 403
+
+
 def test_several_keys_each_with_its_own_limits(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# of the class\nk-two\n\n  k-three  \n")

@@ -85,15 +85,15 @@ class _LineBar:
             self.lines.say(self._line())
 
     def finish(self) -> None:
-        self.lines.say(self._line() + f" · took {human_seconds(time.monotonic() - self.started)}")
+        self.lines.say(self._line(is_over=True) + f" · took {human_seconds(time.monotonic() - self.started)}")
 
-    def _line(self) -> str:
+    def _line(self, *, is_over: bool = False) -> str:
         elapsed = max(time.monotonic() - self.started, 1e-9)
         rate = (self.done - self.start_done) / elapsed
         parts = [f"{self.name}: {human_count(self.done)}"]
         if self.total:
             parts[0] += f" of {human_count(self.total)} {self.unit}".rstrip()
-            if rate > 0 and self.done < self.total:
+            if rate > 0 and self.done < self.total and not is_over:
                 parts.append(f"{human_seconds((self.total - self.done) / rate)} left")
         if rate > 0:
             parts.insert(1, f"{human_count(rate)} {self.unit}/s".replace(" /s", "/s"))

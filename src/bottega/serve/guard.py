@@ -9,6 +9,7 @@
 - *Key*: `Authorization: Bearer KEY` under the protected prefixes, compared in constant time.
 - *Limits*: requests of each key, by the minute and at a time (`bottega.serve.access`).
 - *Size*: a body is counted while it arrives and refused once it is too large.
+- *Type*: a body that is called a form, or nothing, is JSON: the examples of many servers are `curl URL -d '{…}'`.
 
 CORS headers are sent to the named origins only, so no other site can read an answer. Plain ASGI; no torch.
 """
@@ -30,6 +31,7 @@ from bottega.serve.failures import ApiError
 MAX_BODY_BYTES = 4 * 2**20
 # RFC 9110, 7.2: a name or an address, and a port; in particular no path, which would become part of URLs.
 _HOST = re.compile(r"([\w.-]+|\[[\da-f:.]+\])(?::\d*)?")
+_FORM = "application/x-www-form-urlencoded"
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -128,6 +130,7 @@ class Guard:
         except ApiError as error:
             await send_error(error, send, scope["path"])
             return
+        _read_as_json(scope, headers)
         try:
             await self._pass_on(scope, receive, send)
         finally:
@@ -157,7 +160,7 @@ class Guard:
         if not self.hosts.allows(host):
             raise ApiError(
                 403,
-                f"The host name {host_name(host)!r} is not this server's; start it with trusted_hosts to allow it.",
+                f"The host name {host_name(host)!r} is not this server's; start it with --trusted-hosts to allow it.",
                 kind="permission_error",
                 code="unknown_host",
             )
@@ -191,12 +194,22 @@ class Guard:
         right = [hmac.compare_digest(given, known) for known in self.api_keys]
         if any(right):
             return given
+        said = "This is not this server's API key" if given else "This server needs its API key"
         raise ApiError(
             401,
-            "This server needs its API key, sent as `Authorization: Bearer KEY`.",
+            f"{said}, sent as `Authorization: Bearer KEY`.",
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
+
+
+def _read_as_json(scope: Scope, headers: Headers) -> None:
+    """Let a body without a type be JSON, and one that is called a form, as `curl -d` calls all: there are none here.
+
+    A page could send these two without asking first; its `Origin` has been looked at by now.
+    """
+    if scope["method"] == "POST" and headers.get("content-type", _FORM).partition(";")[0].strip().lower() == _FORM:
+        MutableHeaders(scope=scope)["content-type"] = "application/json"
 
 
 def _with_cors(send: Send, origin: str) -> Send:
