@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,27 @@ def model(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checks(model: Path, **settings: Any) -> dict[str, tuple[bool, str]]:
     plan = verbs.plan("generate", model=str(model), prompt="The", **settings)
     return {check["name"]: (check["passed"], check["detail"]) for check in plan["checks"]}
+
+
+def test_a_form_is_compiled_by_the_plan(model: Path, tmp_path: Path) -> None:
+    assert checks(model, choice=["yes", "no"])["form"][0] and "form" not in checks(model)
+    (tmp_path / "schema.json").write_text('{"type": "string", "minLength": 5, "maxLength": 2}')
+    with pytest.raises(UserError, match="minLength"):
+        checks(model, json_schema=str(tmp_path / "schema.json"))
+    with pytest.raises(UserError, match=r"none\.json"):
+        checks(model, json_schema=str(tmp_path / "none.json"))
+
+
+def test_a_chat_template_is_wanted_for_chats_only(model: Path, tmp_path: Path) -> None:
+    assert checks(model, chat=True)["chat template"] == (True, "is there")
+    plain = Path(shutil.copytree(model, tmp_path / "plain"))
+    (plain / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((plain / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (plain / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert "chat template" not in checks(plain)
+    passed, detail = checks(plain, chat=True)["chat template"]
+    assert not passed and "leave --chat out" in detail
 
 
 def memory(model: Path, **settings: Any) -> int:

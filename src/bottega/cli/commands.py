@@ -39,7 +39,7 @@ def add_verb(app: typer.Typer, name: str, verb: Verb, *, full: bool) -> None:
     def command(**given: Any) -> None:
         flags = {key: given.pop(key) for key in _COMMON}
         words = [given.pop(name) for name in verb.arguments] + (given.pop("settings", None) or [])
-        with handled(flags["debug"]) as console:
+        with handled(flags["debug"], goes_on=verb.restartable) as console:
             given = {key: value for key, value in given.items() if value not in (None, [])}
             config = _config(verb, given, [str(word) for word in words if word is not None])
             _run(verb, config, console, plan_only=flags["plan"], as_json=flags["json"], quiet=flags["quiet"])
@@ -73,8 +73,11 @@ class _Command(TyperCommand):
 
 
 @contextlib.contextmanager
-def handled(debug: bool) -> Iterator[Console]:
-    """Turn our errors into a message and an exit status; yields the console for people (standard error)."""
+def handled(debug: bool, *, goes_on: bool = True) -> Iterator[Console]:
+    """Turn our errors into a message and an exit status; yields the console for people (standard error).
+
+    `goes_on` tells whether the same command finishes what Ctrl-C interrupted.
+    """
     from rich.console import Console
 
     from bottega.cli.render import show_error
@@ -88,7 +91,8 @@ def handled(debug: bool) -> Iterator[Console]:
         show_error(error, console)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
-        console.print("\nstopped; what was finished is kept, the same command goes on from there", highlight=False)
+        kept = "; what was finished is kept, the same command goes on from there" if goes_on else ""
+        console.print(f"\nstopped{kept}", highlight=False)
         raise typer.Exit(130) from None
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
@@ -135,7 +139,10 @@ def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_js
             show_json(plan.as_data())
         else:
             show(plan.view(), output)
-        plan.require()
+        try:
+            plan.require()
+        except UserError as error:
+            raise UserError(error.message) from None  # its hint is to do what was just done
         return
     result = execute(verb, plan, reporter_for(console, quiet))
     if as_json:

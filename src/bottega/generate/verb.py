@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.checkpoint.folder import adapter_checks
+from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.machine import memory_check
 from bottega.core.plan import Check, Cost, Plan, Specs
@@ -33,14 +34,15 @@ BYTES_PER_SECOND = 10e9  # weights read per generated token, on a slow machine
 def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
     """Check that the model opens and has what the request needs."""
     spec = specs.of(Path(config.model), ModelSpec)
-    needs_template = isinstance(config, Chat) or config.chat
     plan = Plan("chat" if isinstance(config, Chat) else "generate", config)
     plan.checks = [
         Check("tokenizer", spec.has_tokenizer, "is there" if spec.has_tokenizer else "the folder has none"),
-        Check("chat template", spec.template is not None or not needs_template, "needed for a chat"),
+        *_template_check(config, spec),
         *adapter_checks(config.model, config.adapter),
         *engine_checks(config, config.model, spec, specs),
     ]
+    if isinstance(config, Generate) and config.has_form and spec.has_tokenizer:
+        plan.checks += _form_check(config, specs)
     plan.work = [f"load {config.model}, then up to {config.max_new_tokens} tokens"]
     sequences = 1
     if isinstance(config, Generate) and not (search := config.search()).is_none:
@@ -57,6 +59,25 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
         seconds=LOAD_SECONDS + config.max_new_tokens * spec.nbytes / BYTES_PER_SECOND,
     )
     return plan
+
+
+def _template_check(config: Generate | Chat, spec: ModelSpec) -> list[Check]:
+    """Whether the model knows chats, if it is to chat."""
+    if isinstance(config, Generate) and not config.chat:
+        return []
+    instead = "leave --chat out" if isinstance(config, Generate) else "use bottega generate"
+    detail = "is there" if spec.template is not None else f"the model has none; to continue a text, {instead}"
+    return [Check("chat template", spec.template is not None, detail)]
+
+
+def _form_check(config: Generate, specs: Specs) -> list[Check]:
+    """Raises UserError where no grammar can be made of the form; a model that is yet to be made has no tokens."""
+    if specs.is_predicted(Path(config.model)):
+        return []
+    from bottega.tokenizer.tokenizer import Tokenizer
+
+    constraint_of(config, Tokenizer.load(locate(Path(config.model))))
+    return [Check("form", True, "a grammar can be made of it")]
 
 
 def sampling_of(config: Sampled, tokenizer: Tokenizer) -> Sampling:
@@ -96,6 +117,8 @@ def run_generate(plan: Plan, context: Context) -> Result:
         for piece in generator.follow(ticket):
             pieces.append(piece)
             bar.advance()
+    if ticket.finish_reason == "length" and len(pieces) < config.max_new_tokens:
+        context.reporter.say(f"cut off after {len(pieces)} tokens: the model's context, or the cache, is full")
     text = "".join(piece.text for piece in pieces).removeprefix(removed)
     data: dict[str, Any] = {
         "text": text,
