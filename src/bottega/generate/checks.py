@@ -51,7 +51,9 @@ def _draft_check(draft: str, model: Path | str, spec: ModelSpec, specs: Specs) -
         pair = Tokenizer.load(locate(Path(draft))), Tokenizer.load(locate(Path(model)))
         common_vocabulary(other.config, spec.config, pair)
     except UserError as error:
-        return Check("draft model", False, f"{error.message}. {error.hint}".rstrip(". ") + ".")
+        return Check(
+            "draft model", False, f"{error.message}. {error.hint}".removeprefix("draft model: ").rstrip(". ") + "."
+        )
     return Check("draft model", True, draft)
 
 

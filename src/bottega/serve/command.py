@@ -9,7 +9,7 @@ from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.errors import UserError
 from bottega.core.machine import memory_check
-from bottega.core.plan import Check, Plan, Specs
+from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.progress import Lines, Reporter
 from bottega.core.verb import Context, Result
 from bottega.generate.checks import engine_checks, generation_memory
@@ -39,6 +39,7 @@ def plan_serve(config: Serve, specs: Specs) -> Plan:
             *(f"load {other} when it is asked for" for other in others),
             f"answer OpenAI's API on http://{config.host}:{config.port}/v1 until stopped",
         ],
+        cost=Cost(specs.of(sources[0].path, ModelSpec).nbytes, peak_memory=_memory(config, specs, sources)),
     )
 
 
@@ -48,15 +49,20 @@ def check_models(config: Serve, specs: Specs) -> tuple[list[Source], list[Check]
     found = [specs.of(source.path, ModelSpec) for source in sources]
     checks = []
     for source, spec in zip(sources, found, strict=True):
-        detail = "is there" if spec.has_tokenizer else f"{source.path} has none"
+        detail = f"{source.name} has one" if spec.has_tokenizer else f"{source.path} has none"
         checks.append(Check("tokenizer", spec.has_tokenizer, detail))
         for adapter in source.adapters.values():
             checks += adapter_checks(source.path, [adapter])
         if config.engine == "native":
             checks += engine_checks(config, source.path, spec, specs)
-    memory = (generation_memory(spec, PROMPT_TOKENS, config=config, specs=specs) for spec in found)
-    largest = sorted(memory, reverse=True)
-    return sources, [*checks, memory_check(sum(largest[: config.max_loaded]))]
+    return sources, [*checks, memory_check(_memory(config, specs, sources))]
+
+
+def _memory(config: Serve, specs: Specs, sources: Sequence[Source]) -> int:
+    """Bytes of the largest models that may be in memory together."""
+    found = (specs.of(source.path, ModelSpec) for source in sources)
+    each = (generation_memory(spec, PROMPT_TOKENS, config=config, specs=specs) for spec in found)
+    return sum(sorted(each, reverse=True)[: config.max_loaded])
 
 
 def engine_check(config: Serve, source: Source) -> Check:
@@ -65,7 +71,7 @@ def engine_check(config: Serve, source: Source) -> Check:
         try:
             program_of(config, source.path, source.name, 0, "")
         except UserError as error:
-            return Check("engine", False, f"{error.message}. {error.hint}")
+            return Check("engine", False, f"{error.message.removeprefix('engine: ')}. {error.hint}")
     return Check("engine", True, config.engine)
 
 
