@@ -26,6 +26,15 @@ CATEGORIES: dict[str, Matcher] = {
     "CATEGORY_SPACE": str.isspace,
     "CATEGORY_WORD": lambda character: character.isalnum() or character == "_",
 }
+_UNSUPPORTED = {
+    "ASSERT": "look-around",
+    "ASSERT_NOT": "look-around",
+    "GROUPREF": "a back reference",
+    "GROUPREF_EXISTS": "a back reference",
+    "AT_END": "$",
+    "AT_BOUNDARY": r"\b",
+    "AT_NON_BOUNDARY": r"\B",
+}
 ANYWHERE: frozenset[Place] = frozenset(get_args(Place))
 
 
@@ -117,8 +126,9 @@ class Automaton:
                 self._join(state, target, frozenset({"beginning", "line"}) if is_line else frozenset({"beginning"}))
                 return state
         construct = str(value) if kind == "AT" else kind
+        named = _UNSUPPORTED.get(construct, construct.lower().replace("_", " "))
         raise UserError(
-            f"stop_regex uses {construct.lower().replace('_', ' ')}, which is not supported",
+            f"stop_regex uses {named}, which is not supported",
             hint="Characters, classes, groups, |, *, +, ?, {m,n} and ^ are; what follows a text is not known yet.",
         )
 

@@ -34,7 +34,7 @@ def dry_breakers(tokenizer: Tokenizer, texts: Sequence[str]) -> frozenset[tuple[
     return frozenset[tuple[int, ...]]().union(*(_containing(tokenizer, text) for text in texts))
 
 
-def token_of(tokenizer: Tokenizer, text: str) -> int:
+def token_of(tokenizer: Tokenizer, text: str, setting: str = "stop_token") -> int:
     """The id that a text names: a number is an id, else a token by its text. Raises UserError if that is not one."""
     if text.isascii() and text.isdigit():
         return int(text)
@@ -42,7 +42,7 @@ def token_of(tokenizer: Tokenizer, text: str) -> int:
         return token
     ids = tokenizer.encode_inside(text)
     if len(ids) != 1:
-        raise UserError(f"{text!r} is {len(ids)} tokens, not one", hint="Give a token's text, or its id.")
+        raise UserError(f"{setting}: {text!r} is {len(ids)} tokens, not one", hint="Give a token's text, or its id.")
     return ids[0]
 
 
@@ -52,7 +52,7 @@ def biases(tokenizer: Tokenizer, given: Iterable[str]) -> tuple[tuple[int, float
     for text in given:
         token, separator, bias = text.rpartition("=")
         try:
-            found[token_of(tokenizer, token)] = float(bias)
+            found[token_of(tokenizer, token, "logit_bias")] = float(bias)
         except ValueError:
             separator = ""
         if not separator or not token:
