@@ -169,5 +169,5 @@ def test_requests_from_the_document_meet_no_failure(url: str, document: dict[str
 @pytest.mark.slow
 @pytest.mark.parametrize("spoil", [False, True])
 def test_many_requests_from_the_document_meet_no_failure(url: str, document: dict[str, Any], spoil: bool) -> None:
-    statuses = fuzz(url, document, spoil, 3000)
-    assert statuses[200] > 200 and statuses[400] > 200
+    statuses = fuzz(url, document, spoil, 2000)
+    assert statuses[200] > 150 and statuses[400] > 150
