@@ -85,7 +85,7 @@ def test_narrow_weights_and_caches_are_obeyed(model: str) -> None:
         ({"regex": "(a"}, "regex"),
         ({"mirostat": 2, "top_p": 0.5}, "mirostat"),
         ({"logit_bias": ("nonsense-token=1",)}, "'nonsense-token' is"),
-        ({"weights": "int8"}, "rows of 48 weights"),
+        ({"weights": "int8"}, "rows of 48"),
     ],
 )
 def test_what_cannot_be_obeyed_is_refused_by_name(model: str, wrong: dict[str, Any], said: str) -> None:
