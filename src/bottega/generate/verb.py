@@ -153,11 +153,11 @@ def _trace(pieces: Sequence[Piece], tokenizer: Tokenizer) -> Table:
     rows = []
     for number, piece in enumerate(pieces, 1):
         assert piece.trace is not None
-        others = [
-            f"{tokenizer.token_text(each.token)!r} {each.raw_probability:.3f}"
-            + (f" → {each.probability:.3f}" if each.cut_by is None else f" cut by {each.cut_by}")
-            for each in piece.trace.candidates[:TRACED]
-        ]
+        others = []
+        for each in piece.trace.candidates[:TRACED]:
+            before, after = f"{each.raw_probability:.3f}", f"{each.probability:.3f}"
+            became = f" cut by {each.cut_by}" if each.cut_by is not None else f" → {after}" if after != before else ""
+            others.append(f"{tokenizer.token_text(each.token)!r} {before}{became}")
         drawn = "" if piece.trace.uniform is None else f"{piece.trace.uniform:.3f}"
         rows.append([number, repr(piece.token_text), f"{piece.trace.entropy:.2f}", drawn, ", ".join(others)])
     columns = ("", "token", "entropy, nats", "drawn at", f"the {TRACED} likeliest: probability → after the samplers")
