@@ -483,3 +483,10 @@ def test_settings_for_a_model_know_its_stop_tokens_and_its_vocabulary() -> None:
     for values in ({"logit_bias": ((20, 1.0),)}, {"banned_words": ((1, 20),)}, {"stop_token_ids": (-1,)}):
         with pytest.raises(UserError, match=next(iter(values))):
             Sampling(**values).for_model(20, frozenset())
+
+
+@pytest.mark.parametrize("setting", ["top_p", "typical_p", "tail_free", "min_p", "top_a", "top_h", "top_n_sigma"])
+def test_settings_too_small_for_float32_leave_a_token(setting: str) -> None:
+    logits = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
+    rows = rows_of(Sampling(seed=1, **{setting: 2e-52}), 2)
+    assert all(0 <= choice.token < 50 for choice in choose(logits, rows))

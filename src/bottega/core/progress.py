@@ -121,7 +121,7 @@ class Rich:
             TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
         )
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(name, total=total, completed=int(done), note="", rate="")

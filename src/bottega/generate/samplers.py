@@ -29,9 +29,12 @@ Sampler = Callable[[Candidates, "Sequence[Row]"], Candidates]
 
 
 def column(rows: Sequence[Row], name: str, like: Tensor) -> Tensor:
-    """A setting of each row, (R, 1), of `like`'s type and device."""
+    """A setting of each row, (R, 1), of `like`'s type and device; one that is not 0 does not become it."""
     values: list[Any] = [getattr(row.sampling, name) for row in rows]
-    return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(1)
+    least = torch.finfo(like.dtype).tiny
+    return torch.tensor([v if not 0 < v < least else least for v in values], dtype=like.dtype, device=like.device)[
+        :, None
+    ]
 
 
 def temperature(candidates: Candidates, rows: Sequence[Row]) -> Candidates:

@@ -20,13 +20,14 @@ from bottega.generate.search.settings import premature_layers
 from bottega.generate.structure.config import constraint_of
 
 if TYPE_CHECKING:
-    from bottega.generate.generator import Generator, Piece
+    from bottega.generate.generator import Generator, Piece, Ticket
     from bottega.generate.settings import Sampling
     from bottega.generate.speculate.controller import Speculation
     from bottega.tokenizer.tokenizer import Tokenizer
 
 LOAD_SECONDS = 2.0
 PROMPT_TOKENS = 4096  # its length is known only to the tokenizer
+TAIL = 48  # characters of the answer that stand beside the bar
 TRACED = 5  # candidates shown of each token; --json has them all
 BYTES_PER_SECOND = 10e9  # weights read per generated token, on a slow machine
 
@@ -112,11 +113,7 @@ def run_generate(plan: Plan, context: Context) -> Result:
         healed = heal(generator.tokenizer, ids)
         constraint, removed, asked = healed.constraint, healed.removed, healed.prompt_ids
     ticket = generator.submit(asked, sampling_of(config, generator.tokenizer), constraint=constraint)
-    pieces: list[Piece] = []
-    with context.reporter.bar("generate", config.max_new_tokens, "tok") as bar:
-        for piece in generator.follow(ticket):
-            pieces.append(piece)
-            bar.advance()
+    pieces = _follow(generator, ticket, config.max_new_tokens, context)
     if ticket.finish_reason == "length" and len(pieces) < config.max_new_tokens:
         context.reporter.say(f"cut off after {len(pieces)} tokens: the model's context, or the cache, is full")
     text = "".join(piece.text for piece in pieces).removeprefix(removed)
@@ -138,6 +135,23 @@ def run_generate(plan: Plan, context: Context) -> Result:
         data["trace"] = [piece.trace.as_data() for piece in pieces if piece.trace is not None]
         blocks.append(_trace(pieces, generator.tokenizer))
     return Result(data, blocks)
+
+
+def _follow(generator: Generator, ticket: Ticket, most: int, context: Context) -> list[Piece]:
+    """The pieces as they come, the end of the text beside the bar; Ctrl-C ends the answer and keeps what was said."""
+    pieces: list[Piece] = []
+    end = ""
+    try:
+        with context.reporter.bar("generate", most, "tok") as bar:
+            for piece in generator.follow(ticket):
+                pieces.append(piece)
+                end = (end + piece.text)[-TAIL:]
+                bar.advance(note="…" + " ".join(end.split()))
+    except KeyboardInterrupt:
+        if not pieces:
+            raise
+        context.reporter.say("stopped; this is what was said")
+    return pieces
 
 
 def _speculation(record: Speculation) -> Text:

@@ -94,6 +94,10 @@ class _Entry:
         return self.users == 0 and (self.engine is None or self.engine.live == 0)
 
 
+# As `model.inference` keeps them: whole numbers with a scale to 32; what is neither of these in float32.
+BYTES_PER_WEIGHT = {"bfloat16": 2, "int8": 1 + 1 / 16, "int4": 1 / 2 + 1 / 16, "float32": 4, "float16": 4, "float64": 4}
+
+
 def sources_of(config: Serve) -> list[Source]:
     """The models and adapters of the settings; raises UserError for names that clash or belong nowhere."""
     models = [_named(text) for text in config.model]
@@ -181,6 +185,7 @@ class Models:
         config = entry.spec.config
         facts = ModelFacts(
             parameters=config.parameter_count(),
+            weight_bytes=config.active_parameter_count() * BYTES_PER_WEIGHT[self._config.weights or config.dtype],
             context_length=entry.context_length,
             vocab_size=config.vocab_size,
             num_hidden_layers=config.num_hidden_layers,

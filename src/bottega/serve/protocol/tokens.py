@@ -69,6 +69,8 @@ class ModelFacts(Reply):
     """What this server says about its model beyond OpenAI's fields."""
 
     parameters: int
+    weight_bytes: float
+    """Bytes of weights that a decoding step reads (of experts, those that one token meets)."""
     context_length: int
     vocab_size: int
     num_hidden_layers: int
