@@ -27,9 +27,9 @@ typedef uint16_t u16 __attribute__((vector_size(32), aligned(2)));
 typedef int8_t i8 __attribute__((vector_size(16), aligned(1)));
 typedef uint8_t u8 __attribute__((vector_size(16), aligned(1)));
 
-enum format { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };
+enum format { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3, WIDENED = 4 /* INT8 or INT4 as float32 */ };
 
-static const long BITS[] = {32, 16, 8, 4};
+static const long BITS[] = {32, 16, 8, 4, 32};
 
 ALWAYS f32 splat(float x) { return x - (f32){0}; }
 
@@ -62,7 +62,8 @@ ALWAYS i32 widen(const void *from, int sign) {
 /* Sixteen numbers in `format` at element `at`; integers without their scale. `half` picks a nibble of INT4. */
 ALWAYS f32 load(enum format format, const void *from, long at, int half) {
     switch (format) {
-    case FLOAT32: return *(const f32 *)((const float *)from + at);
+    case FLOAT32:
+    case WIDENED: return *(const f32 *)((const float *)from + at);
     case BFLOAT16: return from_bfloat16((const uint16_t *)from + at);
     case INT8: return __builtin_convertvector(widen((const char *)from + at, 1), f32);
     default: {
@@ -81,20 +82,21 @@ ALWAYS f32 load(enum format format, const void *from, long at, int half) {
  *
  * y (M, N) = x (M, K) Wᵀ + bias. W is packed in panels of 16 outputs: panel p holds, for k = 0, 1, …, the weights of
  * outputs 16p … 16p+15 (INT4: two k to a byte). Scales of INT8 and INT4 are bfloat16, (panels, K / 32, 16).
- * An output is one chain of fused multiply-adds over k, whatever the tile it is computed in.
+ * An output is one chain of fused multiply-adds over k, whatever the tile it is computed in. For many rows
+ * panels are widened to float32 once for all of them: the same numbers, the same chain.
  */
 typedef struct {
     const float *x, *bias;
     const void *weight;
     const uint16_t *scales;
     float *y;
-    long rows, inner, outputs;
+    long rows, inner, outputs, first; /* `weight` begins with panel `first` */
 } product;
 
 ALWAYS void tile(enum format format, const product *job, long row, long panel, const int R, const int P) {
-    const int scaled = format == INT8 || format == INT4, pair = format == INT4 ? 2 : 1;
+    const int scaled = format >= INT8, pair = format == INT4 ? 2 : 1;
     const long inner = job->inner, step = inner * LANES * BITS[format] / 8, stride = scaled ? GROUP : inner;
-    const char *weight = (const char *)job->weight + panel * step;
+    const char *weight = (const char *)job->weight + (panel - job->first) * step;
     const float *x = job->x + row * inner;
     f32 sum[8][8];
 #pragma GCC unroll 8
@@ -130,8 +132,10 @@ ALWAYS void tile(enum format format, const product *job, long row, long panel, c
         for (int p = 0; p < P; p++) {
             long at = (panel + p) * LANES, left = job->outputs - at;
             float *y = job->y + (row + r) * job->outputs + at;
-            for (int lane = 0; lane < LANES && lane < left; lane++)
-                y[lane] = sum[r][p][lane] + (job->bias ? job->bias[at + lane] : 0);
+            if (left >= LANES)
+                *(f32 *)y = sum[r][p] + (job->bias ? *(const f32 *)(job->bias + at) : splat(0));
+            else
+                for (int lane = 0; lane < left; lane++) y[lane] = sum[r][p][lane] + (job->bias ? job->bias[at + lane] : 0);
         }
 }
 
@@ -155,26 +159,57 @@ TILES(tiles_float32, FLOAT32)
 TILES(tiles_bfloat16, BFLOAT16)
 TILES(tiles_int8, INT8)
 TILES(tiles_int4, INT4)
+TILES(tiles_widened, WIDENED)
+
+/* The panels from `first` to `end` as float32, without their scales. */
+ALWAYS void widen_panels(enum format format, const product *job, long first, long end, float *to) {
+    const long inner = job->inner, step = inner * LANES * BITS[format] / 8, pair = format == INT4 ? 2 : 1;
+    for (long panel = first; panel < end; panel++) {
+        const char *weight = (const char *)job->weight + panel * step;
+        for (long k = 0; k < inner; k += pair)
+            for (int half = 0; half < pair; half++, to += LANES) *(f32 *)to = load(format, weight, k / pair * LANES, half);
+    }
+}
+
+static void widen_as(int format, const product *job, long first, long end, float *to) {
+    switch (format) {
+    case BFLOAT16: widen_panels(BFLOAT16, job, first, end, to); break;
+    case INT8: widen_panels(INT8, job, first, end, to); break;
+    default: widen_panels(INT4, job, first, end, to);
+    }
+}
 
 EXPORT void linear(int format, const float *x, const void *weight, const uint16_t *scales, const float *bias, float *y,
                    long rows, long inner, long outputs, int threads) {
     static void (*const NAMES[])(const product *, long, int, long, int) = {tiles_float32, tiles_bfloat16, tiles_int8,
-                                                                          tiles_int4};
-    const product job = {x, bias, weight, scales, y, rows, inner, outputs};
+                                                                          tiles_int4, tiles_widened};
+    const product whole = {x, bias, weight, scales, y, rows, inner, outputs, 0};
     const long panels = (outputs + LANES - 1) / LANES;
     const int wide = rows > 4 ? 3 : rows > 2 || panels < 16 * threads ? 4 : 8;
     const long groups = (panels + wide - 1) / wide;
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows * inner * outputs > 60000)
-    for (long group = 0; group < groups; group++) {
-        const long first = group * wide, end = first + wide < panels ? first + wide : panels;
-        for (long row = 0; row < rows; row += 8) {
-            const int count = rows - row < 8 ? (int)(rows - row) : 8;
-            const int fits = wide == 3 ? count > 4 : wide == 4 ? count <= 4 : count <= 2;
-            if (end - first == wide && fits)
-                NAMES[format](&job, row, count, first, wide);
-            else
-                for (long panel = first; panel < end; panel++) NAMES[format](&job, row, count, panel, 1);
+#pragma omp parallel num_threads(threads) if (rows * inner * outputs > 60000)
+    {
+        /* Without memory for it the weights are widened for each tile anew. */
+        float *widened = format != FLOAT32 && rows > 24 ? malloc(wide * LANES * inner * sizeof(float)) : 0;
+#pragma omp for schedule(static)
+        for (long group = 0; group < groups; group++) {
+            const long first = group * wide, end = first + wide < panels ? first + wide : panels;
+            product job = whole;
+            int kind = format;
+            if (widened) {
+                widen_as(format, &whole, first, end, widened);
+                job.weight = widened, job.first = first, kind = format == BFLOAT16 ? FLOAT32 : WIDENED;
+            }
+            for (long row = 0; row < rows; row += 8) {
+                const int count = rows - row < 8 ? (int)(rows - row) : 8;
+                const int fits = wide == 3 ? count > 4 : wide == 4 ? count <= 4 : count <= 2;
+                if (end - first == wide && fits)
+                    NAMES[kind](&job, row, count, first, wide);
+                else
+                    for (long panel = first; panel < end; panel++) NAMES[kind](&job, row, count, panel, 1);
+            }
         }
+        free(widened);
     }
 }
 
