@@ -321,18 +321,47 @@ def test_a_prefix_that_was_seen_is_not_computed_again() -> None:
     run(engine, [first])
     again, longer, other = (engine.add(each, GREEDY) for each in (prompt, [*prompt, 7, 8], [9, *prompt]))
     told = run(engine, [again, longer, other])
-    assert (first.cached, again.cached, longer.cached, other.cached) == (0, 48, 48, 0)
+    assert (first.cached, again.cached, longer.cached, other.cached) == (0, 49, 48, 0)
     assert told[0] == alone(engine.runner.decoder, prompt)
     conversation = engine.add([*prompt, *told[0].tokens, 3, 4], GREEDY)
     run(engine, [conversation])
     assert conversation.cached == 48  # 61 of 62 tokens are in the cache, in three full blocks
 
 
+def test_what_is_scored_behind_one_context_computes_it_once() -> None:
+    decoder = prepare_for_inference(decoder_of())
+    context = list(range(3, 40))
+    texts = [[*context, *end] for end in ([7], [8], [9, 10, 11], [9, 12], [13] * 20)]
+    whole = Sampling(max_new_tokens=0, prompt_logprobs=1)
+    behind = Sampling(max_new_tokens=0, prompt_logprobs=1, prompt_logprobs_from=len(context))
+    engine = engine_of(decoder)
+    scored = [engine.add(text, behind) for text in texts]
+    run(engine, scored)
+    for text, request in zip(texts, scored, strict=True):
+        alone_ = engine_of(decoder)
+        every = alone_.add(text, whole)
+        run(alone_, [every])
+        assert request.prompt_scores is not None and every.prompt_scores is not None
+        assert request.prompt_scores == [*[None] * len(context), *every.prompt_scores[len(context) :]]
+    # The second to fifth begin with 32 tokens of full blocks, and copy 4 of the next; the 37th predicts their first.
+    assert [request.cached for request in scored] == [0, 36, 36, 36, 36]
+    engine.check_integrity()
+
+
+def test_a_block_that_is_copied_from_may_be_the_last_one_free() -> None:
+    decoder = prepare_for_inference(decoder_of())
+    prompt = list(range(3, 23))
+    engine = engine_of(decoder, blocks=2)
+    first = run(engine, [engine.add(prompt, Sampling(max_new_tokens=3, temperature=0))])
+    second = run(engine, [engine.add(prompt, Sampling(max_new_tokens=3, temperature=0))])
+    assert first == second
+
+
 def test_requests_that_come_together_share_what_they_begin_with() -> None:
     engine = engine_of(prepare_for_inference(decoder_of()), max_batch=8)
     requests = [engine.add([*range(3, 40), number], GREEDY) for number in range(4)]
     run(engine, requests)
-    assert [request.cached for request in requests] == [0, 32, 32, 32]
+    assert [request.cached for request in requests] == [0, 37, 37, 37]
 
 
 def test_prompt_log_probabilities_do_not_depend_on_the_steps() -> None:

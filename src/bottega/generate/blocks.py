@@ -2,7 +2,8 @@
 
 A full block is known by a hash of its tokens and of all before them (Kwon et al. 2023, arXiv:2309.06180, section 4.3;
 the chain of hashes is vLLM's "automatic prefix caching"). A request that begins with the same tokens takes the
-same blocks. A block that nobody holds keeps its content until it is the one that was left longest ago.
+same blocks. Where several go on differently within a block, they copy what it begins with. A block that nobody holds
+keeps its content until it is the one that was left longest ago.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class BlockPool:
         self._kept: OrderedDict[int, None] = OrderedDict()  # the longest unheld first
         self._block_of: dict[bytes, int] = {}
         self._hash_of: dict[int, bytes] = {}
+        self._beginning: dict[bytes, int] = {}
+        self._beginnings_of: dict[int, list[bytes]] = {}
 
     @property
     def free(self) -> int:
@@ -37,7 +40,10 @@ class BlockPool:
             block = self._empty.popleft()
         else:
             block, _ = self._kept.popitem(last=False)
-            del self._block_of[self._hash_of.pop(block)]
+            if block in self._hash_of:
+                del self._block_of[self._hash_of.pop(block)]
+            for hash_ in self._beginnings_of.pop(block, ()):
+                del self._beginning[hash_]
         self._holders[block] = 1
         return block
 
@@ -68,11 +74,24 @@ class BlockPool:
         if hash_ not in self._block_of and block not in self._hash_of:
             self._block_of[hash_], self._hash_of[block] = block, hash_
 
+    def learn_beginning(self, block: int, hash_: bytes) -> None:
+        """The block begins with this content, whatever comes to stand behind it."""
+        if hash_ not in self._beginning:
+            self._beginning[hash_] = block
+            self._beginnings_of.setdefault(block, []).append(hash_)
+
+    def beginning(self, hash_: bytes) -> int | None:
+        """A block that begins with this content, to be copied; it is now the last that would be taken."""
+        block = self._beginning.get(hash_)
+        if block in self._kept:
+            self._kept.move_to_end(block)
+        return block
+
     def release(self, block: int) -> None:
         """One holder less."""
         self._holders[block] -= 1
         if not self._holders[block]:
-            if block in self._hash_of:
+            if block in self._hash_of or block in self._beginnings_of:
                 self._kept[block] = None
             else:
                 self._empty.append(block)
@@ -91,8 +110,11 @@ class BlockPool:
         unheld = {block for block, count in enumerate(counts) if not count}
         assert empty | kept == unheld, "a block is lost, or free and held"
         assert self._block_of == {hash_: block for block, hash_ in self._hash_of.items()}, "hashes and blocks disagree"
-        assert kept <= set(self._hash_of), "a block is kept for nothing"
-        assert not empty & set(self._hash_of), "an empty block is known"
+        begun = {hash_: block for block, hashes in self._beginnings_of.items() for hash_ in hashes}
+        assert begun == self._beginning, "hashes of beginnings and blocks disagree"
+        known = set(self._hash_of) | set(self._beginnings_of)
+        assert kept <= known, "a block is kept for nothing"
+        assert not empty & known, "an empty block is known"
 
 
 def block_hash(before: bytes, tokens: Sequence[int]) -> bytes:

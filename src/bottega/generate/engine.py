@@ -74,7 +74,7 @@ class Engine:
 
     def room(self, prompt_tokens: int, sampling: Sampling) -> int:
         """How many tokens an answer may have: what is asked for, as far as there is room behind the prompt."""
-        return min(sampling.max_new_tokens, self.capacity - prompt_tokens)
+        return max(0, min(sampling.max_new_tokens, self.capacity - prompt_tokens))
 
     def add(
         self,
@@ -96,7 +96,9 @@ class Engine:
             raise UserError(f"token {wrong} is outside the model's vocabulary of {vocabulary}")
         if not prompt:
             raise UserError("the prompt is empty", hint="Give at least one token.")
-        if len(prompt) + min(sampling.max_new_tokens, 1) > self.capacity:
+        # The last token of a prompt that is only scored need not be computed.
+        beyond = min(sampling.max_new_tokens, 1) or -(sampling.prompt_logprobs is not None)
+        if len(prompt) + beyond > self.capacity:
             narrow = self.capacity < self.runner.decoder.config.context_length
             why = "its cache holds no more" if narrow else "the model's context"
             raise UserError(
@@ -146,14 +148,14 @@ class Engine:
         work = self.scheduler.schedule()
         if not work:
             return []
-        ready = [each.request for each in work if each.catches_up and each.request.limit > len(each.request.tokens)]
+        ready = [each.request for each in work if each.catches_up and each.request.wants_token]
         bound = [request for request in ready if request.constraint is not None]
         filling = self._masks.start([request.constraint for request in bound]) if bound else None
         logits = self.runner.run(work)
         masks: dict[Request, Tensor | None] = dict.fromkeys(ready)
         if filling is not None:
             masks |= dict(zip(bound, filling.result(), strict=True))
-        produced = [] if logits is None else self._choose(work, logits, masks)
+        produced = self._choose(work, logits, masks)
         for each in work:
             self.scheduler.advance(each.request, self._reached(each))
         self.counts.steps += 1
@@ -181,24 +183,19 @@ class Engine:
         return min(end, len(work.request.tokens) - 1) if work.catches_up else end
 
     def _choose(
-        self, work: Sequence[Work], logits: Tensor, masks: dict[Request, Tensor | None]
+        self, work: Sequence[Work], logits: Tensor | None, masks: dict[Request, Tensor | None]
     ) -> list[tuple[Request, list[Choice]]]:
         """Choose the next tokens, and add them to their requests."""
         rows: list[Row] = []
-        places: list[int] = []
         spans: list[tuple[Request, int]] = []
-        at = 0
         for each in work:
             request = each.request
             if not each.catches_up:
                 continue
-            count = 1 + len(request.drafts)
-            spans.append((request, count if request in masks else 0))
-            if request in masks:
-                rows += self._rows(request, masks[request])
-                places += range(at, at + count)
-            at += count
-        choices = iter(choose(logits if len(places) == at else logits[places], rows) if rows else [])
+            added = self._rows(request, masks[request]) if request in masks else []
+            spans.append((request, len(added)))
+            rows += added
+        choices = iter([] if logits is None else choose(logits, rows))
         produced = []
         for request, count in spans:
             found = [next(choices) for _ in range(count)]

@@ -32,10 +32,12 @@ class Request:
         computed: the first so many tokens have their keys and values in the cache.
         blocks: where those lie, in order.
         hashes: of its full blocks, as far as they were needed; they stay when the blocks are given back.
+        tail: the hash of what is reusable beyond its last full block, and where that ends; set when it is let run.
         learnt: the first so many of its blocks are known to the pool.
         drafts: guesses of the next tokens, checked in the next step.
         cached: prompt tokens that were found in the cache.
-        prompt_scores: of each prompt token (None for the first), if they are wanted.
+        copy: a block whose beginning is to be copied to one of its own before it goes on.
+        prompt_scores: of each prompt token (None before the first that is scored), if they are wanted.
         error: why it can go no further.
     """
 
@@ -53,18 +55,37 @@ class Request:
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
+    tail: tuple[bytes, int] | None = None
     learnt: int = 0
     drafts: list[int] = field(default_factory=list)
     cached: int = 0
+    copy: tuple[int, int] | None = None
     preemptions: int = 0
     state: SamplerState = field(default_factory=SamplerState)
     prompt_scores: list[TokenScore | None] | None = None
     error: BottegaError | None = None
 
     @property
+    def end(self) -> int:
+        """How many of its tokens have to be computed: the last one of a prompt that is only scored predicts nothing."""
+        only_scored = self.prompt_scores is not None and self.limit == self.prompt_length
+        return max(1, len(self.tokens) - only_scored)
+
+    @property
     def missing(self) -> int:
         """Tokens that are not in the cache yet, drafts included: what the next steps have to compute."""
-        return len(self.tokens) + len(self.drafts) - self.computed
+        return self.end + len(self.drafts) - self.computed
+
+    @property
+    def wants_token(self) -> bool:
+        """Whether a token is to be chosen behind the newest one."""
+        return self.limit > len(self.tokens)
+
+    @property
+    def reusable(self) -> int:
+        """How many of its first tokens may be found in the cache: something must be computed to have logits."""
+        usable = len(self.tokens) - 1
+        return min(usable, self.sampling.prompt_logprobs_from - 1) if self.wants_prompt_scores else usable
 
     @property
     def is_answering(self) -> bool:

@@ -27,11 +27,16 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, work: Sequence[Work]) -> Tensor | None:
-        """Compute; the logits (R, V) behind the newest token (and each draft) of those requests that catch up.
+        """Compute; the logits (R, V) behind the newest token (and each draft) of those requests that catch up
+        and want a token.
 
         R counts their rows in the order of `work`, 1 + drafts each; None if there are none. Log-probabilities of
         prompts are put into their requests.
         """
+        for each in work:  # in this order: what was copied from may be what a later one is copied to
+            if each.request.copy is not None:
+                self.cache.copy(*each.request.copy)
+                each.request.copy = None
         step = Step(self.cache, [self._span(each) for each in work])
         if self.adapters is not None:
             self.adapters.begin([(each.request.adapter, each.count) for each in work])
@@ -44,7 +49,7 @@ class Runner:
             start, end = end, end + each.count
             if each.request.wants_prompt_scores:
                 self._score_prompt(each, hidden[start:end])
-            if each.catches_up:
+            if each.catches_up and each.request.wants_token:
                 rows += range(end - 1 - len(each.request.drafts), end)
         return self.decoder.logits(hidden[rows]) if rows else None
 
@@ -58,9 +63,12 @@ class Runner:
         """Score the prompt tokens that stand behind these rows."""
         request = work.request
         assert request.prompt_scores is not None
+        first = max(request.computed + 1, request.sampling.prompt_logprobs_from)
         # What stands there for these tokens is of a step that failed.
-        request.prompt_scores = request.prompt_scores[: request.computed + 1] or [None]
-        targets = request.tokens[request.computed + 1 : min(request.computed + work.count + 1, request.prompt_length)]
+        known = request.prompt_scores[:first]
+        request.prompt_scores = [*known, *[None] * (first - len(known))]
+        targets = request.tokens[first : min(request.computed + work.count + 1, request.prompt_length)]
+        hidden = hidden[first - 1 - request.computed :]
         chunk = max(1, LOGITS_AT_ONCE // self.decoder.config.vocab_size)
         for start in range(0, len(targets), chunk):
             part = targets[start : start + chunk]

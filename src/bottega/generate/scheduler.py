@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import insort
 from dataclasses import dataclass
 
-from bottega.generate.blocks import BlockPool, block_hashes
+from bottega.generate.blocks import BlockPool, block_hash, block_hashes
 from bottega.generate.request import Request
 from bottega.model.paged import BLOCK
 
@@ -75,13 +75,15 @@ class Scheduler:
 
     def advance(self, request: Request, computed: int) -> None:
         """The first `computed` tokens of the request are in the cache now; its full blocks become known."""
-        request.computed = computed
+        before, request.computed = request.computed, computed
         done = computed // BLOCK
         if len(request.hashes) < done:
             request.hashes = block_hashes(request.root, request.tokens[: done * BLOCK], request.hashes)
         for place in range(request.learnt, done):
             self.pool.learn(request.blocks[place], request.hashes[place])
         request.learnt = done
+        if request.tail is not None and before < request.tail[1] <= computed:
+            self.pool.learn_beginning(request.blocks[request.tail[1] // BLOCK], request.tail[0])
 
     def check_integrity(self) -> None:
         """Raise AssertionError where something does not add up."""
@@ -105,17 +107,19 @@ class Scheduler:
 
     def _admit(self, request: Request) -> bool:
         """Let it run, if there are blocks for all of its tokens; those found in the cache it shares."""
-        # At least one token must be computed, or there are no logits to choose from; to score a prompt, all.
-        usable = 0 if request.wants_prompt_scores else len(request.tokens) - 1
-        full = usable // BLOCK
+        full = request.reusable // BLOCK
         if len(request.hashes) < full:
             request.hashes = block_hashes(request.root, request.tokens[: full * BLOCK], request.hashes)
         wanted = request.hashes[:full]
         found = self.pool.find(wanted)
-        if found < full and self._is_under_way(wanted[found]):
+        request.tail = _tail(request, full)
+        tail = request.tail[0] if request.tail is not None and found == full else None
+        source = None if tail is None else self.pool.beginning(tail)
+        missing = wanted[found] if found < full else tail if source is None else None
+        if missing is not None and self._is_under_way(missing):
             return False  # in a moment it can be shared
         revived = sum(self.pool.is_kept(hash_) for hash_ in wanted[:found])
-        needed = -(-len(request.tokens) // BLOCK) - found
+        needed = -(-request.end // BLOCK) - found
         if self.pool.free - revived < needed:
             return False
         for hash_ in wanted[:found]:
@@ -123,6 +127,11 @@ class Scheduler:
             assert block is not None
             request.blocks.append(block)
         request.computed, request.learnt = found * BLOCK, found
+        if source is not None:
+            block = self.pool.take()
+            request.blocks.append(block)
+            request.copy = None if block == source else (source, block)
+            request.computed = request.reusable
         request.cached = max(request.cached, min(request.computed, request.prompt_length))
         self.waiting.pop(0)
         request.status = "running"
@@ -130,8 +139,13 @@ class Scheduler:
         return True
 
     def _is_under_way(self, hash_: bytes) -> bool:
-        """Whether one that runs is computing the block of this content."""
-        return any(hash_ in request.hashes[request.learnt :] for request in self.running if not request.is_answering)
+        """Whether one that runs is computing the block of this content, or with this beginning."""
+        return any(
+            hash_ in request.hashes[request.learnt :]
+            or (request.tail is not None and request.tail[0] == hash_ and request.computed < request.tail[1])
+            for request in self.running
+            if not request.is_answering
+        )
 
     def _cover(self, request: Request, count: int, chosen: dict[Request, int]) -> bool:
         """Give the request blocks for its next tokens, if need be those of the last; False if that is itself."""
@@ -159,5 +173,13 @@ class Scheduler:
     def _give_back(self, request: Request) -> None:
         for block in reversed(request.blocks):  # the end of a text is less likely to come again than its beginning
             self.pool.release(block)
-        request.blocks, request.drafts = [], []
+        request.blocks, request.drafts, request.copy = [], [], None
         request.computed = request.learnt = 0
+
+
+def _tail(request: Request, full: int) -> tuple[bytes, int] | None:
+    """The hash of what is reusable beyond `full` blocks, and where that ends; None if nothing is."""
+    end = request.reusable
+    if end == full * BLOCK:
+        return None
+    return block_hash(request.hashes[full - 1] if full else request.root, request.tokens[full * BLOCK : end]), end

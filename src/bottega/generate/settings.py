@@ -92,6 +92,7 @@ class Sampling:
     # What is told about it.
     logprobs: bool = False
     prompt_logprobs: int | None = None
+    prompt_logprobs_from: int = 1  # the first token of the prompt that is scored; nothing predicts token 0
     trace: bool = False
 
     def __post_init__(self) -> None:
@@ -204,6 +205,7 @@ class Sampling:
             rules[name] = (0 <= getattr(self, name) < 1, "0 (off) or more, below 1")
         rules["xtc_threshold"] = (0 < self.xtc_threshold <= 0.5, "above 0, at most 0.5 (beyond, it could cut nothing)")
         rules["seed"] = (self.seed is None or 0 <= self.seed < 2**63, "0 or more, below 2^63")
+        rules["prompt_logprobs_from"] = (self.prompt_logprobs_from >= 1, "1 or more")
         rules["prompt_logprobs"] = (self.prompt_logprobs is None or 0 <= self.prompt_logprobs <= 100, "0 to 100")
         fits = isinstance(self.stop, tuple) and all(0 < len(text) <= LONGEST_MATCH for text in self.stop)
         rules["stop"] = (fits, f"a tuple of texts of 1 to {LONGEST_MATCH} characters")

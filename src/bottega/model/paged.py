@@ -44,6 +44,13 @@ class PagedCache:
         self.value_scales = [torch.empty(blocks, heads, BLOCK, device=device) if scales else None for _ in layers]
         self.uses_kernels = self.device.type == "cpu" and format_ in library.FORMATS and library.available()
 
+    def copy(self, source: int, target: int) -> None:
+        """Give block `target` the content of block `source`."""
+        for layers in (self.keys, self.values, self.key_scales, self.value_scales):
+            for layer in layers:
+                if layer is not None:
+                    layer[target] = layer[source]
+
     def store(self, layer: int, key: Tensor, value: Tensor, slots: Tensor) -> None:
         """Keep (N, kv_heads, d) keys and values in `slots` (N,) int64: block · 16 + place."""
         parts = self.keys[layer], self.values[layer], self.key_scales[layer], self.value_scales[layer]

@@ -43,12 +43,6 @@ def render(
     `special_tokens` are the names that templates use (`bos_token="<s>"` …). Raises UserError
     if the template cannot be compiled, refuses the messages, fails, or goes over a limit.
     """
-    try:
-        compiled = _compiled(template)
-    except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"the chat template is not valid jinja (line {error.lineno}): {error.message}") from None
-    except (RecursionError, SyntaxError, MemoryError, ValueError, jinja2.TemplateError) as error:
-        raise UserError(f"the chat template cannot be compiled: {error}") from None
     variables: dict[str, Any] = {
         "messages": [_with_reasoning_names(_plain(message)) for message in messages],
         "tools": None if tools is None else [_plain(tool) for tool in tools],
@@ -56,15 +50,39 @@ def render(
         "add_generation_prompt": add_generation_prompt,
         **special_tokens,
     }
+    compiled = _compile("the chat template", template, _environment())
+    return _render("the chat template", "these messages", compiled, variables)
+
+
+def render_text(template: str, variables: Mapping[str, Any]) -> str:
+    """The text of a template over `variables`, with the rules of lm-evaluation-harness's task files.
+
+    White space stays as it is, an unknown name is an error, and there is a filter `regex_replace`. Raises UserError
+    as `render` does.
+    """
+    compiled = _compile("the template", template, _text_environment())
+    return _render("the template", "this document", compiled, dict(variables))
+
+
+def _compile(what: str, template: str, environment: _Environment) -> jinja2.Template:
+    try:
+        return _compiled(environment, template)
+    except jinja2.TemplateSyntaxError as error:
+        raise UserError(f"{what} is not valid jinja (line {error.lineno}): {error.message}") from None
+    except (RecursionError, SyntaxError, MemoryError, ValueError, jinja2.TemplateError) as error:
+        raise UserError(f"{what} cannot be compiled: {error}") from None
+
+
+def _render(what: str, subject: str, compiled: jinja2.Template, variables: dict[str, Any]) -> str:
     token = limits.set_budget(limits.Budget(variables))
     try:
         return _collect(compiled, variables)
     except limits.LimitError as error:
-        raise UserError(f"the chat template was stopped: {error}") from None
+        raise UserError(f"{what} was stopped: {error}") from None
     except jinja2.TemplateError as error:
-        raise UserError(f"the chat template refuses these messages: {error.message}") from None
+        raise UserError(f"{what} refuses {subject}: {error.message}") from None
     except Exception as error:  # it is foreign code: any failure is the template's
-        raise UserError(f"the chat template fails on these messages: {type(error).__name__}: {error}") from None
+        raise UserError(f"{what} fails on {subject}: {type(error).__name__}: {error}") from None
     finally:
         limits.reset_budget(token)
 
@@ -232,6 +250,21 @@ def _environment() -> _Environment:
     return environment
 
 
-@lru_cache(maxsize=64)
-def _compiled(template: str) -> jinja2.Template:
-    return _environment().from_string(template)
+@lru_cache(maxsize=1)
+def _text_environment() -> _Environment:
+    environment = _Environment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, finalize=limits.weigh, optimized=False
+    )
+    environment.filters["regex_replace"] = _regex_replace
+    environment.filters = {name: limits.limited_filter(name, filter_) for name, filter_ in environment.filters.items()}
+    environment.globals.pop("lipsum", None)
+    return environment
+
+
+def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) -> str:
+    return re.sub(pattern, replacement, text, count=count)
+
+
+@lru_cache(maxsize=256)
+def _compiled(environment: _Environment, template: str) -> jinja2.Template:
+    return environment.from_string(template)
