@@ -17,9 +17,9 @@ class BottegaError(Exception):
     exit_status = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        # A message may quote a damaged file: half a surrogate pair could not be printed.
+        self.message, self.hint = (text.encode("utf-8", "backslashreplace").decode() for text in (message, hint))
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
