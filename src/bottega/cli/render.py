@@ -106,4 +106,6 @@ def _sparkline(values: Sequence[float]) -> str:
 
 
 def _range(low: float | None, high: float | None) -> str:
-    return f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
+    if low is None and high is None:
+        return ""
+    return " to ".join("open" if end is None else f"{end:.3f}" for end in (low, high))

@@ -133,12 +133,15 @@ def line_chart(chart: Chart, identifier: str) -> str:
 
 
 def bar_chart(bars: Bars, identifier: str) -> str:
-    """The SVG element of a horizontal bar chart from zero, with a whisker for each interval."""
+    """The SVG element of a horizontal bar chart (points, where values have no zero), a whisker for each interval."""
     shown = [bar for bar in bars.bars if math.isfinite(bar.value)]
     names = [_shorten(bar.name, 34) for bar in shown]
     left = 16 + max((len(name) for name in names), default=0) * CHARACTER
-    ends = [end for bar in shown for end in (bar.value, bar.high, bar.low, 0.0) if end is not None]
-    axis = Axis(min(ends, default=0), (max(ends, default=1) or 1) * 1.02, left, WIDTH - 74, False)
+    ends = [end for bar in shown for end in (bar.value, bar.high, bar.low) if end is not None]
+    if bars.from_zero:
+        axis = Axis(min([0.0, *ends]), (max([0.0, *ends]) or 1) * 1.02, left, WIDTH - 74, False)
+    else:
+        axis = Axis.over(ends, left, WIDTH - 74, log=False, pad=0.04)
     rows, height = _bar_rows(shown)
     parts = [_open(identifier, bars.title, _bar_summary(bars), height + BOTTOM)]
     for tick in axis.ticks():
@@ -147,14 +150,15 @@ def bar_chart(bars: Bars, identifier: str) -> str:
         parts.append(
             f'<text class="tick" x="{x}" y="{height + 18}" text-anchor="middle">{_value(tick, bars.percent)}</text>'
         )
-    zero = axis.at(0.0)
-    parts.append(f'<line class="axis" x1="{zero}" x2="{zero}" y1="{TOP}" y2="{height}"/>')
+    if bars.from_zero:
+        zero = axis.at(0.0)
+        parts.append(f'<line class="axis" x1="{zero}" x2="{zero}" y1="{TOP}" y2="{height}"/>')
     group = None
     for bar, name, y in zip(shown, names, rows, strict=True):
         if bar.group and bar.group != group:
             parts.append(f'<text class="group" x="0" y="{y - 7}">{_text(bar.group)}</text>')
         group = bar.group
-        parts += _bar(bar, name, y, axis, bars.percent)
+        parts += _bar(bar, name, y, axis, bars)
     middle = (left + WIDTH - 74) / 2
     label = f'x="{middle:.1f}" y="{height + BOTTOM - 6}" text-anchor="middle"'
     parts.append(f'<text class="label" {label}>{_text(bars.value_label)}</text>')
@@ -225,7 +229,7 @@ def _bar_summary(bars: Bars) -> str:
     for bar in bars.bars:
         name = f"{bar.group}, {bar.name}" if bar.group else bar.name
         each.append(f"{name}: {_measured(bar.value, bars.percent)}")
-    return f"Bar chart of {bars.value_label}. " + "; ".join(each) + "."
+    return f"{'Bar' if bars.from_zero else 'Point'} chart of {bars.value_label}. " + "; ".join(each) + "."
 
 
 def _drawable(series: Series, chart: Chart) -> list[list[tuple[float, float]]]:
@@ -302,22 +306,35 @@ def _bar_rows(bars: Sequence[Bar]) -> tuple[list[int], int]:
     return rows, y
 
 
-def _bar(bar: Bar, name: str, y: float, axis: Axis, percent: bool) -> list[str]:
-    zero, end, middle = axis.at(0.0), axis.at(bar.value), y + BAR_HEIGHT / 2
-    kind = "bar baseline" if bar.baseline else "bar"
+def _bar(bar: Bar, name: str, y: float, axis: Axis, bars: Bars) -> list[str]:
+    end, middle, percent = axis.at(bar.value), y + BAR_HEIGHT / 2, bars.percent
+    rightmost = end
+    kind = " baseline" if bar.baseline else ""
     label_at = axis.start - 10
-    spoken = f"{bar.name}: {_measured(bar.value, percent)}"
-    if bar.low is not None and bar.high is not None:
-        spoken += f" ({_measured(bar.low, percent)} to {_measured(bar.high, percent)})"
-    parts = [
-        f'<text class="name" x="{label_at:.1f}" y="{middle + 4:.1f}" text-anchor="end">{_text(name)}</text>',
-        f'<rect class="{kind}" x="{min(zero, end)}" y="{y}" width="{abs(end - zero):.1f}" height="{BAR_HEIGHT}" rx="2">'
-        f"<title>{_text(spoken)}</title></rect>",
-    ]
-    if bar.low is not None and bar.high is not None:
-        low, high = axis.at(bar.low), axis.at(bar.high)
-        whisker = f"M{low} {middle}H{high}M{low} {middle - 4}v8M{high} {middle - 4}v8"
-        parts.append(f'<path class="whisker" d="{whisker}"/>')
-        end = max(end, high)
-    parts.append(f'<text class="value" x="{end + 7:.1f}" y="{middle + 4:.1f}">{_measured(bar.value, percent)}</text>')
+    title = f"<title>{_text(_spoken(bar, percent))}</title>"
+    parts = [f'<text class="name" x="{label_at:.1f}" y="{middle + 4:.1f}" text-anchor="end">{_text(name)}</text>']
+    if bars.from_zero:
+        zero = axis.at(0.0)
+        at = f'x="{min(zero, end)}" y="{y}" width="{abs(end - zero):.1f}" height="{BAR_HEIGHT}"'
+        parts.append(f'<rect class="bar{kind}" {at} rx="2">{title}</rect>')
+    if bar.low is not None or bar.high is not None:
+        low = axis.start if bar.low is None else axis.at(bar.low)
+        high = axis.end if bar.high is None else axis.at(bar.high)
+        # An open end has an arrow's head, a closed one a stop.
+        left = f"M{low + 5} {middle - 4}L{low} {middle}l5 4" if bar.low is None else f"M{low} {middle - 4}v8"
+        right = f"M{high - 5} {middle - 4}L{high} {middle}l-5 4" if bar.high is None else f"M{high} {middle - 4}v8"
+        parts.append(f'<path class="whisker" d="M{low} {middle}H{high}{left}{right}"/>')
+        rightmost = max(end, high)
+    if not bars.from_zero:
+        parts.append(f'<circle class="bar{kind}" cx="{end}" cy="{middle}" r="4.5">{title}</circle>')
+    value = _measured(bar.value, percent)
+    parts.append(f'<text class="value" x="{rightmost + 7:.1f}" y="{middle + 4:.1f}">{value}</text>')
     return parts
+
+
+def _spoken(bar: Bar, percent: bool) -> str:
+    spoken = f"{bar.name}: {_measured(bar.value, percent)}"
+    if bar.low is None and bar.high is None:
+        return spoken
+    low, high = ("open" if end is None else _measured(end, percent) for end in (bar.low, bar.high))
+    return f"{spoken} ({low} to {high})"

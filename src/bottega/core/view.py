@@ -58,7 +58,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: a value, its interval if it has one. `baseline` marks what the others are held against."""
+    """One bar: a value, its interval if it has one (open if it has one end only).
+
+    `baseline` marks what the others are held against.
+    """
 
     name: str
     value: float
@@ -70,13 +73,17 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar chart with intervals, from zero; bars of one group stand together. It has a table twin too."""
+    """A bar chart with intervals; bars of one group stand together. It has a table twin too.
+
+    Bars begin at zero. Values that have no zero (ratings) are drawn as points: `from_zero` is False.
+    """
 
     title: str
     value_label: str
     bars: Sequence[Bar]
     percent: bool = False
     note: str = ""
+    from_zero: bool = True
 
 
 Block = Text | Table | Spans | Chart | Bars

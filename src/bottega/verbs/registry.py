@@ -109,6 +109,15 @@ _ALL = (
         arguments=("model",),
     ),
     Verb(
+        "arena",
+        "Rate models by votes: Bradley-Terry and Elo with intervals.",
+        config="bottega.evaluate.arena.config:RateModels",
+        plan="bottega.evaluate.arena.verb:plan_arena",
+        run="bottega.evaluate.arena.verb:run_arena",
+        report="bottega.evaluate.arena.view:arena_report",
+        arguments=("votes",),
+    ),
+    Verb(
         "hub pull",
         "Fetch a model of the hub, into the cache or as a folder.",
         config="bottega.checkpoint.hub_config:PullModel",
