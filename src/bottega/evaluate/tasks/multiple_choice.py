@@ -1,7 +1,7 @@
 """Python parts of the multiple-choice tasks: how documents become prompts and choices, and scores that are no mean.
 
 Each function does what the function of the same name does in lm-evaluation-harness 0.4.13's task folder (hellaswag,
-winogrande, truthfulqa, pubmedqa, super_glue/copa, agieval, bigbench, leaderboard/{gpqa,musr,mmlu_pro}), over plain
+winogrande, truthfulqa, pubmedqa, super_glue/copa, agieval, leaderboard/{gpqa,musr,mmlu_pro}), over plain
 dictionaries. `results` is the list of (log-likelihood, greedy) pairs of a document's choices.
 """
 
@@ -97,11 +97,6 @@ def agieval_process_results_mcqa(doc: Doc, results: Results) -> dict[str, float]
     by_length = [score / len(choice) for score, choice in zip(scores, doc["choices"], strict=True)]
     chosen = {"acc": scores.index(max(scores)), "acc_norm": by_length.index(max(by_length))}
     return {name: float(index in doc["gold"]) for name, index in chosen.items()}
-
-
-def bigbench_filter_multiple_choice(docs: Sequence[Doc]) -> list[Doc]:
-    """Documents that have choices: some BIG-bench tasks mix them with free answers."""
-    return [doc for doc in docs if doc["multiple_choice_targets"]]
 
 
 def leaderboard_gpqa_process_docs(docs: Sequence[Doc]) -> list[Doc]:

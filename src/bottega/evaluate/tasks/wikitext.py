@@ -1,7 +1,7 @@
 """WikiText as language-modelling harnesses score it: tokenised pages are put back into ordinary text.
 
-Source: Merity et al. 2016 (the corpus); the replacements, their order and their slips (the first pattern hardly ever matches
-anything) are those of Megatron-LM's detokeniser, which lm-evaluation-harness uses and published perplexities
+Source: Merity et al. 2016 (the corpus). The replacements, their order and their slips (the first pattern hardly ever
+matches anything) are those of Megatron-LM's detokeniser, which lm-evaluation-harness uses and published perplexities
 depend on.
 """
 
