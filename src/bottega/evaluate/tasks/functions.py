@@ -19,7 +19,7 @@ LOADERS = frozenset({"json", "csv", "parquet", "text"})
 
 @dataclass(frozen=True)
 class Known:
-    """Functions of the tasks whose names begin with `task`, over data sets whose names begin with one of `datasets`."""
+    """Functions of the tasks whose names begin with `task`, over one of `datasets`."""
 
     task: str
     datasets: tuple[str, ...]
@@ -39,6 +39,10 @@ def agg_inst_level_acc(items: list[list[bool]]) -> float:
     return sum(followed) / len(followed)
 
 
+AGIEVAL = tuple(
+    f"agieval-{exam}"
+    for exam in "aqua-rat logiqa-en lsat-ar lsat-lr lsat-rc sat-en sat-en-without-passage sat-math".split()
+)
 _IFEVAL = {"utils.process_results": ifeval_process_results, "utils.agg_inst_level_acc": agg_inst_level_acc}
 
 KNOWN = (
@@ -93,7 +97,7 @@ KNOWN = (
     ),
     Known(
         "wikitext",
-        ("wikitext",),
+        ("wikitext_document_level", "wikitext"),
         {
             "preprocess_wikitext.wikitext_detokenizer": wikitext.wikitext_detokenizer,
             "preprocess_wikitext.process_results": wikitext.process_results,
@@ -101,7 +105,7 @@ KNOWN = (
     ),
     Known(
         "humaneval",
-        ("openai_humaneval", "humaneval"),
+        ("openai_humaneval", "humaneval", "humanevalplus"),
         {
             "utils.pass_at_k": code_tasks.pass_at_k,
             "utils.build_predictions": code_tasks.humaneval_build_predictions,
@@ -110,14 +114,14 @@ KNOWN = (
     ),
     Known(
         "mbpp",
-        ("mbpp",),
+        ("mbpp", "mbppplus"),
         {
             "utils.pass_at_1": code_tasks.pass_at_1,
             "utils.build_predictions": code_tasks.mbpp_build_predictions,
             "utils.list_fewshot_samples": code_tasks.mbpp_list_fewshot_samples,
         },
     ),
-    Known("agieval", ("agieval",), {"utils.process_results_mcqa": multiple_choice.agieval_process_results_mcqa}),
+    Known("agieval", AGIEVAL, {"utils.process_results_mcqa": multiple_choice.agieval_process_results_mcqa}),
     Known(
         "bigbench",
         ("bigbench",),
@@ -150,6 +154,6 @@ def known_function(task: str, dataset_path: str, reference: str) -> Callable[...
     dataset = dataset_path.rstrip("/").rpartition("/")[2].lower()
     for known in KNOWN:
         named = task == known.task or task.startswith(known.task + "_")
-        if named and (dataset in LOADERS or not dataset or dataset.startswith(known.datasets)):
+        if named and (dataset in LOADERS or not dataset or dataset in known.datasets):
             return known.functions.get(reference)
     return None
