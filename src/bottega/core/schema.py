@@ -16,12 +16,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bottega.core.errors import UserError, did_you_mean
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+"""One text, or several."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what both NumPy and torch take
 
 

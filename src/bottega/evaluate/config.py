@@ -7,15 +7,52 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bottega.core.schema import OnModel, Seed, Writes
+from bottega.core.schema import Names, OnModel, Seed, Writes
 
 DEFAULT_CONTEXT = 2048
 Prompt = Literal["auto", "chat", "plain"]
 
 
 class EvaluateModel(OnModel):
-    """Measure a model: likelihood of a text, distance to another model, multiple choice, simple baselines."""
+    """Measure models: on tasks as lm-evaluation-harness describes them, on a text, on questions of a corpus."""
 
+    sections = {"model": "Model and machine", "tasks": "Tasks", "text": "Text and questions", "out": "Options"}
+    without_effect = frozenset({"reuse", "store", "max_batch", "cache_tokens"})
+
+    model: Names = Field(min_length=1)  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Model folder, or org/name[@revision] of the hub; several are compared (with --tasks or --suite)."""
+    tasks: Names = ()
+    """Tasks to measure: names, groups, tags, patterns (mmlu_*), or .yaml files in lm-evaluation-harness's schema."""
+    suite: str | None = None
+    """A suite of tasks: smoke (needs no data), nous, openllm, openllm-v2."""
+    data: Path | None = None
+    """Folder with the tasks' documents: DATA/<dataset_path>/<dataset_name>/<split>.jsonl (.json, .csv, .parquet)."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Examples before each question (default: what the task or suite says); a task that says 0 keeps it."""
+    fewshot_seed: int = 1234
+    """Seed by which examples are drawn."""
+    fewshot_as_multiturn: bool = False
+    """With a chat template: each example as a turn of its own, not all in the first."""
+    system_instruction: str | None = None
+    """Text before everything: the system message of a chat."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first LIMIT documents of each task (to try things out: it is not the task's score)."""
+    gen_kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Settings of generated answers in place of the task's: max_gen_toks=64 (may be given several times)."""
+    vary: int = Field(default=0, ge=0)
+    """Ask again with this many other draws of examples, and in the other form (chat, plain): how far figures move."""
+    allow_code: bool = False
+    """Run functions that task files bring (!function); they have your rights."""
+    keep_going: bool = False
+    """Measure the tasks that can be, where others cannot: those are listed as failed."""
+    reuse: bool = True
+    """Take answers that were computed before, by the same model, for the same task and prompt."""
+    store: Path | None = None
+    """Folder of answers computed before (default: WORKSPACE/evaluations)."""
+    max_batch: int = Field(default=32, ge=1)
+    """Answers that are computed together."""
+    cache_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that the engine's cache holds (default: 16384, or two of the longest requests)."""
     text: Path | None = None
     """Text to score: a text file, a .jsonl file with "text" in each row, or a corpus folder (its held-out part)."""
     against: str | None = None
@@ -33,7 +70,7 @@ class EvaluateModel(OnModel):
     max_questions: int | None = Field(default=None, ge=1)
     """Ask only this many questions, drawn with --seed."""
     prompt: Prompt = "auto"
-    """How questions are asked: chat (the model's template), plain (Question: … Answer:), auto (chat if it has one)."""
+    """How it is asked: chat (the model's template), plain; auto: questions by chat if it has one, tasks plain."""
     xz_megabytes: int = Field(default=8, ge=1)
     """Megabytes of training text, from its end, that prime xz (about 0.7 s each)."""
     samples: int = Field(default=0, ge=0)
@@ -47,8 +84,17 @@ class EvaluateModel(OnModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> EvaluateModel:
-        if self.text is None and self.questions is None:
-            raise ValueError("nothing to measure: give text, questions, or both")
+        measures_tasks = bool(self.tasks) or self.suite is not None
+        if self.text is None and self.questions is None and not measures_tasks:
+            raise ValueError("nothing to measure: give tasks, a suite, text or questions")
+        if len(self.model) > 1 and (self.text is not None or self.questions is not None):
+            raise ValueError("text and questions are measured for one model at a time: give one")
+        if len(self.model) > 1 and self.adapter:
+            raise ValueError("an adapter is for one model: give one")
+        if not measures_tasks:
+            own = ("data", "num_fewshot", "limit", "gen_kwargs", "vary", "allow_code", "keep_going", "store")
+            if given := next((name for name in own if name in self.model_fields_set), None):
+                raise ValueError(f"{given} needs tasks or a suite")
         if self.text is None and (self.against is not None or self.baselines is not None):
             raise ValueError("against and baselines are measured on a text: give text too")
         if self.context is not None and self.stride is not None and self.stride > self.context:

@@ -14,6 +14,7 @@ from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.view import human_bytes, human_count
 from bottega.data.spec import CORPUS_FILE, QUESTIONS_FILE, TRAIN_FILE, CorpusSpec
 from bottega.evaluate.config import DEFAULT_CONTEXT, EvaluateModel
+from bottega.evaluate.harness.plan import plan_tasks
 from bottega.evaluate.spec import PARTS, EvaluationSpec
 from bottega.evaluate.texts import text_file
 
@@ -41,10 +42,16 @@ class Amount:
 
 
 def plan_evaluate(config: EvaluateModel, specs: Specs) -> Plan:
-    """Check models, tokenizers and files against each other; estimate the cost."""
+    """Check models, tokenizers, tasks and files against each other; estimate the cost."""
     plan = Plan("eval", config, config.out)
-    model = specs.of(Path(config.model), ModelSpec)
-    plan.inputs["model"] = locate_planned(config.model, specs)
+    if config.text is None and config.questions is None:
+        plan.details = {"dtype": _dtype(config, specs.of(Path(config.model[0]), ModelSpec).config)}
+        plan.checks = _model_checks(config, specs.of(Path(config.model[0]), ModelSpec), specs)
+        plan_tasks(plan, config, specs)
+        plan.produces = EvaluationSpec(("tasks",)) if config.out else None
+        return plan
+    model = specs.of(Path(config.model[0]), ModelSpec)
+    plan.inputs["model"] = locate_planned(config.model[0], specs)
     plan.checks = _model_checks(config, model, specs)
     plan.inputs |= {f"adapter.{number}": locate(adapter) for number, adapter in enumerate(config.adapter)}
     longest = [model.config.context_length]
@@ -71,6 +78,8 @@ def plan_evaluate(config: EvaluateModel, specs: Specs) -> Plan:
                 plan.checks.append(Check(name, allowed, f"{file}, {human_bytes(size)}"))
     plan.details = {"dtype": _dtype(config, model.config), "context": context, "stride": stride}
     _estimate(plan, config, configs, specs, context, stride)
+    if config.tasks or config.suite:
+        plan_tasks(plan, config, specs)
     plan.produces = EvaluationSpec(_parts(config)) if config.out else None
     return plan
 
@@ -84,9 +93,9 @@ def _dtype(config: EvaluateModel, model: ModelConfig) -> str:
 
 def _model_checks(config: EvaluateModel, model: ModelSpec, specs: Specs) -> list[Check]:
     checks = []
-    if not specs.is_predicted(Path(config.model)):
-        checks += adapter_checks(config.model, config.adapter)
-        detail = "is there" if model.has_tokenizer else f"{config.model} has none"
+    if not specs.is_predicted(Path(config.model[0])):
+        checks += adapter_checks(config.model[0], config.adapter)
+        detail = "is there" if model.has_tokenizer else f"{config.model[0]} has none"
         checks.append(Check("tokenizer", model.has_tokenizer, detail))
         if config.questions is not None and config.prompt == "chat":
             detail = "the model has one" if model.template else "there is none: use --prompt plain"
@@ -96,7 +105,7 @@ def _model_checks(config: EvaluateModel, model: ModelSpec, specs: Specs) -> list
 
 def _comparison_check(config: EvaluateModel, model: ModelSpec, reference: ModelSpec, specs: Specs) -> Check:
     assert config.against is not None
-    if specs.is_predicted(Path(config.model)) or specs.is_predicted(Path(config.against)):
+    if specs.is_predicted(Path(config.model[0])) or specs.is_predicted(Path(config.against)):
         return Check("comparison", True, "tokenizers are compared when both models are there")
     if not (model.has_tokenizer and reference.has_tokenizer):
         return Check("comparison", False, "both models need a tokenizer.json")
@@ -186,5 +195,5 @@ def _multiplied(config: ModelConfig) -> int:
 
 
 def _parts(config: EvaluateModel) -> tuple[str, ...]:
-    wanted = (config.text, config.against, config.baselines, config.questions)
+    wanted = (config.text, config.against, config.baselines, config.questions, config.tasks or config.suite or None)
     return tuple(part for part, value in zip(PARTS, wanted, strict=True) if value is not None)

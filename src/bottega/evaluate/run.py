@@ -22,6 +22,8 @@ from bottega.evaluate.baselines import Baselines, measure_baselines
 from bottega.evaluate.choice import answer_questions, asks_by_chat, summarise
 from bottega.evaluate.compare import compare_models, difference
 from bottega.evaluate.config import EvaluateModel
+from bottega.evaluate.harness.run import measure_tasks
+from bottega.evaluate.items import ITEMS_FILE, Item, items_text
 from bottega.evaluate.likelihood import Likelihood, Windowing, score_documents, windowing_for
 from bottega.evaluate.plan import NOT_COMPARABLE
 from bottega.evaluate.samples import sample_answers, sample_continuations
@@ -51,22 +53,37 @@ def run_evaluate(plan: Plan, context: Context) -> Result:
     config = plan.config
     assert isinstance(config, EvaluateModel)
     torch.set_num_threads(resolve_threads(config.threads))
-    model = _load(plan, "model")
-    data: dict[str, Any] = {"model": config.model, "dtype": plan.details["dtype"]}
+    data: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    if config.text is not None:
-        data |= _measure_text(plan, config, model, context.reporter)
-    if config.questions is not None:
-        measured, rows = _ask(config, model, config.questions, context.reporter)
+    items: list[Item] = []
+    if config.text is not None or config.questions is not None:
+        data, rows = _measure_one(plan, config, context.reporter)
+    if config.tasks or config.suite:
+        measured, items = measure_tasks(config, context.reporter)
         data |= measured
-    if config.samples:
-        data["samples"] = _samples(config, model, context.reporter)
     if plan.out is not None:
         write_json(context.out / EVALUATION_FILE, data)
         if rows:
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             write_text(context.out / PREDICTIONS_FILE, lines)
+        if items:
+            write_text(context.out / ITEMS_FILE, items_text(items))
     return Result(data, evaluation_blocks(data))
+
+
+def _measure_one(plan: Plan, config: EvaluateModel, reporter: Reporter) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The figures of one model on a text and on questions, and a row for each question."""
+    model = _load(plan, "model")
+    data: dict[str, Any] = {"model": config.model[0], "dtype": plan.details["dtype"]}
+    rows: list[dict[str, Any]] = []
+    if config.text is not None:
+        data |= _measure_text(plan, config, model, reporter)
+    if config.questions is not None:
+        measured, rows = _ask(config, model, config.questions, reporter)
+        data |= measured
+    if config.samples:
+        data["samples"] = _samples(config, model, reporter)
+    return data, rows
 
 
 def _load(plan: Plan, name: str) -> Loaded:

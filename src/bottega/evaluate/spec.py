@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from bottega.core.errors import UserError
 
 EVALUATION_FILE, PREDICTIONS_FILE = "evaluation.json", "predictions.jsonl"
-PARTS = ("text", "comparison", "baselines", "choice")
+PARTS = ("text", "comparison", "baselines", "choice", "tasks")
 
 
 @dataclass(frozen=True)
@@ -42,5 +42,5 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
 def parts_of(data: dict[str, Any]) -> tuple[str, ...]:
     """Which of PARTS the figures have."""
-    keys = {"text": "bits_per_byte", "comparison": "reference", "baselines": "baselines", "choice": "choice"}
-    return tuple(part for part in PARTS if keys[part] in data)
+    keys = ("bits_per_byte", "reference", "baselines", "choice", "models")
+    return tuple(part for part, key in zip(PARTS, keys, strict=True) if key in data)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bottega.core.view import Bar, Bars, Block, Table, Text
+from bottega.evaluate.tasks_view import evaluation_tasks_blocks
 
 GROUPS = {"seen": "Seen in training, in new phrasing", "unseen": "Never seen in training"}
 
@@ -19,6 +20,8 @@ def evaluation_blocks(data: dict[str, Any]) -> list[Block]:
         blocks += comparison_blocks(data)
     if "choice" in data:
         blocks += choice_blocks(data["choice"])
+    if "models" in data:
+        blocks += evaluation_tasks_blocks(data)
     if "not_asked" in data:
         blocks.append(Text(data["not_asked"]))
     if data.get("samples"):

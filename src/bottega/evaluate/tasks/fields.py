@@ -79,7 +79,9 @@ def _value(rule: Any, doc: Doc) -> Any:
         try:
             return rule(doc)
         except Exception as error:  # the document does not have what the function looks for
-            raise UserError(f"{getattr(rule, '__name__', 'a function')} fails: {type(error).__name__}: {error}") from None
+            raise UserError(
+                f"{getattr(rule, '__name__', 'a function')} fails: {type(error).__name__}: {error}"
+            ) from None
     if isinstance(rule, str):
         return doc.get(rule)
     return rule

@@ -166,7 +166,7 @@ def read_file(file: Path) -> list[Entry]:
         return [Entry(data, file)]
     if not isinstance(each, dict) or len(each) != 1 or not isinstance(next(iter(each.values())), list):
         raise UserError(f"{file}: for_each is one name with a list of values")
-    (name, values), = each.items()
+    ((name, values),) = each.items()
     return [Entry(_substituted(data, "{" + name + "}", str(value)), file) for value in values]
 
 

@@ -117,7 +117,9 @@ class Prompts:
             drawn = [each for each in stream.sample(pool, count + 1) if each != doc][:count]
             return drawn if len(drawn) == count else stream.sample([each for each in pool if each != doc], count)
         except ValueError:
-            raise UserError(f"{count} examples are wanted, and there are {len(pool)} documents to take them from") from None
+            raise UserError(
+                f"{count} examples are wanted, and there are {len(pool)} documents to take them from"
+            ) from None
 
     def _processed(self, split: str, process: Callable[..., Any] | None) -> list[Doc]:
         docs = read_split(self.task, split, self.data)

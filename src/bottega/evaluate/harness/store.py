@@ -1,0 +1,77 @@
+"""What was computed before: an append-only file of answers for each model, so that nothing is computed twice.
+
+A line is written as soon as an answer is there, so a run that was killed goes on where it stopped. The key is a hash of
+the task and its version, the tokens asked, and how they are decoded; the file is of one model in one precision.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any
+
+from bottega.evaluate.harness.requests import Request, Score
+
+Answer = tuple[float, bool] | str
+"""A log-likelihood with whether it is what the model would have said, or a generated text."""
+
+
+class Store:
+    """The answers of one model. With `folder` None nothing is kept."""
+
+    def __init__(self, folder: Path | None, model_hash: str) -> None:
+        self._answers: dict[str, Answer] = {}
+        self.hits = 0
+        self._file: IO[str] | None = None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{model_hash[:32]}.jsonl"
+        torn = self._read(path) if path.is_file() else False
+        self._file = path.open("a", encoding="utf-8")
+        if torn:
+            self._file.write("\n")
+
+    def get(self, key: str) -> Answer | None:
+        """The answer that was kept under `key`."""
+        return self._answers.get(key)
+
+    def put(self, key: str, answer: Answer) -> None:
+        """Keep an answer; it is in the file when this returns, also if the process is killed then."""
+        self._answers[key] = answer
+        if self._file is not None:
+            self._file.write(json.dumps([key, answer], ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """No more will come."""
+        if self._file is not None:
+            self._file.close()
+
+    def _read(self, path: Path) -> bool:
+        """Read what is there; a line that was cut off counts as not written. Whether the last one was."""
+        content = path.read_bytes()
+        for line in content.split(b"\n"):
+            try:
+                key, answer = json.loads(line)
+            except (ValueError, TypeError):
+                continue
+            if isinstance(answer, str):
+                self._answers[key] = answer
+            elif isinstance(answer, list) and len(answer) == 2:
+                self._answers[key] = (float(answer[0]), bool(answer[1]))
+        return bool(content) and not content.endswith(b"\n")
+
+
+def key_of(task: str, version: Any, request: Request) -> str:
+    """The name under which a request's answer is kept."""
+    how: list[Any] = [task, version, type(request).__name__]
+    if isinstance(request, Score):
+        how.append(request.start)
+    else:
+        stop = list(request.stop)
+        how += [request.max_tokens, stop, request.temperature, request.top_p, request.top_k, request.number]
+    tokens = array("q", request.ids).tobytes()
+    return blake2b(json.dumps(how).encode() + b"\0" + tokens, digest_size=16).hexdigest()
