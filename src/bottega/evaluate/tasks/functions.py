@@ -41,7 +41,16 @@ def agg_inst_level_acc(items: list[list[bool]]) -> float:
 
 AGIEVAL = tuple(
     f"agieval-{exam}"
-    for exam in "aqua-rat logiqa-en lsat-ar lsat-lr lsat-rc sat-en sat-en-without-passage sat-math".split()
+    for exam in (
+        "aqua-rat",
+        "logiqa-en",
+        "lsat-ar",
+        "lsat-lr",
+        "lsat-rc",
+        "sat-en",
+        "sat-en-without-passage",
+        "sat-math",
+    )
 )
 _IFEVAL = {"utils.process_results": ifeval_process_results, "utils.agg_inst_level_acc": agg_inst_level_acc}
 
