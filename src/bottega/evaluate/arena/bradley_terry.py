@@ -27,6 +27,7 @@ POINTS = SCALE / math.log(10)
 BLOCK_NUMBERS = 1 << 20
 ITERATIONS = 200
 CONVERGED = 1e-10
+STEADY = 0.99
 
 
 def expected_score(difference: Any) -> Any:
@@ -112,14 +113,22 @@ def bootstrap_strengths(battles: Battles, reference: int, *, seed: int, resample
 def level_to(strengths: Reals, fitted: Reals, anchor: int | None) -> Reals:
     """Resampled strengths (resamples, models) on the level of the `fitted` ones (models,).
 
-    With an anchor, it is where it was fitted; else the mean of the models that have a finite strength in a
-    resample is theirs in the fit.
+    With an anchor, it is where it was fitted. Else the mean of the steady models (finite in 99 % of resamples)
+    is theirs in the fit, so that one model with few votes does not move the others. With fewer than two steady
+    ones, a resample in which a rated model sank to −∞ has every finite one at +∞ over the mean, and the converse.
     """
     finite = np.isfinite(strengths)
     if anchor is not None:
-        finite = finite & (np.arange(strengths.shape[-1]) == anchor)
-    shift = np.where(finite, fitted - np.where(finite, strengths, 0.0), 0.0).sum(axis=-1) / finite.sum(axis=-1)
-    return strengths + shift[..., None]
+        return strengths + (fitted[anchor] - strengths[:, [anchor]])
+    rated = np.isfinite(fitted)
+    steady = rated & (finite.mean(axis=0) >= STEADY)
+    level = finite & (steady if steady.sum() > 1 else rated)
+    moved = np.where(level, fitted - np.where(level, strengths, 0.0), 0.0).sum(axis=-1) / level.sum(axis=-1)
+    if steady.sum() < 2:
+        sank, rose = ((strengths == end)[:, rated].any(axis=-1) for end in (-np.inf, np.inf))
+        lost = ~finite[:, rated].all(axis=-1)
+        moved = np.where(lost, np.where(sank & ~rose, np.inf, np.where(rose & ~sank, -np.inf, np.nan)), moved)
+    return np.where(finite, np.where(finite, strengths, 0.0) + moved[:, None], strengths)
 
 
 def extended_interval(values: Reals, confidence: float) -> tuple[Reals, Reals]:

@@ -75,7 +75,7 @@ def rate(
     effects: dict[str, Any] | None = None
     if style_control:
         uncontrolled = ratings
-        data = styled(battles, blind)
+        data = styled(battles, blind, rated)
         fitted = fit_styled(data, np.ones(len(battles)), reference)
         strengths, gammas = bootstrap_styled(data, reference, fitted, seed=seed, resamples=resamples, bar=bar)
         ratings = _ratings(battles, rated, fitted[0], strengths, reference if anchor else None, anchor_rating)
@@ -172,6 +172,7 @@ def _table(battles: Battles, ratings: Ratings, elo: tuple[Reals, Reals, Reals], 
     ties = np.bincount(np.concatenate([battles.first, battles.second])[np.tile(battles.score == 0.5, 2)],
                        minlength=len(wins))  # fmt: skip
     value, low, high = ratings.value, ratings.low, ratings.high
+    known = np.where(np.isfinite(value), value, np.nan)
     keys = np.where(np.isfinite(value), value, np.where(value > 0, low, high))
     unbounded = [2 * (each == np.inf) - 2 * (each == -np.inf) for each in value]
     order = sorted(range(len(wins)), key=lambda model: (-unbounded[model], -keys[model], battles.models[model]))
@@ -192,7 +193,7 @@ def _table(battles: Battles, ratings: Ratings, elo: tuple[Reals, Reals, Reals], 
                 "ties": int(ties[model]),
                 "win_rate": {
                     name: _share(end[model] - anchor_rating)
-                    for name, end in (("value", value), ("low", low), ("high", high))
+                    for name, end in (("value", known), ("low", low), ("high", high))
                 },
                 "over_next": None if following is None else _difference(ratings, model, following),
                 "elo": {name: float(end[model]) for name, end in zip(("value", "low", "high"), elo, strict=True)},

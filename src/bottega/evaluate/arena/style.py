@@ -24,7 +24,7 @@ RIDGE = 0.5
 _CODE = re.compile(r"^ {0,3}(```|~~~).*?(^ {0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
 _HEADER = re.compile(r"^ {0,3}#{1,6}\s", re.MULTILINE)
 _LIST = re.compile(r"^\s*(?:[-*+]|\d{1,9}[.)])\s", re.MULTILINE)
-_BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+_BOLD = re.compile(r"\*\*(?=\S)[^*\n]+(?<=\S)\*\*|__(?=\S)[^_\n]+(?<=\S)__")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def style_counts(answer: str) -> tuple[float, ...]:
     return float(len(answer)), *(float(len(found.findall(prose))) for found in (_HEADER, _LIST, _BOLD))
 
 
-def styled(battles: Battles, votes: Sequence[Vote]) -> Styled:
-    """The battles of these votes with their features; a style that never differs is left out.
+def styled(battles: Battles, votes: Sequence[Vote], rated: Flags) -> Styled:
+    """The battles of these votes with their features; a style that never differs among `rated` models is left out.
 
     Raises UserError if a vote has neither answers nor counts.
     """
@@ -56,7 +56,8 @@ def styled(battles: Battles, votes: Sequence[Vote]) -> Styled:
     first = np.array([vote.style_a or style_counts(vote.answer_a) for vote in votes])
     second = np.array([vote.style_b or style_counts(vote.answer_b) for vote in votes])
     features = (first - second) / (first + second + 1)
-    spread = np.sqrt((features**2).mean(axis=0))
+    inside = rated[battles.first] & rated[battles.second]
+    spread = np.sqrt((features[inside] ** 2).sum(axis=0) / max(1, inside.sum()))
     kept = spread > 0
     names = tuple(name for name, keep in zip(STYLES, kept, strict=True) if keep)
     return Styled(battles, features[:, kept] / spread[kept], names)

@@ -44,7 +44,7 @@ def rating_table(data: dict[str, Any]) -> Table:
                 row["rank"],
                 row["model"],
                 UNRATED[row["unrated"]] if row["unrated"] else round(row["rating"]),
-                _interval(row["low"], row["high"]),
+                "set" if row["model"] == data["anchor"] else _interval(row["low"], row["high"]),
                 row["votes"],
                 f"{_percent(rate['value'])} [{_percent(rate['low'])}, {_percent(rate['high'])}]",
                 _over_next(row["over_next"]),
@@ -63,7 +63,7 @@ def rating_points(data: dict[str, Any]) -> Bars:
         if not row["unrated"]
     ]
     left_out = len(data["models"]) - len(bars)
-    note = f"{left_out} models without a finite rating are not drawn." if left_out else ""
+    note = f"Not drawn, for want of a finite rating: {left_out}." if left_out else ""
     return Bars("Ratings and their 95 % intervals", "rating", bars, note=note, from_zero=False)
 
 
