@@ -194,6 +194,17 @@ def rows(name: str, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
+def test_bigbench_reads_its_own_task_files(tmp_path: Path) -> None:
+    example = {"input": "(a) or (b)?", "target_scores": {"(b)": 0, "(a)": 1}}
+    (tmp_path / "bigbench").mkdir()
+    (tmp_path / "bigbench" / "snarks.json").write_text(json.dumps({"name": "snarks", "examples": [example]}), "utf-8")
+    task = load.load_tasks(["bigbench_snarks"]).tasks["bigbench_snarks"]
+    (prompt,) = Prompts(task, tmp_path, Asking()).build()
+    assert set(prompt.contexts[0].removesuffix("\nA: ").split("\n  choice: ")[1:]) == {"(a)", "(b)"}
+    assert prompt.contexts[0].startswith("\nQ: (a) or (b)?")
+    assert (prompt.continuations, prompt.gold) == (["(b)", "(a)"], 1)
+
+
 # ------------------------------------------------------------------ the same requests
 
 
