@@ -14,7 +14,7 @@ from rich.text import Text as RichText
 from bottega.core.atomic import json_text
 from bottega.core.errors import BottegaError
 from bottega.core.report import cell_text
-from bottega.core.view import Bars, Block, Chart, Spans, Table, Text
+from bottega.core.view import Bar, Bars, Block, Chart, Spans, Table, Text
 
 STYLES = {
     "plain": "",
@@ -28,6 +28,7 @@ STYLES = {
 }
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 60
+BAR_WIDTH = 32
 
 
 def show(blocks: Sequence[Block], console: Console) -> None:
@@ -40,8 +41,7 @@ def show(blocks: Sequence[Block], console: Console) -> None:
         elif isinstance(block, Spans):
             _spans(block, console)
         elif isinstance(block, Bars):
-            rows = [(bar.name, bar.value, _range(bar.low, bar.high)) for bar in block.bars]
-            _table(Table(block.title, ("", block.value_label, "interval"), rows, block.note), console)
+            _bars(block, console)
         else:
             _chart(block, console)
 
@@ -69,6 +69,43 @@ def _table(block: Table, console: Console) -> None:
     console.print(table)
     if block.note:
         console.print(block.note, style="dim", markup=False, highlight=False)
+
+
+def _bars(block: Bars, console: Console) -> None:
+    """A table with a column of drawn bars."""
+    shown = [bar for bar in block.bars if math.isfinite(bar.value)]
+    ends = [end for bar in shown for end in (bar.value, bar.low, bar.high, bar.reference) if end is not None]
+    low, high = min([0.0, *ends] if block.from_zero else ends, default=0.0), max(ends, default=1.0)
+    drawn = {id(bar): _drawn(bar, low, (high - low) or 1.0, from_zero=block.from_zero) for bar in shown}
+    parts: dict[str, list[Any]] = {"": [bar.name for bar in block.bars]}
+    if any(bar.group for bar in block.bars):
+        parts = {" ": [bar.group for bar in block.bars], **parts}
+    parts[block.value_label] = [bar.value for bar in block.bars]
+    parts["interval"] = [_range(bar.low, bar.high) for bar in block.bars]
+    if any(bar.reference is not None for bar in block.bars):
+        parts[f"┊ {block.reference_label}"] = [bar.reference for bar in block.bars]
+    parts["  "] = [drawn.get(id(bar), "") for bar in block.bars]
+    _table(Table(block.title, list(parts), list(zip(*parts.values(), strict=True)), block.note), console)
+
+
+def _drawn(bar: Bar, low: float, span: float, *, from_zero: bool) -> str:
+    """The bar in characters: filled up to its value, its interval as ├─┤, its reference as ┊."""
+
+    def at(value: float) -> int:
+        return round((value - low) / span * (BAR_WIDTH - 1))
+
+    cells = [" "] * BAR_WIDTH
+    if from_zero:
+        first, last = sorted((at(0.0), at(bar.value)))
+        cells[first : last + 1] = "█" * (last + 1 - first)
+    if bar.low is not None or bar.high is not None:
+        first, last = 0 if bar.low is None else at(bar.low), BAR_WIDTH - 1 if bar.high is None else at(bar.high)
+        cells[first : last + 1] = "─" * (last + 1 - first)
+        cells[first], cells[last] = "├" if bar.low is not None else "◂", "┤" if bar.high is not None else "▸"
+    cells[at(bar.value)] = "█" if from_zero and bar.low is None and bar.high is None else "●"
+    if bar.reference is not None:
+        cells[at(bar.reference)] = "┊"
+    return "".join(cells).rstrip()
 
 
 def _spans(block: Spans, console: Console) -> None:

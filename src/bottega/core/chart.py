@@ -137,7 +137,7 @@ def bar_chart(bars: Bars, identifier: str) -> str:
     shown = [bar for bar in bars.bars if math.isfinite(bar.value)]
     names = [_shorten(bar.name, 34) for bar in shown]
     left = 16 + max((len(name) for name in names), default=0) * CHARACTER
-    ends = [end for bar in shown for end in (bar.value, bar.high, bar.low) if end is not None]
+    ends = [end for bar in shown for end in (bar.value, bar.high, bar.low, bar.reference) if end is not None]
     if bars.from_zero:
         axis = Axis(min([0.0, *ends]), (max([0.0, *ends]) or 1) * 1.02, left, WIDTH - 74, False)
     else:
@@ -182,8 +182,13 @@ def line_twin(chart: Chart, most: int = TWIN_ROWS) -> Table:
 def bar_twin(bars: Bars) -> Table:
     """The bars' numbers as a table."""
     grouped = any(bar.group for bar in bars.bars)
-    rows = [[*([bar.group] if grouped else []), bar.name, bar.value, bar.low, bar.high] for bar in bars.bars]
-    return Table(bars.title, [*(["group"] if grouped else []), "name", bars.value_label, "low", "high"], rows)
+    marked = any(bar.reference is not None for bar in bars.bars)
+    rows = []
+    for bar in bars.bars:
+        row = [*([bar.group] if grouped else []), bar.name, bar.value, bar.low, bar.high]
+        rows.append([*row, bar.reference] if marked else row)
+    columns = [*(["group"] if grouped else []), "name", bars.value_label, "low", "high"]
+    return Table(bars.title, [*columns, bars.reference_label] if marked else columns, rows)
 
 
 def _clean(value: float) -> float:
@@ -317,6 +322,11 @@ def _bar(bar: Bar, name: str, y: float, axis: Axis, bars: Bars) -> list[str]:
         zero = axis.at(0.0)
         at = f'x="{min(zero, end)}" y="{y}" width="{abs(end - zero):.1f}" height="{BAR_HEIGHT}"'
         parts.append(f'<rect class="bar{kind}" {at} rx="2">{title}</rect>')
+    if bar.reference is not None:
+        # As high as a row, so that one reference of neighbouring bars is one line.
+        x, half = axis.at(bar.reference), BAR_GAP / 2
+        line = f'<line class="reference" x1="{x}" x2="{x}" y1="{y - half}" y2="{y + BAR_HEIGHT + half}">'
+        parts.append(f"{line}<title>{_text(bars.reference_label)}: {_measured(bar.reference, percent)}</title></line>")
     if bar.low is not None or bar.high is not None:
         low = axis.start if bar.low is None else axis.at(bar.low)
         high = axis.end if bar.high is None else axis.at(bar.high)

@@ -250,6 +250,7 @@ svg .line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
 svg .line.dense{stroke-width:1.3}
 svg .bar{fill:var(--bar)}
 svg .baseline{fill:var(--card);stroke:var(--base);stroke-width:1.5;stroke-dasharray:4 2}
+svg .reference{stroke:var(--c1);stroke-width:2;stroke-dasharray:3 2}
 svg .whisker{fill:none;stroke:var(--ink);stroke-width:1.3}
 svg .dot{stroke:var(--card);stroke-width:1}
 """

@@ -60,7 +60,7 @@ class Chart:
 class Bar:
     """One bar: a value, its interval if it has one (open if it has one end only).
 
-    `baseline` marks what the others are held against.
+    `baseline` marks what the others are held against; `reference` is a value marked across this bar (chance, a target).
     """
 
     name: str
@@ -69,6 +69,7 @@ class Bar:
     high: float | None = None
     group: str = ""
     baseline: bool = False
+    reference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Bars:
     """A bar chart with intervals; bars of one group stand together. It has a table twin too.
 
     Bars begin at zero. Values that have no zero (ratings) are drawn as points: `from_zero` is False.
+    `reference_label` says what the bars' `reference` is.
     """
 
     title: str
@@ -84,6 +86,7 @@ class Bars:
     percent: bool = False
     note: str = ""
     from_zero: bool = True
+    reference_label: str = ""
 
 
 Block = Text | Table | Spans | Chart | Bars
