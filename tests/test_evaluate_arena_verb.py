@@ -47,7 +47,7 @@ def test_arena_writes_ratings_report_and_preferences(tmp_path: Path, votes: Path
     assert data["preferences"] == {"rows": 300 - data["ties"], "ties": data["ties"], "incomplete": 9}
     assert data["models"][0] == {**data["models"][0], "model": "best", "rating": None, "unrated": "above"}
     page = (out / "report.html").read_text()
-    assert "Who beat whom" in page and "no difference shown" in page and "never lost to a rated model" in page
+    assert "Who beat whom" in page and "no difference shown" in page and "lost nothing" in page
     assert [type(block) for block in arena_report(out)] == [type(block) for block in arena_blocks(data)]
 
 
@@ -60,6 +60,17 @@ def test_what_is_shown(votes: Path) -> None:
     assert f"{row['rating']:.0f}" in first and f"[{row['low']:.0f}, {row['high']:.0f}]" in first
     assert "Not drawn, for want of a finite rating: 1." in text
     assert {"all", "person", "z"} <= {line.split()[0] for line in text.splitlines() if line.split()}
+
+
+def test_many_models_and_judges_are_shown_in_part(tmp_path: Path) -> None:
+    found = votes_of(battles([0.0] * 15, 900, 0))
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(json.dumps({**vote.as_row(), "judge": f"user{place % 30}"}) + "\n"
+                            for place, vote in enumerate(found)))  # fmt: skip
+    data = verbs.arena(votes=[str(path)], resamples=100)
+    text = shown(data)
+    assert "Columns: the first 12 models." in text and "The 10 of 30 judges with the most votes." in text
+    assert len(data["judges"]) == 30 and len(data["wins"]["models"]) == 15
 
 
 def test_the_same_seed_gives_the_same(votes: Path) -> None:

@@ -14,7 +14,7 @@ class RateModels(Config):
 
     sections = {"anchor": "Ratings", "preferences": "Output"}
 
-    votes: list[Path] = Field(min_length=1)
+    votes: list[Path]
     """Files of votes, JSON lines: ours, or FastChat's battles."""
     anchor: str | None = None
     """Model whose rating is set to --anchor-rating (default: the mean of the rated models is 1000)."""
@@ -37,6 +37,8 @@ class RateModels(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> RateModels:
+        if not self.votes:
+            raise ValueError("votes: give a file of votes at least")
         if self.anchor is None and self.anchor_rating != 1000.0:
             raise ValueError("anchor_rating is the rating of the anchor: give anchor too")
         return self

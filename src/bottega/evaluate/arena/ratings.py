@@ -69,18 +69,19 @@ def rate(
     rated = _require_rateable(battles, anchor)
     games = np.bincount(np.concatenate([battles.first, battles.second]), minlength=len(rated))
     reference = battles.models.index(anchor) if anchor else int(np.argmax(np.where(rated, games, -1)))
-    plain, bootstrapped = _plain(battles, reference, seed, resamples)
+    level = reference if anchor else None
+    drawn = bootstrap_strengths(battles, reference, seed=seed, resamples=resamples)
     bar.advance()
-    ratings = _ratings(battles, rated, plain, bootstrapped, reference if anchor else None, anchor_rating)
+    ratings = _ratings(battles, rated, fit_strengths(battles.wins(), reference), drawn, level, anchor_rating)
     effects: dict[str, Any] | None = None
     if style_control:
         uncontrolled = ratings
         data = styled(battles, blind, rated)
         fitted = fit_styled(data, np.ones(len(battles)), reference)
-        strengths, gammas = bootstrap_styled(data, reference, fitted, seed=seed, resamples=resamples, bar=bar)
-        ratings = _ratings(battles, rated, fitted[0], strengths, reference if anchor else None, anchor_rating)
+        drawn, gammas = bootstrap_styled(data, reference, fitted, seed=seed, resamples=resamples, bar=bar)
+        ratings = _ratings(battles, rated, fitted[0], drawn, level, anchor_rating)
         effects = {"styles": _effects(data.styles, fitted[1], gammas), "without": _intervals(battles, uncontrolled)}
-    elo = _elo(battles, reference if anchor else None, anchor_rating, k, seed, resamples)
+    elo = _elo(battles, level, anchor_rating, k, seed, resamples)
     bar.advance()
     counts = Counter(vote.winner for vote in blind)
     return {
@@ -119,7 +120,7 @@ def _require_rateable(battles: Battles, anchor: str | None) -> Flags:
         raise UserError(f"no vote is about the anchor {anchor!r}", hint=did_you_mean(anchor, battles.models))
     if anchor is not None and anchor not in names:
         raise UserError(
-            f"the anchor {anchor!r} has no finite rating: it won, or lost, all its votes with the other models",
+            f"the anchor {anchor!r} has no finite rating: it never lost to the models that have one, or never won",
             hint=f"Choose one of {_named(names)}.",
         )
     return rated
@@ -128,11 +129,6 @@ def _require_rateable(battles: Battles, anchor: str | None) -> Flags:
 def _named(names: Sequence[str]) -> str:
     more = len(names) - FEWEST
     return ", ".join(names[:FEWEST]) + (f" and {more} more" if more > 0 else "")
-
-
-def _plain(battles: Battles, reference: int, seed: int, resamples: int) -> tuple[Reals, Reals]:
-    fitted = fit_strengths(battles.wins(), reference)
-    return fitted, bootstrap_strengths(battles, reference, seed=seed, resamples=resamples)
 
 
 def _ratings(

@@ -12,11 +12,8 @@ from bottega.core.view import Bar, Bars, Block, Table, Text
 RATINGS_FILE = "ratings.json"
 # Columns of the matrix of wins; of more models the best are shown.
 MOST_COLUMNS = 12
-UNRATED = {
-    "above": "never lost to a rated model",
-    "below": "never won against a rated model",
-    "unknown": "not to be placed",
-}
+MOST_JUDGES = 10
+UNRATED = {"above": "lost nothing", "below": "won nothing", "unknown": "not placed"}
 
 
 def arena_report(folder: Path) -> list[Block]:
@@ -26,19 +23,17 @@ def arena_report(folder: Path) -> list[Block]:
 
 def arena_blocks(data: dict[str, Any]) -> list[Block]:
     """Ratings with their intervals, who beat whom, the style's part, and the position's."""
-    blocks: list[Block] = [rating_table(data), rating_points(data), win_table(data)]
-    if data["style"]:
-        blocks += style_tables(data)
-    return [*blocks, position_table(data)]
+    styles = style_tables(data) if data["style"] else []
+    return [rating_table(data), rating_points(data), win_table(data), *styles, position_table(data), elo_table(data)]
 
 
 def rating_table(data: dict[str, Any]) -> Table:
     """A row per model, the best first."""
     against = data["anchor"] or "the average"
-    columns = ("rank", "model", "rating", "95 % interval", "votes", f"wins against {against}", "over the next", "Elo")
+    columns = ("rank", "model", "rating", "95 % interval", "votes", f"wins against {against}", "over the next")
     rows = []
     for row in data["models"]:
-        rate, elo = row["win_rate"], row["elo"]
+        rate = row["win_rate"]
         rows.append(
             (
                 row["rank"],
@@ -48,7 +43,6 @@ def rating_table(data: dict[str, Any]) -> Table:
                 row["votes"],
                 f"{_percent(rate['value'])} [{_percent(rate['low'])}, {_percent(rate['high'])}]",
                 _over_next(row["over_next"]),
-                f"{elo['value']:.0f} {_interval(elo['low'], elo['high'])}",
             )
         )
     style = ", style controlled" if data["style"] else ""
@@ -58,7 +52,13 @@ def rating_table(data: dict[str, Any]) -> Table:
 def rating_points(data: dict[str, Any]) -> Bars:
     """Rated models as points with their intervals."""
     bars = [
-        Bar(row["model"], row["rating"], row["low"], row["high"], baseline=row["model"] == data["anchor"])
+        Bar(
+            row["model"],
+            round(row["rating"]),
+            _rounded(row["low"]),
+            _rounded(row["high"]),
+            baseline=row["model"] == data["anchor"],
+        )
         for row in data["models"]
         if not row["unrated"]
     ]
@@ -111,9 +111,9 @@ def style_tables(data: dict[str, Any]) -> list[Block]:
 
 def position_table(data: dict[str, Any]) -> Table:
     """How often the first answer won, over all votes and by judge."""
-    judges = data["judges"] if len(data["judges"]) > 1 else {}
+    judges = sorted(data["judges"].items(), key=lambda item: -item[1]["votes"]) if len(data["judges"]) > 1 else []
     rows = []
-    for name, found in {"all": data["position"], **judges}.items():
+    for name, found in [("all", data["position"]), *judges[:MOST_JUDGES]]:
         if found["first_won"] is None:
             rows.append((name, found["votes"], found["decided"], "", "", "", ""))
             continue
@@ -131,7 +131,20 @@ def position_table(data: dict[str, Any]) -> Table:
             )
         )
     columns = ("judge", "votes", "with a winner", "first answer won", "95 % interval", "expected", "")
-    return Table("Position", columns, rows, "Expected: by the ratings of the models that happened to be shown first.")
+    note = "Expected: by the ratings of the models that happened to be shown first."
+    note += f" The {MOST_JUDGES} of {len(judges)} judges with the most votes." if len(judges) > MOST_JUDGES else ""
+    return Table("Position", columns, rows, note)
+
+
+def elo_table(data: dict[str, Any]) -> Table:
+    """Elo ratings, which hang on the order of the votes."""
+    rows = [
+        (row["model"], round(row["elo"]["value"]), _interval(row["elo"]["low"], row["elo"]["high"]))
+        for row in sorted(data["models"], key=lambda row: -row["elo"]["value"])
+    ]
+    order = "time" if data["elo"]["order"] == "time" else "the files"
+    note = f"K = {data['elo']['k']:g}, vote after vote in the order of {order}, everyone from 1000."
+    return Table("Elo", ("model", "rating", "95 % interval"), rows, note)
 
 
 def preference_text(data: dict[str, Any]) -> Text:
@@ -150,7 +163,8 @@ def _note(data: dict[str, Any]) -> str:
     if data["anchor"]:
         parts.append(f"{data['anchor']} is set to {data['anchor_rating']:.0f}.")
     parts.append("Rank: one more than the number of models that are shown to be better.")
-    parts.append(f"Elo in the order of {'time' if data['elo']['order'] == 'time' else 'the files'}.")
+    if any(row["unrated"] for row in data["models"]):
+        parts.append("Who lost or won nothing against the rated models has no finite rating, only a bound.")
     return " ".join(parts)
 
 
