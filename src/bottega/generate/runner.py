@@ -77,9 +77,14 @@ class Runner:
     def _scores(self, hidden: Tensor, targets: Sequence[int], request: Request) -> list[TokenScore]:
         logprobs = self.decoder.logits(hidden).float().log_softmax(-1)
         picked = logprobs.gather(1, torch.tensor(targets, device=logprobs.device).unsqueeze(1)).squeeze(1).tolist()
-        count = request.sampling.prompt_logprobs or 0
-        if not count:
+        count, named = request.sampling.prompt_logprobs or 0, list(request.sampling.prompt_logprob_ids)
+        if not count and not named:
             return [(value, []) for value in picked]
         values, ids = logprobs.topk(min(count, logprobs.shape[1]))
-        tops = (list(zip(*pair, strict=True)) for pair in zip(ids.tolist(), values.tolist(), strict=True))
+        tops = [list(zip(*pair, strict=True)) for pair in zip(ids.tolist(), values.tolist(), strict=True)]
+        if named:
+            tops = [
+                top + list(zip(named, row, strict=True))
+                for top, row in zip(tops, logprobs[:, named].tolist(), strict=True)
+            ]
         return list(zip(picked, tops, strict=True))

@@ -92,6 +92,7 @@ class Sampling:
     # What is told about it.
     logprobs: bool = False
     prompt_logprobs: int | None = None
+    prompt_logprob_ids: tuple[int, ...] = ()  # tokens that are told behind the likeliest ones, wherever they rank
     prompt_logprobs_from: int = 1  # the first token of the prompt that is scored; nothing predicts token 0
     trace: bool = False
 

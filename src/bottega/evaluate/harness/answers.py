@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from typing import TypeVar
 
 from bottega.core.errors import BottegaError
 from bottega.evaluate.harness.requests import Generation, Request, Score
@@ -17,6 +18,7 @@ from bottega.evaluate.tasks.schema import TaskConfig
 from bottega.generate.generator import Generator, Ticket
 from bottega.generate.settings import Sampling
 
+Name = TypeVar("Name")
 WINDOW = 64  # contexts under way at a time
 
 
@@ -43,36 +45,53 @@ def answer_all(
 
 
 def _score(generator: Generator, wanted: dict[str, Score]) -> Iterator[tuple[str, Answer]]:
-    order = sorted(wanted, key=lambda key: (wanted[key].ids[: wanted[key].start], wanted[key].ids))
-    groups = [list(keys) for _, keys in groupby(order, key=lambda key: wanted[key].ids[: wanted[key].start])]
+    """Those that differ in their last token only (the letters of a question) are one request."""
+    same: dict[tuple[tuple[int, ...], int], list[str]] = {}
+    for key, request in wanted.items():
+        same.setdefault((request.ids[:-1], request.start), []).append(key)
+    order = sorted(same.values(), key=lambda keys: _context_first(wanted[keys[0]]))
+    groups = [list(each) for _, each in groupby(order, key=lambda keys: _context_first(wanted[keys[0]])[0])]
     for first in range(0, len(groups), WINDOW):
         window = groups[first : first + WINDOW]
-        heads = [keys[0] for keys in window]
-        rest = [key for keys in window for key in keys[1:]]
-        yield from _run(generator, [(key, *_scoring(wanted[key])) for key in (*heads, *rest)], _scored)
+        going = [each[0] for each in window] + [keys for each in window for keys in each[1:]]
+        requests = [(keys, *_scoring([wanted[key] for key in keys])) for keys in going]
+        for keys, ticket, _ in _run(generator, requests):
+            yield from zip(keys, _scored(ticket, [wanted[key].ids[-1] for key in keys]), strict=True)
 
 
-def _scoring(request: Score) -> tuple[tuple[int, ...], Sampling]:
-    return request.ids, Sampling(max_new_tokens=0, prompt_logprobs=1, prompt_logprobs_from=request.start)
+def _context_first(request: Score) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return request.ids[: request.start], request.ids
 
 
-def _scored(ticket: Ticket, _text: str) -> Answer:
-    scores = ticket.prompt_logprobs
-    assert scores is not None
-    total, greedy = 0.0, True
-    for id_, score in zip(ticket.prompt_ids, scores, strict=True):
-        if score is not None:
-            logprob, best = score
-            total += logprob
-            greedy &= best[0][0] == id_
-    if not abs(total) < float("inf"):
-        raise BottegaError("the model gives no finite probability to a continuation: its weights may be damaged")
-    return total, greedy
+def _scoring(requests: Sequence[Score]) -> tuple[tuple[int, ...], Sampling]:
+    lasts = tuple(request.ids[-1] for request in requests)
+    start = requests[0].start
+    return requests[0].ids, Sampling(
+        max_new_tokens=0, prompt_logprobs=1, prompt_logprobs_from=start, prompt_logprob_ids=lasts
+    )
+
+
+def _scored(ticket: Ticket, lasts: Sequence[int]) -> list[Answer]:
+    """The sum over the scored tokens, for each of the last tokens in place of the prompt's own."""
+    assert ticket.prompt_logprobs is not None
+    scores = [score for score in ticket.prompt_logprobs if score is not None]
+    ids = ticket.prompt_ids[-len(scores) :]
+    before = sum(logprob for logprob, _ in scores[:-1])
+    greedy = all(top[0][0] == id_ for id_, (_, top) in zip(ids[:-1], scores[:-1], strict=True))
+    (best, _), *named = scores[-1][1]
+    found: list[Answer] = []
+    for last, (id_, logprob) in zip(lasts, named, strict=True):
+        assert last == id_
+        if not abs(before + logprob) < float("inf"):
+            raise BottegaError("the model gives no finite probability to a continuation: its weights may be damaged")
+        found.append((before + logprob, greedy and best == last))
+    return found
 
 
 def _generate(generator: Generator, wanted: dict[str, Generation]) -> Iterator[tuple[str, Answer]]:
     order = sorted(wanted, key=lambda key: (wanted[key].ids, wanted[key].number))
-    yield from _run(generator, [(key, wanted[key].ids, _sampling(wanted[key])) for key in order], lambda _, text: text)
+    for key, _, text in _run(generator, [(key, wanted[key].ids, _sampling(wanted[key])) for key in order]):
+        yield key, text
 
 
 def _sampling(request: Generation) -> Sampling:
@@ -87,25 +106,23 @@ def _sampling(request: Generation) -> Sampling:
 
 
 def _run(
-    generator: Generator,
-    requests: Sequence[tuple[str, tuple[int, ...], Sampling]],
-    read: Callable[[Ticket, str], Answer],
-) -> Iterator[tuple[str, Answer]]:
-    """Let them all run; each answer as it comes."""
-    tickets: dict[Ticket, tuple[str, list[str]]] = {}
+    generator: Generator, requests: Sequence[tuple[Name, tuple[int, ...], Sampling]]
+) -> Iterator[tuple[Name, Ticket, str]]:
+    """Let them all run; each as it ends, with what it said."""
+    tickets: dict[Ticket, tuple[Name, list[str]]] = {}
     try:
-        for key, ids, sampling in requests:
-            tickets[generator.submit(ids, sampling)] = (key, [])
+        for name, ids, sampling in requests:
+            tickets[generator.submit(ids, sampling)] = (name, [])
         while tickets:
             for ticket, piece in generator.step():
-                key, texts = tickets[ticket]
+                name, texts = tickets[ticket]
                 if piece is not None:
                     texts.append(piece.text)
                 if ticket.error is not None:
                     raise ticket.error
                 if ticket.has_ended:
                     del tickets[ticket]
-                    yield key, read(ticket, "".join(texts))
+                    yield name, ticket, "".join(texts)
     finally:
         for ticket in tickets:
             generator.cancel(ticket)

@@ -10,6 +10,7 @@ from bottega.core.errors import UserError
 from bottega.evaluate.config import EvaluateModel
 from bottega.evaluate.harness.requests import Asked, Encoder
 from bottega.evaluate.tasks import filters, suites
+from bottega.evaluate.tasks.code_tasks import require_isolation
 from bottega.evaluate.tasks.load import Loaded, expand, load_tasks
 from bottega.evaluate.tasks.prompts import Asking, ChatTemplate, Prompts
 from bottega.evaluate.tasks.schema import TaskConfig
@@ -47,6 +48,8 @@ def select(config: EvaluateModel) -> Selection:
             part = load_tasks([name], allow_code=config.allow_code)
             for task in part.tasks.values():
                 filters.check(task.pipelines)
+                if task.unsafe_code:
+                    require_isolation()  # before anything is generated that could not be run
         except UserError as error:
             if not config.keep_going:
                 raise
@@ -117,7 +120,9 @@ def _overrides(config: EvaluateModel, task: TaskConfig) -> dict[str, object]:
 def _rendered(tokenizer: Tokenizer, messages: list[dict[str, str]], opens_turn: bool) -> str:
     """The conversation as the template writes it; the last message stays open where it is the answer's beginning."""
     assert tokenizer.chat_template is not None
-    text = render(tokenizer.chat_template, messages, add_generation_prompt=opens_turn, tools=None, **tokenizer.special_tokens)
+    text = render(
+        tokenizer.chat_template, messages, add_generation_prompt=opens_turn, tools=None, **tokenizer.special_tokens
+    )
     if opens_turn:
         return text
     last = messages[-1]["content"].strip()

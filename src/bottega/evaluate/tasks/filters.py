@@ -28,7 +28,7 @@ def apply(pipeline: Pipeline, responses: Sequence[str], doc: Doc) -> Any:
         name = step.get("function")
         options = {key: option for key, option in step.items() if key not in ("function", "kwargs")}
         options |= step.get("kwargs") or {}
-        value = _filter(name)(value, doc, options)
+        value = _custom(value, doc, options) if name == "custom" else _filter(name)(value, doc, options)
     return value
 
 
@@ -36,7 +36,9 @@ def check(pipelines: Sequence[Pipeline]) -> None:
     """Raise UserError for a filter that is not there, an option it does not have, a pattern that is none."""
     for pipeline in pipelines:
         for step in pipeline.filter:
-            _filter(step.get("function"))
+            if step.get("function") == "custom" and not callable(step.get("filter_fn")):
+                raise UserError(f"filter {pipeline.name}: custom needs filter_fn: !function …")
+            _filter("take_first" if step.get("function") == "custom" else step.get("function"))
             pattern = step.get("regex_pattern")
             try:
                 re.compile(pattern or "")
@@ -44,9 +46,15 @@ def check(pipelines: Sequence[Pipeline]) -> None:
                 raise UserError(f"filter {pipeline.name}: {pattern!r} is no regular expression: {error}") from None
 
 
+def _custom(responses: Sequence[str], doc: Doc, options: Mapping[str, Any]) -> Any:
+    """A filter that the task brings: it takes all documents' responses, here those of one."""
+    try:
+        return next(iter(options["filter_fn"]([responses], [doc])))
+    except Exception as error:  # it is the task's code
+        raise UserError(f"filter_fn fails: {type(error).__name__}: {error}") from None
+
+
 def _filter(name: Any) -> Filter:
-    if callable(name):
-        return lambda responses, doc, _: list(name([responses], [doc]))[0]
     if name not in FILTERS:
         raise UserError(f"there is no filter {name!r}", hint=did_you_mean(str(name), FILTERS))
     return FILTERS[name]

@@ -225,8 +225,10 @@ def _resolve(value: Any, entry: Entry, allow_code: bool) -> Any:
 
 
 def _function(reference: FunctionReference, entry: Entry, allow_code: bool) -> Callable[..., Any]:
+    module_name, _, name = reference.text.rpartition(".")
+    path = reference.folder / (module_name.replace(".", "/") + ".py")
     known = known_function(entry.name, str(entry.data.get("dataset_path", "")), reference.text)
-    if known is not None:
+    if known is not None and not (allow_code and path.is_file()):
         return known
     where = f"{entry.file}: !function {reference.text}"
     if not allow_code:
@@ -234,8 +236,6 @@ def _function(reference: FunctionReference, entry: Entry, allow_code: bool) -> C
             f"{where} is code of the task file, which is not run",
             hint="Read it; if you trust it, give --allow-code. The task then runs in this process, with your rights.",
         )
-    module_name, _, name = reference.text.rpartition(".")
-    path = reference.folder / (module_name.replace(".", "/") + ".py")
     spec = importlib.util.spec_from_file_location(f"bottega_task_code.{path.stem}", path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise UserError(f"{where}: there is no file {path}")

@@ -21,10 +21,11 @@ REFUSED = {
     "doc_to_image": "the models here read text only",
     "doc_to_audio": "the models here read text only",
     "use_prompt": "prompts of promptsource are not there: write doc_to_text and doc_to_target",
+    "class": "tasks that are Python classes are not there",
     "custom_dataset": "data are read from files: give --data",
 }
 # Keys without any effect on a score here: notes, and switches of the downloader.
-NOTES = frozenset({"unsafe_code", "should_decontaminate", "doc_to_decontamination_query", "class"})
+NOTES = frozenset({"should_decontaminate", "doc_to_decontamination_query"})
 DEFAULT_MAX_TOKENS = 256
 
 
@@ -107,6 +108,7 @@ class TaskConfig(BaseModel):
     repeats: int = Field(default=1, ge=1)
     filter_list: list[Pipeline] | None = None
     gen_prefix: str | None = None
+    unsafe_code: bool = False
     metadata: dict[str, Any] | None = None
 
     @property
