@@ -4,8 +4,8 @@ Every aggregation but the median is a function of sums over items, so that a res
 statistics of an item are counted once. Names and values are those of lm-evaluation-harness 0.4.13. Errors:
 
 - means: sample sd / √n, as there. The 95 % interval is Wilson's where all values are 0 or 1, else Student's.
-- means of transformed values and ratios of sums (perplexities, bits per byte, nanmean): the delta method, the interval
-  on the scale of the logarithm and then transformed. (There: the bootstrap, or nothing.)
+- perplexities, bits per byte, Brier scores: the delta method for a ratio of sums, a perplexity's interval that of its
+  logarithm, transformed. (There: the bootstrap, or nothing.)
 - F1, Matthews' correlation, BLEU, chrF, TER, median: the bootstrap over items, as there; percentile interval.
 - groups: pooled as there; the interval by Zou & Donner 2008 ("MOVER"), which keeps the asymmetry of the members'.
 """
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from bottega.core.errors import BottegaError, UserError, did_you_mean
 from bottega.evaluate.metrics.bleu import bleu_score, bleu_statistics
 from bottega.evaluate.metrics.chrf import chrf_score, chrf_statistics
+from bottega.evaluate.metrics.ter import ter_score, ter_statistics
 from bottega.evaluate.statistics import (
     BLOCK_DRAWS,
     CONFIDENCE,
@@ -93,7 +94,9 @@ def resampled(score: Callable[[Array], Array], statistics: Array, *, seed: int, 
 
 
 def _from_replicates(value: float, replicates: Array, count: int) -> Estimate:
-    if count < 2:
+    if (
+        count < 2 or replicates.min() == replicates.max()
+    ):  # no resample differs: it says nothing of what it has not seen
         return Estimate(value, None, None, count)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail])
@@ -102,12 +105,12 @@ def _from_replicates(value: float, replicates: Array, count: int) -> Estimate:
 
 def _columns(rows: Sequence[Any], width: int, what: str) -> Array:
     try:
-        found = np.asarray(rows, dtype=np.float64)
-    except (TypeError, ValueError):
+        found = np.asarray(rows)
+    except ValueError:  # of different lengths
         found = np.empty(0)
-    if found.shape != (len(rows), width):
-        raise UserError(f"the aggregation takes {what} of each item, and an item has {rows[0]!r}")
-    return found
+    if found.shape != (len(rows), width) or found.dtype.kind not in "biuf":
+        raise UserError(f"the aggregation takes {what} of each item, and these are others: {rows[:2]!r:.200}")
+    return found.astype(np.float64)
 
 
 def _numbers(values: Sequence[Any]) -> Array:
@@ -155,11 +158,12 @@ def _exponential(statistics: Array) -> Estimate:
 
 
 def _mean(statistics: Array) -> Estimate:
-    column = statistics[:, 0]
-    estimate = mean_interval(column)
+    """Of the values that are there (the second column says); all are counted, as a group weighs by documents."""
+    column = statistics[statistics[:, 1] > 0, 0]
+    found = mean_interval(column)
     if ((column == 0) | (column == 1)).all():
-        return replace(wilson(int(column.sum()), len(column)), error=estimate.error)
-    return estimate
+        found = replace(wilson(int(column.sum()), len(column)), error=found.error)
+    return replace(found, count=len(statistics))
 
 
 def _brier(values: Sequence[Any]) -> Array:
@@ -220,17 +224,18 @@ def _texts(count: Callable[[Sequence[str], str], Sequence[float]], values: Seque
 
 AGGREGATIONS: dict[str, Aggregation] = {
     "mean": Aggregation(_means, _quotient, _mean),
-    "nanmean": Aggregation(_present, _quotient, _ratio),
+    "nanmean": Aggregation(_present, _quotient, _mean),
     "median": Median(_numbers, _quotient),
     "perplexity": Aggregation(_likelihoods, _perplexity, _exponential),
     "weighted_perplexity": Aggregation(_likelihoods, _perplexity, _exponential),
     "bits_per_byte": Aggregation(_bits, _quotient, _ratio),
-    "brier_score": Aggregation(_brier, _quotient, _mean),
+    "brier_score": Aggregation(_brier, _quotient, _ratio),
     "acc_all": Aggregation(_all_right, _quotient, _mean),
     "f1": Aggregation(_yes_no, _f1),
     "matthews_corrcoef": Aggregation(_confusion, _matthews),
     "bleu": Aggregation(partial(_texts, bleu_statistics), bleu_score, resamples=CORPUS_RESAMPLES),
     "chrf": Aggregation(partial(_texts, chrf_statistics), chrf_score, resamples=CORPUS_RESAMPLES),
+    "ter": Aggregation(partial(_texts, ter_statistics), ter_score, resamples=CORPUS_RESAMPLES),
     "chrf++": Aggregation(
         partial(_texts, partial(chrf_statistics, word_order=2)), chrf_score, resamples=CORPUS_RESAMPLES
     ),
@@ -267,7 +272,7 @@ def estimate(aggregation: str, values: Sequence[Any], *, seed: int = 0) -> Estim
         raise UserError(f"unknown aggregation {aggregation!r}", hint=did_you_mean(aggregation, AGGREGATIONS))
     if not len(values):
         raise BottegaError(f"aggregation {aggregation} has no items")
-    if aggregation == "f1" and isinstance(values[0], float):
+    if aggregation == "f1" and isinstance(values[0], (int, float)):
         aggregation = "mean"  # of the token F1 of texts
     found = AGGREGATIONS[aggregation].estimate(values, seed)
     if math.isnan(found.value):

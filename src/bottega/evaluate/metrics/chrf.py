@@ -1,4 +1,4 @@
-"""chrF and chrF++ of a corpus: F2 of n-grams of characters (and, with the pluses, of one and two words). Imports no torch.
+"""chrF and chrF++ of a corpus: F2 of n-grams of characters (with the pluses, also of words). Imports no torch.
 
 Sources: Popović 2015 (WMT, chrF) and 2017 (WMT, chrF++). Equal to sacrebleu's `nc:6|nw:0|space:no|eff:yes` and `nw:2`:
 precision and recall are averaged over the orders that both texts have.
