@@ -180,7 +180,7 @@ _ALL = (
     ),
     Verb(
         "web",
-        "Open the chat page (and the API behind it).",
+        "Open the chat page, the arena, and the API behind them.",
         config="bottega.web.config:Web",
         plan="bottega.web.command:plan_web",
         run="bottega.web.command:run_web",

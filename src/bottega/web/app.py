@@ -1,4 +1,4 @@
-"""The web app: the chat page, the report, and /v1 passed through to the model's server.
+"""The web app: the chat page, the arena, the report, and /v1 passed through to the model's server.
 
 Pages and API are protected apart: pages by a strict content security policy (nothing from
 elsewhere, no inline script), the API by origin and key (`bottega.serve.guard`). Imports no
@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -23,10 +24,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bottega.core.workspace import workspace_path
 from bottega.serve.access import Limits, keys_of
 from bottega.serve.failures import ApiError
 from bottega.serve.guard import Guard, HostRule
 from bottega.web.config import Web
+from bottega.web.duels import Duels
+from bottega.web.feedback import FOLDER, Feedback
 from bottega.web.proxy import Proxy
 from bottega.web.supervisor import Supervisor
 
@@ -70,6 +74,7 @@ class Protection:
 def create_app(config: Web, supervisor: Supervisor) -> Starlette:
     """The app; it starts and stops `supervisor` with itself."""
     proxy = Proxy(supervisor)
+    feedback = Feedback(workspace_path(config.workspace), Duels(proxy, together=_fit_together(config)))
     pages = _Pages(config, supervisor)
 
     @contextlib.asynccontextmanager
@@ -83,22 +88,30 @@ def create_app(config: Web, supervisor: Supervisor) -> Starlette:
         Guard,
         hosts=HostRule(config.host, config.trusted_hosts),
         api_keys=keys_of(config),
+        prefixes=("/v1", "/feedback"),
         origins=config.cors_origin,
         limits=Limits(config.requests_per_minute, config.max_concurrent_per_key),
     )
     return Starlette(
         routes=[
             Route("/", pages.chat),
+            Route("/arena", pages.arena),
             Route("/report", pages.report),
             Route("/status", pages.status),
             Route("/health", pages.health),
             Route("/v1/{rest:path}", proxy.forward, methods=["GET", "POST"]),
+            *feedback.routes(),
             Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
         ],
         middleware=[Middleware(Protection), guard],
         exception_handlers={ApiError: _refused, HTTPException: pages.not_found},
         lifespan=lifespan,
     )
+
+
+def _fit_together(config: Web) -> bool:
+    """Whether two models may be in memory at a time; if not, they answer one after the other."""
+    return config.max_loaded is None or config.max_loaded > 1
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -117,8 +130,15 @@ class _Pages:
 
     async def chat(self, request: Request) -> Response:
         """The chat page; the same for every visitor, everything else comes by script."""
-        facts = {"has_report": self.config.report is not None}
-        return self.templates.TemplateResponse(request, "chat.html", facts)
+        return self.templates.TemplateResponse(request, "chat.html", self._facts())
+
+    async def arena(self, request: Request) -> Response:
+        """Where two models are compared blind; it knows as little of them as the chat page."""
+        return self.templates.TemplateResponse(request, "arena.html", self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        folder = workspace_path(self.config.workspace) / FOLDER
+        return {"has_report": self.config.report is not None, "feedback": str(folder)}
 
     async def report(self, _: Request) -> Response:
         """The report, if one was given."""
@@ -137,10 +157,10 @@ class _Pages:
         return JSONResponse({"status": "ok"})
 
     async def not_found(self, request: Request, error: Exception) -> Response:
-        """An error as a page, or under /v1 in OpenAI's shape."""
+        """An error as a page, or under /v1 and /feedback in OpenAI's shape."""
         if not isinstance(error, HTTPException):
             raise error
-        if request.url.path.startswith("/v1/"):
+        if request.url.path.startswith(("/v1/", "/feedback/")):
             return await _refused(request, ApiError(error.status_code, str(error.detail), headers=error.headers))
         facts = {"status": error.status_code, "message": error.detail}
         return self.templates.TemplateResponse(

@@ -1,4 +1,4 @@
-"""`bottega web MODEL --port PORT`: the chat page and the API on one port."""
+"""`bottega web MODEL… --port PORT`: the chat page, the arena and the API on one port."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from bottega.core.errors import UserError
 from bottega.core.plan import Check, Plan, Specs
 from bottega.core.progress import Lines, Reporter
 from bottega.core.verb import Context, Result
+from bottega.core.workspace import workspace_path
 from bottega.serve.access import access_check, keys_of, require_access
 from bottega.serve.command import check_models
 from bottega.serve.guard import is_loopback
 from bottega.serve.listen import base_url, make_server, open_socket, port_check
 from bottega.web.app import create_app
 from bottega.web.config import Web
+from bottega.web.feedback import FOLDER
 from bottega.web.supervisor import Supervisor
 
 
@@ -21,13 +23,16 @@ def plan_web(config: Web, specs: Specs) -> Plan:
     if config.report is not None:
         found = config.report.is_file()
         checks.append(Check("report", found, str(config.report) if found else f"there is no file {config.report}"))
+    folder = workspace_path(config.workspace)
+    checks.append(Check("workspace", not folder.is_file(), f"{folder}{' is a file' if folder.is_file() else ''}"))
     return Plan(
         verb="web",
         config=config,
         inputs={source.name: source.path for source in sources},
         checks=[*checks, access_check(config), port_check(config.host, config.port)],
         work=[
-            f"show the chat page on http://{config.host}:{config.port}",
+            f"show the chat page on http://{config.host}:{config.port}, and the arena under /arena",
+            f"keep votes and verdicts in {folder / FOLDER}",
             f"start `bottega serve {' '.join(config.model)}` beside it and pass /v1 through",
         ],
     )

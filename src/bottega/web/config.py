@@ -14,5 +14,7 @@ class Web(Serve):
 
     drain_seconds: float = Field(default=0, ge=0)
     """Seconds that answers under way may go on after SIGTERM or Ctrl-C."""
+    workspace: Path | None = None
+    """Where votes and verdicts are kept, in its folder feedback [default: $BOTTEGA_WORKSPACE or ./workspace]."""
     report: Path | None = None
     """A report.html to show at /report."""

@@ -7,7 +7,10 @@ Only the content type and accept headers go to the child; the client's key is ch
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -39,14 +42,37 @@ class Proxy:
         """Close all connections."""
         await self._client.aclose()
 
-    async def forward(self, request: Request) -> Response:
-        """Answer `request` with what the child answers; 503 while there is none."""
+    async def models(self) -> list[dict[str, Any]]:
+        """The entries of the child's /v1/models; raises ApiError (502, 503) while there is none."""
+        try:
+            answer = await self._client.get(self._url("/v1/models"), headers=self._headers())
+        except httpx.TransportError:
+            raise ApiError(502, LOST, kind="server_error", code="model_stopped") from None
+        return answer.json()["data"]
+
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:
+        """Ask the child on the web app's own behalf: the lines of its answer; raises ApiError, httpx.HTTPError."""
+        async with self._client.stream("POST", self._url(path), headers=self._headers(), json=body) as answer:
+            if answer.status_code != 200:
+                error = json.loads(await answer.aread())["error"]
+                raise ApiError(answer.status_code, error["message"], code=error.get("code"))
+            yield answer.aiter_lines()
+
+    def _url(self, path: str) -> str:
+        """Where the child listens; raises ApiError 503 while it does not."""
         state = self.supervisor.state
         if state.phase != "ready":
             raise _not_ready(state.phase)
-        headers = {"authorization": f"Bearer {self.supervisor.key}"}
+        return self.supervisor.base_url + quote(path)
+
+    def _headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.supervisor.key}"}
+
+    async def forward(self, request: Request) -> Response:
+        """Answer `request` with what the child answers; 503 while there is none."""
+        url, headers = self._url(request.scope["path"]), self._headers()
         headers |= {name: request.headers[name] for name in ("content-type", "accept") if name in request.headers}
-        url = self.supervisor.base_url + quote(request.scope["path"])
         outgoing = self._client.build_request(request.method, url, headers=headers, content=await request.body())
         try:
             answer = await unless_hung_up(self._client.send(outgoing, stream=True), request)

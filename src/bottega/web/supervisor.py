@@ -27,7 +27,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 60.0
 STOP_SECONDS = 6.0
 # What the web app itself sees to; the child only talks to it.
-OWN_SETTINGS = {"report", "trusted_hosts", "api_key_file", "allow_anonymous", "cors_origin"}
+OWN_SETTINGS = {"report", "workspace", "trusted_hosts", "api_key_file", "allow_anonymous", "cors_origin"}
 OWN_SETTINGS |= {"requests_per_minute", "max_concurrent_per_key"}
 
 Phase = Literal["loading", "ready", "crashed", "failed", "stopped"]

@@ -38,7 +38,7 @@ function failureFrom(status, body) {
   });
 }
 
-async function request(path, body, signal) {
+export async function request(path, body, signal) {
   const headers = { "Content-Type": "application/json" };
   if (apiKey()) headers.Authorization = `Bearer ${apiKey()}`;
   let response;
@@ -53,9 +53,8 @@ async function request(path, body, signal) {
   return response;
 }
 
-export async function getModel() {
-  const list = await (await request("/v1/models")).json();
-  return list.data.find((card) => card.parent) ?? list.data[0]; // an adapter, where one was given
+export async function getModels() {
+  return (await (await request("/v1/models")).json()).data;
 }
 
 export async function renderPrompt(body) {
@@ -65,7 +64,7 @@ export async function renderPrompt(body) {
 const brokenOff = () => new Failure("The answer broke off.", { status: 502, code: "model_stopped" });
 
 // The data of each server-sent event of a response.
-async function* events(response) {
+export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {

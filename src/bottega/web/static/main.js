@@ -1,21 +1,23 @@
 // The chat page: wires the parts together.
 
-import { Failure, getModel, streamAnswer } from "./api.js";
+import { Failure, getModels, streamAnswer } from "./api.js";
 import { exportJson, exportMarkdown } from "./download.js";
+import { $, askForKey, isForPage, onceAFrame, onKey } from "./frame.js";
 import { clearMessages, MessageView, Narrator } from "./messages.js";
 import { showPrompt } from "./prompt.js";
 import { Settings } from "./settings.js";
 import { Watch } from "./status.js";
-import { CONVERSATIONS, Conversations, keepApiKey, saveTheme, title } from "./store.js";
+import { CONVERSATIONS, Conversations, title } from "./store.js";
+import { keepVerdict } from "./verdicts.js";
 
-const $ = (id) => document.getElementById(id);
 const conversations = new Conversations();
-let model = null; // the entry of /v1/models, once known
+let models = []; // the entries of /v1/models, once known
+let model = null; // the one that answers
 let views = [];
 let running = null; // the AbortController of the answer under way
 
 const settings = new Settings((values) => {
-  if (views.some((view) => view.showTokens !== values.show_probabilities)) drawConversation();
+  if (views.some((view) => view.showTokens !== values.show_probabilities || view.withThumbs !== values.keep_verdicts)) drawConversation();
   refreshPrompt();
 });
 const watch = new Watch(async (phase) => {
@@ -31,29 +33,37 @@ const modelName = () => model?.id ?? "Model";
 
 async function learnModel() {
   try {
-    model = await getModel();
+    models = await getModels();
   } catch (error) {
     if (error.status === 401) askForKey();
     return;
   }
+  // The one chosen before; else an adapter, where one was given.
+  const wanted = models.find((card) => card.id === settings.values.model) ?? models.find((card) => card.parent) ?? models[0];
+  $("model-choice").replaceChildren(...models.map((card) => new Option(card.id, card.id, false, card === wanted)));
+  $("model-choice").hidden = models.length < 2;
+  $("model-name").hidden = models.length > 1;
+  useModel(wanted);
+}
+
+function useModel(card) {
+  model = card;
   const facts = model.bottega;
   $("model-name").textContent = model.id;
   $("model-facts").textContent = `${human(facts.parameters)} parameters · context ${facts.context_length.toLocaleString("en")}`;
   document.title = `${model.id} · Bottega`;
-  if (!isChat()) $("welcome-text").textContent = "This model has no chat template: it continues the text that you write.";
+  $("welcome-text").textContent = isChat()
+    ? "Write something below. Only your own machine reads it."
+    : "This model has no chat template: it continues the text that you write.";
   drawConversation();
 }
 
-function askForKey() {
-  const dialog = $("key");
-  if (!dialog.open) dialog.showModal();
-}
-
-$("key-form").addEventListener("submit", () => {
-  keepApiKey($("key-value").value.trim());
-  $("key-value").value = "";
-  learnModel();
+$("model-choice").addEventListener("change", (event) => {
+  settings.set({ ...settings.values, model: event.target.value });
+  useModel(models.find((card) => card.id === event.target.value));
+  refreshPrompt();
 });
+onKey(learnModel);
 
 // ---------------------------------------------------------------- the conversation
 
@@ -61,11 +71,16 @@ const actions = {
   async copy(message, button) {
     // Browsers give no clipboard to a page that came over plain HTTP from another machine.
     const copied = await navigator.clipboard?.writeText(message.content).then(() => true, () => false);
+    if (copied) keep(message, "copied");
     button.textContent = copied ? "Copied" : "The browser refused";
     setTimeout(() => (button.textContent = "Copy"), 1500);
   },
   edit(message) {
     if (running) return;
+    if (message.role === "assistant") {
+      views.find((view) => view.message === message).correct((text) => corrected(message, text));
+      return;
+    }
     const { messages } = conversations.current;
     messages.splice(messages.indexOf(message));
     $("message").value = message.content;
@@ -74,10 +89,39 @@ const actions = {
     $("message").focus();
   },
   retry: () => retry(),
+  up: (message) => thumb(message, "up"),
+  down: (message) => thumb(message, "down"),
 };
 
+// Keeps what was done with an answer, unless the settings say not to; whether it was kept.
+async function keep(message, verdict, more) {
+  const known = message.role === "assistant" && message.model && message.content;
+  return Boolean(known && settings.values.keep_verdicts && (await keepVerdict(conversations.current, message, verdict, more)));
+}
+
+async function thumb(message, verdict) {
+  const wanted = message.thumb === verdict ? "none" : verdict; // the same thumb again takes it back
+  const kept = await keep(message, wanted);
+  if (kept) message.thumb = wanted;
+  views.find((view) => view.message === message)?.showThumb(kept);
+  conversations.save();
+}
+
+function corrected(message, text) {
+  keep(message, "edited", { edited: text });
+  message.original ??= message.content;
+  message.content = text;
+  delete message.tokens; // they are of the answer as it was
+  changed();
+}
+
 function addView(message) {
-  const view = new MessageView(message, { modelName: modelName(), showTokens: settings.values.show_probabilities, actions });
+  const view = new MessageView(message, {
+    modelName: modelName(),
+    showTokens: settings.values.show_probabilities,
+    withThumbs: settings.values.keep_verdicts,
+    actions,
+  });
   views.push(view);
   return view;
 }
@@ -114,7 +158,7 @@ function refreshPrompt() {
   const last = messages.at(-1);
   if (last?.role === "assistant") messages.pop(); // the prompt of the answer that stands there
   if (!messages.some((one) => one.role === "user")) showPrompt(null);
-  else showPrompt(isChat() ? { messages } : { prompt: messages.map((one) => one.content).join("") });
+  else showPrompt({ model: modelName(), ...(isChat() ? { messages } : { prompt: messages.map((one) => one.content).join("") }) });
 }
 
 async function send() {
@@ -131,7 +175,10 @@ async function send() {
 async function retry() {
   if (running || !watch.ready) return;
   const { messages } = conversations.current;
-  if (messages.at(-1)?.role === "assistant") messages.pop();
+  if (messages.at(-1)?.role === "assistant") {
+    keep(messages.at(-1), "regenerated");
+    messages.pop();
+  }
   if (messages.length === 0) return;
   changed();
   focusMessage(); // the button that was pressed is gone
@@ -140,7 +187,8 @@ async function retry() {
 
 async function answer() {
   const request = { model: modelName(), chat: isChat(), messages: requestMessages(), sampling: settings.sampling };
-  const message = { role: "assistant", content: "", tokens: [] };
+  const message = { role: "assistant", content: "", tokens: [], model: request.model };
+  if (request.messages[0].role === "system") message.system = request.messages[0].content;
   const conversation = conversations.current;
   conversation.messages.push(message);
   const controller = new AbortController();
@@ -200,18 +248,6 @@ function scrollToEnd(always = false) {
   if (always || !window.getSelection()?.toString()) page.scrollTop = page.scrollHeight;
 }
 
-function onceAFrame(work) {
-  let waiting = false;
-  return () => {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => {
-      waiting = false;
-      work();
-    });
-  };
-}
-
 // ---------------------------------------------------------------- the composer
 
 function updateComposer() {
@@ -248,7 +284,7 @@ $("stop").addEventListener("click", () => {
 });
 $("prompt").addEventListener("toggle", refreshPrompt);
 
-// ---------------------------------------------------------------- conversations, dialogs, theme
+// ---------------------------------------------------------------- conversations, shortcuts
 
 // Ends the answer under way: its conversation leaves the page.
 function leave() {
@@ -317,20 +353,6 @@ $("open-conversations").addEventListener("click", () => {
 });
 $("export-json").addEventListener("click", () => exportJson(...exported()));
 $("export-markdown").addEventListener("click", () => exportMarkdown(...exported()));
-$("open-shortcuts").addEventListener("click", () => $("shortcuts").showModal());
-for (const button of document.querySelectorAll("[data-close]")) {
-  button.addEventListener("click", () => button.closest("dialog").close());
-}
-
-const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-const nameTheme = () => ($("theme-label").textContent = isDark() ? "Use light colours" : "Use dark colours");
-$("theme").addEventListener("click", () => {
-  const theme = isDark() ? "light" : "dark";
-  document.documentElement.dataset.theme = theme;
-  saveTheme(theme);
-  nameTheme();
-});
-nameTheme();
 
 const SHORTCUTS = {
   KeyN: begin,
@@ -346,7 +368,7 @@ document.addEventListener("keydown", (event) => {
   } else if (event.altKey && !event.ctrlKey && !event.metaKey && SHORTCUTS[event.code]) {
     event.preventDefault();
     SHORTCUTS[event.code]();
-  } else if (!event.target.closest("input, textarea") && (event.key === "/" || event.key === "?")) {
+  } else if (isForPage(event) && (event.key === "/" || event.key === "?")) {
     event.preventDefault();
     if (event.key === "/") $("message").focus();
     else $("shortcuts").showModal();

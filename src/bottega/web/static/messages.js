@@ -4,6 +4,7 @@ import { markdown } from "./markdown.js";
 import { keepTabStop, tokenGroup, tokenSpan } from "./tokens.js";
 
 const template = document.getElementById("message-template");
+const correction = document.getElementById("correction-template");
 const container = document.getElementById("messages");
 const live = document.getElementById("live");
 
@@ -13,15 +14,16 @@ const ENDINGS = {
 };
 
 export class MessageView {
-  // One message; `actions` are {copy, edit, retry}, each called with the message.
-  constructor(message, { modelName, showTokens, actions }) {
+  // One message; `actions` are {copy, edit, retry, up, down}, each called with the message and the button.
+  constructor(message, { modelName, showTokens, withThumbs, actions }) {
     this.message = message;
     this.showTokens = showTokens;
+    this.withThumbs = withThumbs;
     this.node = template.content.firstElementChild.cloneNode(true);
     this.node.dataset.role = message.role;
     this.part = (selector) => this.node.querySelector(selector);
-    this.part(".who").textContent = message.role === "user" ? "You" : modelName;
-    this.part('[data-action="edit"]').hidden = message.role !== "user";
+    this.part(".who").textContent = message.role === "user" ? "You" : message.model ?? modelName;
+    for (const button of this.node.querySelectorAll(".thumb")) button.hidden = !withThumbs || !message.model;
     for (const button of this.node.querySelectorAll("[data-action]")) {
       button.addEventListener("click", () => actions[button.dataset.action](message, button));
     }
@@ -71,16 +73,55 @@ export class MessageView {
 
   // Shows how the answer ended.
   finish() {
-    const { role, finish, trouble, usage, seconds } = this.message;
+    const { role, finish, trouble, usage, seconds, original } = this.message;
     const said = [];
     if (usage) {
       said.push(`${usage.completion_tokens} tokens`);
       if (seconds > 0) said.push(`${(usage.completion_tokens / seconds).toFixed(0)} tokens/s`);
     }
+    if (original !== undefined) said.push("corrected by you");
     if (ENDINGS[finish]) said.push(ENDINGS[finish]);
     this.part(".stats").textContent = role === "assistant" ? said.join(" · ") : "";
     this.part(".trouble").hidden = !trouble;
     this.part(".trouble").textContent = trouble ?? "";
+    this.showThumb(true);
+  }
+
+  // Shows which thumb is given; says so where the last one could not be kept.
+  showThumb(kept) {
+    for (const verdict of ["up", "down"]) {
+      this.part(`[data-action="${verdict}"]`).setAttribute("aria-pressed", String(this.message.thumb === verdict));
+    }
+    if (!kept) this.part(".stats").textContent = "It could not be kept.";
+  }
+
+  // Lets the person correct the answer in its place; `keep` is called with a text that differs.
+  correct(keep) {
+    if (this.part(".correction")) return;
+    const form = correction.content.firstElementChild.cloneNode(true);
+    const field = form.querySelector("textarea");
+    const end = () => {
+      form.replaceWith(content);
+      this.part(".actions").hidden = false;
+      this.part('[data-action="edit"]').focus();
+    };
+    field.value = this.message.content;
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      end();
+      if (field.value !== this.message.content) keep(field.value);
+    });
+    form.querySelector("[data-cancel]").addEventListener("click", end);
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") end();
+      else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+    });
+    const content = this.part(".content");
+    const { height } = content.getBoundingClientRect();
+    content.replaceWith(form);
+    this.part(".actions").hidden = true;
+    field.style.height = `${Math.max(height, 100)}px`;
+    field.focus();
   }
 
   allowRetry(allowed) {

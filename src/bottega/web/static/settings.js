@@ -46,6 +46,7 @@ export class Settings {
     const values = { ...this.values };
     for (const name of Object.keys(DEFAULTS)) {
       const field = form.elements[name];
+      if (!field) continue; // chosen elsewhere on the page
       if (field.type === "checkbox") values[name] = field.checked;
       else if (field.type === "number" && !field.checkValidity()) continue; // the last good value stays; the browser says why
       else if (field.type === "number") values[name] = field.value === "" ? null : Number(field.value);

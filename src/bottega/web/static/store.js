@@ -13,6 +13,8 @@ export const DEFAULTS = Object.freeze({
   max_tokens: null,
   seed: null,
   show_probabilities: false,
+  keep_verdicts: true,
+  model: null,
 });
 
 function read(key, fallback) {
