@@ -95,7 +95,8 @@ def variants_table(model: Mapping[str, Any]) -> Table:
         metric = shown_metric(results, model["tasks"].get(task, {}))
         figures = [results[metric]]
         figures += [found for each in model["variants"] if (found := each["results"].get(task, {}).get(metric))]
-        values, failed = [each["value"] for each in figures], len(model["variants"]) + 1 - len(figures)
+        values = [each["value"] for each in figures]
+        failed = sum(task in each.get("errors", ()) for each in model["variants"])
         share = all(is_share(metric, each) for each in figures)
         rows.append(
             (

@@ -118,6 +118,14 @@ _ALL = (
         arguments=("votes",),
     ),
     Verb(
+        "report",
+        "Evaluations side by side: a leaderboard with intervals, as page, Markdown and CSV.",
+        config="bottega.evaluate.report.config:ReportRuns",
+        plan="bottega.evaluate.report.verb:plan_report",
+        run="bottega.evaluate.report.verb:run_report",
+        arguments=("runs",),
+    ),
+    Verb(
         "hub pull",
         "Fetch a model of the hub, into the cache or as a folder.",
         config="bottega.checkpoint.hub_config:PullModel",
