@@ -202,7 +202,9 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     disagreements, fewer = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(disagreements, k) for k in range(fewer + 1))
-    # Integer division first: a float of 2**disagreements overflows beyond 1023.
-    p_value = min(1.0, 2 * (tail * 10**18 // 2**disagreements) / 10**18)
-    return Paired(only_first, only_second, p_value)
+    # Binomial coefficients one from the other, in integers: their quotient is rounded once.
+    tail = term = 1
+    for k in range(fewer):
+        term = term * (disagreements - k) // (k + 1)
+        tail += term
+    return Paired(only_first, only_second, min(1.0, 2 * tail / 2**disagreements))

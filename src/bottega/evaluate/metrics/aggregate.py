@@ -55,9 +55,8 @@ class Aggregation:
         """The bare figure."""
         return float(self.score(self.statistics(values).sum(axis=0)))
 
-    def estimate(self, values: Sequence[Any], seed: int) -> Estimate:
-        """The figure with its error and interval."""
-        statistics = self.statistics(values)
+    def estimate(self, statistics: Array, seed: int) -> Estimate:
+        """The figure of `statistics` (items, d) with its error and interval."""
         if self.interval is not None:
             return self.interval(statistics)
         replicates = resampled(self.score, statistics, seed=seed, resamples=self.resamples)
@@ -69,11 +68,11 @@ class Median(Aggregation):
 
     def __call__(self, values: Sequence[Any]) -> float:
         """The bare figure."""
-        return float(np.sort(_numbers(values)[:, 0])[len(values) // 2])
+        return float(np.sort(self.statistics(values)[:, 0])[len(values) // 2])
 
-    def estimate(self, values: Sequence[Any], seed: int) -> Estimate:
+    def estimate(self, statistics: Array, seed: int) -> Estimate:
         """Of n drawn ranks, n times a uniform, the k-th smallest is n times a Beta(k, n + 1 - k): draw it at once."""
-        ordered, count = np.sort(_numbers(values)[:, 0]), len(values)
+        ordered, count = np.sort(statistics[:, 0]), len(statistics)
         rank = count // 2 + 1
         drawn = np.random.default_rng(seed).beta(rank, count + 1 - rank, size=self.resamples)
         replicates = ordered[np.minimum((drawn * count).astype(np.int64), count - 1)]
@@ -94,9 +93,8 @@ def resampled(score: Callable[[Array], Array], statistics: Array, *, seed: int, 
 
 
 def _from_replicates(value: float, replicates: Array, count: int) -> Estimate:
-    if (
-        count < 2 or replicates.min() == replicates.max()
-    ):  # no resample differs: it says nothing of what it has not seen
+    # Where no resample differs, the bootstrap knows nothing of what it has not seen.
+    if count < 2 or replicates.min() == replicates.max():
         return Estimate(value, None, None, count)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail])
@@ -104,12 +102,9 @@ def _from_replicates(value: float, replicates: Array, count: int) -> Estimate:
 
 
 def _columns(rows: Sequence[Any], width: int, what: str) -> Array:
-    try:
-        found = np.asarray(rows)
-    except ValueError:  # of different lengths
-        found = np.empty(0)
+    found = np.asarray(rows)
     if found.shape != (len(rows), width) or found.dtype.kind not in "biuf":
-        raise UserError(f"the aggregation takes {what} of each item, and these are others: {rows[:2]!r:.200}")
+        raise ValueError(f"it takes {what} of each item")
     return found.astype(np.float64)
 
 
@@ -150,11 +145,13 @@ def _ratio(statistics: Array) -> Estimate:
 
 
 def _exponential(statistics: Array) -> Estimate:
-    """Of exp(ratio): the interval of the ratio, transformed."""
+    """Of exp(ratio): the interval of the ratio, transformed; none where it has no upper end among floats."""
     plain = _ratio(statistics)
-    value, low, high = (None if each is None else float(np.exp(each)) for each in (plain.value, plain.low, plain.high))
-    assert value is not None
-    return Estimate(value, low, high, plain.count, None if plain.error is None else value * plain.error)
+    with np.errstate(over="ignore"):
+        value = float(np.exp(plain.value))
+        if plain.low is None or plain.high is None or plain.error is None or not np.isfinite(np.exp(plain.high)):
+            return Estimate(value, None, None, plain.count)
+    return Estimate(value, math.exp(plain.low), math.exp(plain.high), plain.count, value * plain.error)
 
 
 def _mean(statistics: Array) -> Estimate:
@@ -188,9 +185,7 @@ def _yes_no(values: Sequence[Any]) -> Array:
     """True positives, and half of all other positives: F1 is the share of the first in both."""
     pairs = _columns(values, 2, "(gold, predicted)")
     if not ((pairs == 0) | (pairs == 1)).all():
-        raise UserError(
-            "F1 is of two classes, 0 and 1, and there are others", hint="Use aggregation mcc, or metric acc."
-        )
+        raise ValueError("it is of two classes, 0 and 1")
     both = pairs.prod(axis=1)
     return np.stack([both, pairs.sum(axis=1) / 2 - both], axis=1)
 
@@ -257,7 +252,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
 
 
 def estimate(aggregation: str, values: Sequence[Any], *, seed: int = 0) -> Estimate:
-    """The figure of `values` with its standard error and 95 % interval (None where one item says nothing of them).
+    """The figure of `values` with its standard error and 95 % interval (None where the items say nothing of them).
 
     Args:
         aggregation: a name of `AGGREGATIONS`.
@@ -274,9 +269,13 @@ def estimate(aggregation: str, values: Sequence[Any], *, seed: int = 0) -> Estim
         raise BottegaError(f"aggregation {aggregation} has no items")
     if aggregation == "f1" and isinstance(values[0], (int, float)):
         aggregation = "mean"  # of the token F1 of texts
-    found = AGGREGATIONS[aggregation].estimate(values, seed)
-    if math.isnan(found.value):
-        raise BottegaError(f"aggregation {aggregation} of {len(values)} items is not a number")
+    try:
+        statistics = AGGREGATIONS[aggregation].statistics(values)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"aggregation {aggregation} does not fit {values[0]!r:.80}: {error}") from None
+    found = AGGREGATIONS[aggregation].estimate(statistics, seed)
+    if not math.isfinite(found.value):
+        raise BottegaError(f"aggregation {aggregation} of {len(values)} items is no finite number")
     return found
 
 
