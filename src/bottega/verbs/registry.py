@@ -126,6 +126,16 @@ _ALL = (
         arguments=("runs",),
     ),
     Verb(
+        "judge",
+        "Let a language model judge answers, and measure the judge.",
+        config="bottega.evaluate.judge.config:JudgeAnswers",
+        plan="bottega.evaluate.judge.verb:plan_judge",
+        run="bottega.evaluate.judge.verb:run_judge",
+        report="bottega.evaluate.judge.view:judge_report",
+        arguments=("answers",),
+        restartable=True,
+    ),
+    Verb(
         "hub pull",
         "Fetch a model of the hub, into the cache or as a folder.",
         config="bottega.checkpoint.hub_config:PullModel",
