@@ -1,0 +1,89 @@
+"""Sentences and words of English text, split without downloaded data as NLTK's tokenisers split ordinary text.
+
+Sources: Kiss and Strunk 2006, Unsupervised Multilingual Sentence Boundary Detection (Punkt; numbers below are its
+sections), and the Penn Treebank's word tokenisation. IFEval counts with both, so published scores depend on them.
+Punkt learns from a corpus which words are abbreviations and which open sentences; here they are two short lists, so
+the results may differ after an abbreviation, an initial or "..." that a capital follows. "e.g." and "etc." may end a
+sentence even before a small letter: the published English model does not know them either.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Single letters: initials that never end a sentence, while the others may before a word of STARTERS.
+_ABBREVIATIONS = """
+c d e f g h k l m n p r s t v w
+adm ala ariz aug ave bros calif cie co col colo conn corp cos ct dec dr feb fla fri ft ga gen ill inc jan jr kan ky lt
+ltd maj messrs mg mich minn mr mrs ms nev nov oct okla ore pa ph.d prof rep reps sen sep sept sr st sw tenn tues va vs
+vt wash wed wis yr a.m b.v d.c j.j j.k j.p j.r l.a n.c n.h n.j n.v n.y p.m s.a u.k u.n u.s u.s.a w.w
+"""
+_STARTERS = """
+although among both but despite does even finally he her here however i if in indeed instead it many meanwhile
+moreover most nevertheless nonetheless please similarly since so some sorry still such thank thanks the therefore
+these they this though thus under wait were when which while without yes yet your
+"""
+ABBREVIATIONS, STARTERS = frozenset(_ABBREVIATIONS.split()), frozenset(_STARTERS.split())
+
+_CLOSERS = "\"')\\]}‘’“”«»"
+_NON_WORD = _CLOSERS + ";*:@({\\[?!"
+_MARK = re.compile(rf"[.?!](?=[{_NON_WORD}]|\s+\S)")
+_LAST_WORD = re.compile(rf"[^{_NON_WORD}]*$")
+_TOKEN = re.compile(r"\w+|\.{2,}|.")
+_NUMBER = re.compile(r"-?[.,]?\d[\d,.-]*")
+_REALIGNED = re.compile(rf"[{_CLOSERS}]+?(?:\s+|(?=--)|$)", re.MULTILINE)
+
+_SEPARATE = re.compile(r"""[«»“”‘’„`"*;@#$%&?!()\[\]{}<>\u2012-\u2015]|\.{2,}|--|''|[:,](?!\d)""")
+_FINAL_PERIOD = re.compile(r"""(?<=[^.])\.(?=[])}>"'»”’ ]*\s*$)""")
+_CLITICS = re.compile(r"(?<=[^' ])('[sSmMdD]?|'ll|'LL|'re|'RE|'ve|'VE|n't|N'T)(?= )")
+_CONTRACTIONS = re.compile(
+    r"(?i)\b(can)(not)\b|\b(d)('ye)\b|\b(gim|lem)(me)\b|\b(gon)(na)\b|\b(got)(ta)\b|\b(more)('n)\b|\b(wan)(na)(?=\s)"
+    r"| ('t)(is|was)\b"
+)
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of `text`, in order and without the white space between them."""
+    sentences, start = [], 0
+    for chunk in re.finditer(r"(\S+)(?=(\s+\S+)?)", text):
+        window = chunk[1] + (chunk[2] or "")
+        ends = [mark.end() for mark in _MARK.finditer(window) if mark.end() <= len(chunk[1])]
+        # Only the last mark of a chunk is weighed, and one that opens it: in Punkt, "?!" on its own counts twice.
+        for end in sorted({*ends[:1], *ends[-1:]} if ends[:1] == [1] else ends[-1:]):
+            after = window[end:].lstrip()
+            if not _ends_sentence(window[:end], after):
+                continue
+            stop, opening = chunk.start() + end, chunk.start() + len(window) - len(after)
+            if closing := _REALIGNED.match(text, opening):
+                stop, opening = opening + len(closing[0].rstrip()), closing.end()
+            sentences.append(text[start:stop].strip())
+            start = opening
+    return [*sentences, *([rest] if (rest := text[start:].strip()) else [])]
+
+
+def _ends_sentence(context: str, after: str) -> bool:
+    """Whether a sentence ends with `context`, a chunk up to its [.?!], before the text `after`."""
+    if "?" in context or "!" in context:
+        return True
+    word = _LAST_WORD.findall(context)[0].lstrip("-,&#`").lower()
+    following = _TOKEN.findall(after)[0]
+    capital = following[0].isupper()
+    opens = capital and following.lower() in STARTERS  # 4.1.3, and the orthographic heuristic 4.1.1
+    continues = following[0].islower() or following in ";:,.!?"
+    abbreviation = word[:-1] in ABBREVIATIONS or word[:-1].rpartition("-")[2] in ABBREVIATIONS
+    if re.fullmatch(r"[^\W\d]\.", word):  # 4.3: initials
+        return not abbreviation and (opens or not (capital or continues))
+    if abbreviation or word.endswith(".."):  # 4.2
+        return opens
+    return not (continues and _NUMBER.fullmatch(word))  # 4.3: ordinals
+
+
+def split_words(text: str) -> list[str]:
+    """The Treebank tokens of `text`, sentence by sentence: punctuation, clitics and contractions are set apart."""
+    return [word for sentence in split_sentences(text) for word in _treebank_words(sentence)]
+
+
+def _treebank_words(sentence: str) -> list[str]:
+    spaced = _SEPARATE.sub(r" \g<0> ", _FINAL_PERIOD.sub(" . ", sentence))
+    spaced = _CLITICS.sub(r" \1", f" {' '.join(spaced.split())} ")
+    return _CONTRACTIONS.sub(lambda match: f" {' '.join(filter(None, match.groups()))} ", spaced).split()
