@@ -27,7 +27,7 @@ def ter_statistics(references: Sequence[str], prediction: str) -> list[float]:
 def ter_score(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """TER in percent of summed statistics (…, 2); 100 where words stand against none."""
     edits, length = sums[..., 0], sums[..., 1]
-    return 100 * np.divide(edits, length, out=(edits > 0).astype(np.float64), where=length > 0)
+    return 100 * np.divide(edits, length, out=np.asarray(edits > 0, np.float64), where=length > 0)
 
 
 def _edits(words: list[str], gold: list[str]) -> int:
