@@ -20,6 +20,12 @@ from bottega.core.view import Bars, Block, Chart, Spans, Table, Text
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
+# A number as text: 46.2 %, 46.2 ± 3.1, [43.1, 49.3] %, +1.5 points. It stays on one line.
+_NUMBER = r"[+\-−]?\d[\d,.\u202f]*(e[+-]?\d+)?"
+FIGURE = re.compile(rf"{_NUMBER}( ± {_NUMBER})?( %| points)?|\[{_NUMBER}, {_NUMBER}\]( %)?")
+FIGURE_CLASS = ' class="figure"'
+MOST_WORD = 20  # characters of a word that is never broken
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -150,21 +156,20 @@ def _figure(block: Chart | Bars, ids: _Ids) -> str:
         drawing, twin = bar_chart(block, name), bar_twin(block)
     note = f'<p class="note">{_text(block.note)}</p>' if block.note else ""
     return (
-        f'<figure id="{name}"><figcaption>{_text(block.title)}</figcaption>{drawing}{note}'
+        f'<figure id="{name}"><figcaption>{_text(block.title)}</figcaption>'
+        f'<div class="drawing" role="region" aria-labelledby="{name}-title" tabindex="0">{drawing}</div>{note}'
         f"<details><summary>The numbers as a table</summary>{_table(twin, ids)}</details></figure>"
     )
 
 
 def _table(table: Table, ids: _Ids) -> str:
     name = ids.take(f"table {table.title}")
-    columns = list(zip(*table.rows, strict=False))
-    numeric = [
-        any(value is not None for value in column)
-        and all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in column)
-        for column in columns
-    ]
+    numeric = [_is_numeric(column) for column in zip(*table.rows, strict=False)]
     numeric += [False] * (len(table.columns) - len(numeric))
     kind = [' class="number"' if is_number else "" for is_number in numeric]
+    for index, column in enumerate(zip(*table.rows, strict=False)):
+        if not numeric[index] and all(len(word) <= MOST_WORD for cell in column for word in cell_text(cell).split()):
+            kind[index] = ' class="words"'
     head = ""
     if any(table.columns):
         cells = "".join(f'<th scope="col"{k}>{_text(c)}</th>' for c, k in zip(table.columns, kind, strict=False))
@@ -172,12 +177,24 @@ def _table(table: Table, ids: _Ids) -> str:
     rows = []
     for row in table.rows:
         first, *rest = [_text(cell_text(value)) for value in row] or [""]
-        others = "".join(f"<td{k}>{cell}</td>" for cell, k in zip(rest, kind[1:], strict=False))
+        others = "".join(
+            f"<td{FIGURE_CLASS if 'number' not in k and FIGURE.fullmatch(cell) else k}>{cell}</td>"
+            for cell, k in zip(rest, kind[1:], strict=False)
+        )
         rows.append(f'<tr><th scope="row"{kind[0]}>{first}</th>{others}</tr>')
     note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""
     return (
         f'<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0"><table>'
         f'<caption id="{name}">{_text(table.title)}</caption>{head}<tbody>{"".join(rows)}</tbody></table></div>{note}'
+    )
+
+
+def _is_numeric(column: Sequence[Any]) -> bool:
+    """Whether a column holds numbers, or numbers with their error or unit as text, and nothing else."""
+    filled = [value for value in column if value is not None and value != ""]
+    return bool(filled) and all(
+        not isinstance(value, bool) and (isinstance(value, int | float) or bool(FIGURE.fullmatch(str(value))))
+        for value in filled
     )
 
 
@@ -266,9 +283,12 @@ table{border-collapse:collapse;min-width:min(100%,24rem);font-size:.9375rem;posi
 th,td{padding:.4rem 1.1rem .4rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}
 th:last-child,td:last-child{padding-right:.25rem}
 thead th{color:var(--soft);font-size:.8125rem;font-weight:600;border-bottom-color:var(--soft);white-space:nowrap}
-tbody th{font-weight:500}
+tbody th{font-weight:500;position:sticky;left:0;background:var(--paper);overflow-wrap:anywhere;min-width:6rem}
+figure tbody th{background:var(--card)}
 tbody tr:last-child>*{border-bottom:0}
-.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.number{text-align:right}
+tbody .words{overflow-wrap:normal}
+.number,.figure{font-variant-numeric:tabular-nums;white-space:nowrap}
 .tokens{white-space:pre-wrap;overflow-wrap:anywhere;font:.9rem/1.9 ui-monospace,SFMono-Regular,Menlo,
  "Liberation Mono",monospace;max-height:30rem;overflow-y:auto}
 .tokens span,.legend span{padding:.1em 0;border-radius:.15em;-webkit-box-decoration-break:clone;
@@ -281,7 +301,9 @@ tbody tr:last-child>*{border-bottom:0}
 .s-good,.s-trained{background:var(--good);border-bottom:2px solid var(--c2)}
 .s-bad{background:var(--bad);text-decoration:underline wavy var(--accent)}
 .s-special{border:1px solid var(--c3);color:var(--c3);font-weight:600}
-@media (max-width:40rem){body{padding-top:1.5rem}h1{font-size:1.9rem}figure{padding:.9rem .75rem}}
+.drawing{overflow-x:auto}
+@media (max-width:40rem){body{padding-top:1.5rem}h1{font-size:1.9rem}figure{padding:.9rem .75rem}
+ .drawing svg{min-width:36rem}}
 @media print{body{max-width:none;background:none}.tokens,details .scroll{max-height:none}figure{break-inside:avoid}}
 """
 )

@@ -75,11 +75,11 @@ def leaderboard_blocks(board: Leaderboard) -> list[Block]:
 
 
 def leaderboard_table(board: Leaderboard) -> Table:
-    """Rank, average and every column; each value with half its 95 % interval, in per cent where it is a share."""
+    """Model, rank, average and every column; values with half of their 95 % intervals, shares in per cent."""
     single = len(board.columns) == 1
     columns = [
-        "rank",
         "model",
+        "rank",
         *([] if single else ["average"]),
         *(_heading(board, column) for column in board.columns),
     ]
@@ -87,7 +87,7 @@ def leaderboard_table(board: Leaderboard) -> Table:
     for row in board.rows:
         average = "none" if row.average is None else with_half_width(row.average, share=True)
         cells = [_cell(row.cells[column.name]) for column in board.columns]
-        rows.append([row.rank, row.model.name, *([] if single else [average]), *cells])
+        rows.append([row.model.name, row.rank, *([] if single else [average]), *cells])
     return Table("Models by average" if not single else "Models by score", columns, rows, _leaderboard_note(board))
 
 
