@@ -10,6 +10,7 @@ sentence even before a small letter: the published English model does not know t
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 # Single letters: initials that never end a sentence, while the others may before a word of STARTERS.
 _ABBREVIATIONS = """
@@ -26,10 +27,11 @@ these they this though thus under wait were when which while without yes yet you
 ABBREVIATIONS, STARTERS = frozenset(_ABBREVIATIONS.split()), frozenset(_STARTERS.split())
 
 _CLOSERS = "\"')\\]}‘’“”«»"
-_NON_WORD = _CLOSERS + ";*:@({\\[?!"
-_MARK = re.compile(rf"[.?!](?=[{_NON_WORD}]|\s+\S)")
-_LAST_WORD = re.compile(rf"[^{_NON_WORD}]*$")
-_TOKEN = re.compile(r"\w+|\.{2,}|.")
+_NON_WORD = rf"[{_CLOSERS};*:@({{\[?!]"
+_MARK = re.compile(rf"[.?!](?={_NON_WORD}|\s+\S)")
+_DOTS = r"-{2,}|\.{2,}"
+_WORD_END = rf"\s|$|{_NON_WORD}|{_DOTS}"
+_TOKEN = re.compile(rf"{_DOTS}|[^\s(\"`{{\[:;&#*@)}}\]\-,]\S*?(?={_WORD_END}|,(?:{_WORD_END}))|\S")
 _NUMBER = re.compile(r"-?[.,]?\d[\d,.-]*")
 _REALIGNED = re.compile(rf"[{_CLOSERS}]+?(?:\s+|(?=--)|$)", re.MULTILINE)
 
@@ -45,15 +47,16 @@ _CONTRACTIONS = re.compile(
 def split_sentences(text: str) -> list[str]:
     """The sentences of `text`, in order and without the white space between them."""
     sentences, start = [], 0
-    for chunk in re.finditer(r"(\S+)(?=(\s+\S+)?)", text):
-        window = chunk[1] + (chunk[2] or "")
-        ends = [mark.end() for mark in _MARK.finditer(window) if mark.end() <= len(chunk[1])]
-        # Only the last mark of a chunk is weighed, and one that opens it: in Punkt, "?!" on its own counts twice.
+    for chunk in re.finditer(r"(\S+)(\s+)?(?=(\S+)?)", text):
+        word, space, following = (group or "" for group in chunk.groups())
+        ends = [mark.end() for mark in _MARK.finditer(word + space + following) if mark.end() <= len(word)]
+        # Only the last mark of a chunk is weighed, and one that opens it: "?!" on its own counts twice.
         for end in sorted({*ends[:1], *ends[-1:]} if ends[:1] == [1] else ends[-1:]):
-            after = window[end:].lstrip()
-            if not _ends_sentence(window[:end], after):
+            at_space = end == len(word)
+            if not _has_break(word[:end] + (space + following if at_space else word[end])):
                 continue
-            stop, opening = chunk.start() + end, chunk.start() + len(window) - len(after)
+            stop = chunk.start() + end
+            opening = stop + len(space) * at_space
             if closing := _REALIGNED.match(text, opening):
                 stop, opening = opening + len(closing[0].rstrip()), closing.end()
             sentences.append(text[start:stop].strip())
@@ -61,19 +64,23 @@ def split_sentences(text: str) -> list[str]:
     return [*sentences, *([rest] if (rest := text[start:].strip()) else [])]
 
 
-def _ends_sentence(context: str, after: str) -> bool:
-    """Whether a sentence ends with `context`, a chunk up to its [.?!], before the text `after`."""
-    if "?" in context or "!" in context:
+def _has_break(context: str) -> bool:
+    """Whether a sentence ends within a chunk and what follows it, even if before or after the mark in question."""
+    return any(_is_break(token, following) for token, following in pairwise(_TOKEN.findall(context)))
+
+
+def _is_break(token: str, following: str) -> bool:
+    if token in (".", "?", "!"):
         return True
-    word = _LAST_WORD.findall(context)[0].lstrip("-,&#`").lower()
-    following = _TOKEN.findall(after)[0]
-    capital = following[0].isupper()
-    opens = capital and following.lower() in STARTERS  # 4.1.3, and the orthographic heuristic 4.1.1
+    if not token.endswith("."):
+        return False
+    word, capital = token[:-1].lower(), following[0].isupper()
+    opens = capital and following.lower().removesuffix(".") in STARTERS  # 4.1.1 and 4.1.3
     continues = following[0].islower() or following in ";:,.!?"
-    abbreviation = word[:-1] in ABBREVIATIONS or word[:-1].rpartition("-")[2] in ABBREVIATIONS
-    if re.fullmatch(r"[^\W\d]\.", word):  # 4.3: initials
+    abbreviation = word in ABBREVIATIONS or word.rpartition("-")[2] in ABBREVIATIONS
+    if len(word) == 1 and word.isalpha():  # 4.3: initials
         return not abbreviation and (opens or not (capital or continues))
-    if abbreviation or word.endswith(".."):  # 4.2
+    if abbreviation or token.endswith(".."):  # 4.2
         return opens
     return not (continues and _NUMBER.fullmatch(word))  # 4.3: ordinals
 
