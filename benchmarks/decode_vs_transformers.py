@@ -93,7 +93,7 @@ def write_model(folder: Path, name: str) -> Path:
     layers, hidden, heads, kv_heads, intermediate, vocab, _ = SHAPES[name]
     config = ModelConfig(
         vocab_size=vocab, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=64, max_position_embeddings=1024,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=64, max_position_embeddings=2048,
         rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=True, initializer_range=0.02, dtype="float32",
     )  # fmt: skip
     folder.mkdir()

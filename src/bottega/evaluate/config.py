@@ -19,7 +19,7 @@ class EvaluateModel(OnModel):
     sections = {"model": "Model and machine", "tasks": "Tasks", "text": "Text and questions", "out": "Options"}
     without_effect = frozenset({"reuse", "store", "max_batch", "cache_tokens"})
 
-    model: Names = Field(min_length=1)  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: Names  # pyright: ignore[reportIncompatibleVariableOverride]
     """Model folder, or org/name[@revision] of the hub; several are compared (with --tasks or --suite)."""
     tasks: Names = ()
     """Tasks to measure: names, groups, tags, patterns (mmlu_*), or .yaml files in lm-evaluation-harness's schema."""
@@ -87,6 +87,8 @@ class EvaluateModel(OnModel):
         measures_tasks = bool(self.tasks) or self.suite is not None
         if self.text is None and self.questions is None and not measures_tasks:
             raise ValueError("nothing to measure: give tasks, a suite, text or questions")
+        if not self.model:
+            raise ValueError("give a model")
         if len(self.model) > 1 and (self.text is not None or self.questions is not None):
             raise ValueError("text and questions are measured for one model at a time: give one")
         if len(self.model) > 1 and self.adapter:
