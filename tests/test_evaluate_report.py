@@ -17,18 +17,20 @@ import pytest
 from rich.console import Console
 
 from bottega.cli.render import show
-from bottega.core.chart import bar_chart, bar_twin
+from bottega.core.chart import bar_chart, bar_twin, line_chart, line_twin
 from bottega.core.errors import UserError
 from bottega.core.markdown import escaped, paragraph, table_markdown
 from bottega.core.plan import Specs
 from bottega.core.progress import Quiet
 from bottega.core.verb import Result, execute
-from bottega.core.view import Bar, Bars, Table, Text
+from bottega.core.view import Bar, Bars, Chart, Table, Text
+from bottega.evaluate.analysis.calibration import calibration
 from bottega.evaluate.figures import is_share, shown_metric
 from bottega.evaluate.report.autoeval import markdown_table
 from bottega.evaluate.report.leaderboard import Leaderboard, leaderboard
 from bottega.evaluate.report.paired import comparisons, difference, is_shown, rank
 from bottega.evaluate.report.read import read_runs
+from bottega.evaluate.report.reliability import reliability_blocks
 from bottega.evaluate.statistics import paired_difference
 from bottega.evaluate.tasks.suites import load_suite
 from bottega.evaluate.tasks_view import evaluation_tasks_blocks
@@ -479,3 +481,20 @@ def test_resampling_draws_have_the_bootstraps_spread(tmp_path: Path) -> None:
         each = np.array([items[0][i][1].metrics["acc"] - items[1][i][1].metrics["acc"] for i in range(400)])
         variance += each.var() / 400 / 4
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * variance**0.5, rel=0.06)
+
+
+def test_calibration_is_drawn_with_intervals_and_tabled(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {f"m{number}": STRONG for number in range(5)})
+    models, _ = read_runs([run])
+    first, second, table = reliability_blocks(models)
+    assert isinstance(first, Chart) and isinstance(second, Chart) and isinstance(table, Table)
+    assert [series.name for series in second.series] == ["m4", "right as often as sure"]
+    expected = calibration([item for each in models[4].items.values() for _, item in each.values()])
+    assert expected is not None and table.rows[4][1] == f"{100 * expected['ece']:.1f} %" and table.rows[4][-1] == 400
+    drawing, bins = line_chart(second, "x"), len(expected["bins"])
+    assert drawing.count('class="line interval') == bins == drawing.count("<circle")
+    twin = line_twin(second)
+    assert twin.columns == ["confidence", "m4", "m4, low", "m4, high"]
+    assert [row[2] for row in twin.rows] == [each["interval"][0] for each in expected["bins"]]
+    (run / "items.jsonl").unlink()
+    assert reliability_blocks(read_runs([run])[0]) == []

@@ -12,8 +12,9 @@ from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from bottega.core.atomic import json_text
+from bottega.core.chart import measured
 from bottega.core.errors import BottegaError
-from bottega.core.report import cell_text
+from bottega.core.report import cell_text, is_numeric
 from bottega.core.view import Bar, Bars, Block, Chart, Spans, Table, Text
 
 STYLES = {
@@ -28,7 +29,7 @@ STYLES = {
 }
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 60
-BAR_WIDTH = 32
+BAR_WIDTH = 32  # of a wide terminal
 
 
 def show(blocks: Sequence[Block], console: Console) -> None:
@@ -58,11 +59,14 @@ def show_error(error: BottegaError, console: Console) -> None:
         console.print(error.hint, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(block: Table, console: Console) -> None:
+def _table(block: Table, console: Console, *, whole: str | None = None) -> None:
+    """The table; the column `whole` is never folded."""
     table = RichTable(title=block.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, name in enumerate(block.columns):
-        numeric = bool(block.rows) and all(isinstance(row[index], (int, float)) for row in block.rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold", header_style="dim")
+        numeric = is_numeric([row[index] for row in block.rows])
+        table.add_column(
+            name, justify="right" if numeric else "left", overflow="fold", header_style="dim", no_wrap=name == whole
+        )
     table.show_header = any(block.columns)
     for row in block.rows:
         table.add_row(*(RichText(cell_text(cell)) for cell in row))
@@ -76,30 +80,33 @@ def _bars(block: Bars, console: Console) -> None:
     shown = [bar for bar in block.bars if math.isfinite(bar.value)]
     ends = [end for bar in shown for end in (bar.value, bar.low, bar.high, bar.reference) if end is not None]
     low, high = min([0.0, *ends] if block.from_zero else ends, default=0.0), max(ends, default=1.0)
-    drawn = {id(bar): _drawn(bar, low, (high - low) or 1.0, from_zero=block.from_zero) for bar in shown}
+    width = max(16, min(BAR_WIDTH, console.width - 60))
+    drawn = {id(bar): _drawn(bar, low, (high - low) or 1.0, width, from_zero=block.from_zero) for bar in shown}
     parts: dict[str, list[Any]] = {"": [bar.name for bar in block.bars]}
     if any(bar.group for bar in block.bars):
         parts = {" ": [bar.group for bar in block.bars], **parts}
-    parts[block.value_label] = [bar.value for bar in block.bars]
-    parts["interval"] = [_range(bar.low, bar.high) for bar in block.bars]
+    parts[block.value_label] = [measured(bar.value, block.percent) for bar in block.bars]
+    parts["interval"] = [_range(bar, block.percent) for bar in block.bars]
     if any(bar.reference is not None for bar in block.bars):
-        parts[f"┊ {block.reference_label}"] = [bar.reference for bar in block.bars]
+        marks = [bar.reference for bar in block.bars]
+        parts[f"┊ {block.reference_label}"] = ["" if mark is None else measured(mark, block.percent) for mark in marks]
     parts["  "] = [drawn.get(id(bar), "") for bar in block.bars]
-    _table(Table(block.title, list(parts), list(zip(*parts.values(), strict=True)), block.note), console)
+    table = Table(block.title, list(parts), list(zip(*parts.values(), strict=True)), block.note)
+    _table(table, console, whole="  ")
 
 
-def _drawn(bar: Bar, low: float, span: float, *, from_zero: bool) -> str:
+def _drawn(bar: Bar, low: float, span: float, width: int, *, from_zero: bool) -> str:
     """The bar in characters: filled up to its value, its interval as ├─┤, its reference as ┊."""
 
     def at(value: float) -> int:
-        return round((value - low) / span * (BAR_WIDTH - 1))
+        return round((value - low) / span * (width - 1))
 
-    cells = [" "] * BAR_WIDTH
+    cells = [" "] * width
     if from_zero:
         first, last = sorted((at(0.0), at(bar.value)))
         cells[first : last + 1] = "█" * (last + 1 - first)
     if bar.low is not None or bar.high is not None:
-        first, last = 0 if bar.low is None else at(bar.low), BAR_WIDTH - 1 if bar.high is None else at(bar.high)
+        first, last = 0 if bar.low is None else at(bar.low), width - 1 if bar.high is None else at(bar.high)
         cells[first : last + 1] = "─" * (last + 1 - first)
         cells[first], cells[last] = "├" if bar.low is not None else "◂", "┤" if bar.high is not None else "▸"
     cells[at(bar.value)] = "█" if from_zero and bar.low is None and bar.high is None else "●"
@@ -142,7 +149,8 @@ def _sparkline(values: Sequence[float]) -> str:
     return "".join(SPARKS[round((value - low) / span * (len(SPARKS) - 1))] for value in means)
 
 
-def _range(low: float | None, high: float | None) -> str:
-    if low is None and high is None:
+def _range(bar: Bar, percent: bool) -> str:
+    if bar.low is None and bar.high is None:
         return ""
-    return " to ".join("open" if end is None else f"{end:.3f}" for end in (low, high))
+    low, high = ("open" if end is None else measured(end, percent) for end in (bar.low, bar.high))
+    return f"{low.removesuffix(' %')} to {high}"

@@ -101,7 +101,8 @@ def line_chart(chart: Chart, identifier: str) -> str:
     labels = [_shorten(series.name) for series in chart.series]
     right = WIDTH - 16 - (max((len(label) for label in labels), default=0) * CHARACTER if len(labels) > 1 else 0)
     bottom = LINE_HEIGHT - BOTTOM
-    y_axis = Axis.over([y for _, y in points], bottom, TOP, log=chart.log_y, pad=0.06)
+    ends = [end for series in chart.series for interval in series.intervals for end in interval]
+    y_axis = Axis.over([*(y for _, y in points), *ends], bottom, TOP, log=chart.log_y, pad=0.06)
     left = 34 + max((len(number(tick)) for tick in y_axis.ticks()), default=0) * CHARACTER
     x_axis = Axis.over([x for x, _ in points], left, right, log=chart.log_x, pad=0.0)
     parts = [_open(identifier, chart.title, _line_summary(chart), LINE_HEIGHT)]
@@ -123,12 +124,12 @@ def line_chart(chart: Chart, identifier: str) -> str:
         f'text-anchor="middle">{_text(chart.y_label)}</text>'
     )
     for index, runs in enumerate(drawable):
-        parts += _line(index, runs, chart.series[index].name, x_axis, y_axis)
+        parts += _line(index, runs, chart.series[index], x_axis, y_axis)
     if len(labels) > 1:
         ends = [y_axis.at(runs[-1][-1][1]) if runs else bottom for runs in drawable]
         for index, y in enumerate(_apart(ends, 15, TOP, bottom)):
             at = f'x="{right + 8:.1f}" y="{y + 4:.1f}"'
-            parts.append(f'<text class="name c{index % COLOURS}" {at}>{_text(labels[index])}</text>')
+            parts.append(f'<text class="name {_colour(index, chart.series[index])}" {at}>{_text(labels[index])}</text>')
     return "".join([*parts, "</svg>"])
 
 
@@ -167,16 +168,20 @@ def bar_chart(bars: Bars, identifier: str) -> str:
 
 def line_twin(chart: Chart, most: int = TWIN_ROWS) -> Table:
     """The chart's numbers as a table of at most `most` rows; thinned evenly, each series' first and last kept."""
-    names = [series.name for series in chart.series]
-    everything = {x for series in chart.series for x, _ in series.points}
+    drawn = [series for series in chart.series if not series.baseline]
+    everything = {x for series in drawn for x, _ in series.points}
     kept = everything
     if len(everything) > most:
-        share = max(2, most // max(1, len(names)))
-        kept = {x for series in chart.series for x in _evenly([x for x, _ in series.points], share)}
-    values = [dict(series.points) for series in chart.series]
-    rows = [[x, *(column.get(x) for column in values)] for x in sorted(kept)]
+        share = max(2, most // max(1, len(drawn)))
+        kept = {x for series in drawn for x in _evenly([x for x, _ in series.points], share)}
+    columns = [(series.name, dict(series.points)) for series in chart.series if not series.baseline]
+    for series in chart.series:
+        ends = dict(zip((x for x, _ in series.points), series.intervals, strict=bool(series.intervals)))
+        for place, said in enumerate(("low", "high") if ends else ()):
+            columns.append((f"{series.name}, {said}", {x: interval[place] for x, interval in ends.items()}))
+    rows = [[x, *(column.get(x) for _, column in columns)] for x in sorted(kept)]
     note = f"{len(kept)} of {len(everything)} points, evenly thinned." if len(kept) < len(everything) else ""
-    return Table(chart.title, [chart.x_label, *names], rows, note)
+    return Table(chart.title, [chart.x_label, *(name for name, _ in columns)], rows, note)
 
 
 def bar_twin(bars: Bars) -> Table:
@@ -207,7 +212,8 @@ def _value(value: float, percent: bool) -> str:
     return f"{100 * value:.4g} %" if percent else number(value)
 
 
-def _measured(value: float, percent: bool) -> str:
+def measured(value: float, percent: bool) -> str:
+    """A bar's value for people."""
     return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
 
 
@@ -233,7 +239,7 @@ def _bar_summary(bars: Bars) -> str:
     each = []
     for bar in bars.bars:
         name = f"{bar.group}, {bar.name}" if bar.group else bar.name
-        each.append(f"{name}: {_measured(bar.value, bars.percent)}")
+        each.append(f"{name}: {measured(bar.value, bars.percent)}")
     return f"{'Bar' if bars.from_zero else 'Point'} chart of {bars.value_label}. " + "; ".join(each) + "."
 
 
@@ -248,23 +254,30 @@ def _drawable(series: Series, chart: Chart) -> list[list[tuple[float, float]]]:
     return [run for run in runs if run]
 
 
-def _line(index: int, runs: list[list[tuple[float, float]]], name: str, x_axis: Axis, y_axis: Axis) -> list[str]:
-    dash = DASHES[index % len(DASHES)]
+def _line(index: int, runs: list[list[tuple[float, float]]], series: Series, x_axis: Axis, y_axis: Axis) -> list[str]:
+    dash, colour = "" if series.baseline else DASHES[index % len(DASHES)], _colour(index, series)
     dense = " dense" if sum(len(run) for run in runs) > 10 * DOTS_UP_TO else ""
-    style = f'class="line{dense} c{index % COLOURS}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+    style = f'class="line{dense} {colour}"' + (f' stroke-dasharray="{dash}"' if dash else "")
     parts = []
     for run in runs:
         if len(run) > 1:
             path = " ".join(f"{x_axis.at(x)},{y_axis.at(y)}" for x, y in _extremes(run))
             parts.append(f'<polyline {style} points="{path}"/>')
+    for (x, _), (low, high) in zip(series.points, series.intervals, strict=bool(series.intervals)):
+        at = x_axis.at(x)
+        parts.append(f'<path class="line interval {colour}" d="M{at} {y_axis.at(low)}V{y_axis.at(high)}"/>')
     few = sum(len(run) for run in runs) <= DOTS_UP_TO
-    dots = [point for run in runs if few or len(run) == 1 for point in run]
+    dots = [point for run in runs if (few and not series.baseline) or len(run) == 1 for point in run]
     for x, y in dots:
         parts.append(
-            f'<circle class="dot c{index % COLOURS}" cx="{x_axis.at(x)}" cy="{y_axis.at(y)}" r="2.6">'
-            f"<title>{_text(name)}: {y:.4g} at {number(x)}</title></circle>"
+            f'<circle class="dot {colour}" cx="{x_axis.at(x)}" cy="{y_axis.at(y)}" r="2.6">'
+            f"<title>{_text(series.name)}: {y:.4g} at {number(x)}</title></circle>"
         )
     return parts
+
+
+def _colour(index: int, series: Series) -> str:
+    return "base" if series.baseline else f"c{index % COLOURS}"
 
 
 def _extremes(run: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -326,7 +339,7 @@ def _bar(bar: Bar, name: str, y: float, axis: Axis, bars: Bars) -> list[str]:
         # As high as a row, so that one reference of neighbouring bars is one line.
         x, half = axis.at(bar.reference), BAR_GAP / 2
         line = f'<line class="reference" x1="{x}" x2="{x}" y1="{y - half}" y2="{y + BAR_HEIGHT + half}">'
-        parts.append(f"{line}<title>{_text(bars.reference_label)}: {_measured(bar.reference, percent)}</title></line>")
+        parts.append(f"{line}<title>{_text(bars.reference_label)}: {measured(bar.reference, percent)}</title></line>")
     if bar.low is not None or bar.high is not None:
         low = axis.start if bar.low is None else axis.at(bar.low)
         high = axis.end if bar.high is None else axis.at(bar.high)
@@ -337,14 +350,14 @@ def _bar(bar: Bar, name: str, y: float, axis: Axis, bars: Bars) -> list[str]:
         rightmost = max(end, high)
     if not bars.from_zero:
         parts.append(f'<circle class="bar{kind}" cx="{end}" cy="{middle}" r="4.5">{title}</circle>')
-    value = _measured(bar.value, percent)
+    value = measured(bar.value, percent)
     parts.append(f'<text class="value" x="{rightmost + 7:.1f}" y="{middle + 4:.1f}">{value}</text>')
     return parts
 
 
 def _spoken(bar: Bar, percent: bool) -> str:
-    spoken = f"{bar.name}: {_measured(bar.value, percent)}"
+    spoken = f"{bar.name}: {measured(bar.value, percent)}"
     if bar.low is None and bar.high is None:
         return spoken
-    low, high = ("open" if end is None else _measured(end, percent) for end in (bar.low, bar.high))
+    low, high = ("open" if end is None else measured(end, percent) for end in (bar.low, bar.high))
     return f"{spoken} ({low} to {high})"

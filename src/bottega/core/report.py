@@ -164,7 +164,7 @@ def _figure(block: Chart | Bars, ids: _Ids) -> str:
 
 def _table(table: Table, ids: _Ids) -> str:
     name = ids.take(f"table {table.title}")
-    numeric = [_is_numeric(column) for column in zip(*table.rows, strict=False)]
+    numeric = [is_numeric(column) for column in zip(*table.rows, strict=False)]
     numeric += [False] * (len(table.columns) - len(numeric))
     kind = [' class="number"' if is_number else "" for is_number in numeric]
     for index, column in enumerate(zip(*table.rows, strict=False)):
@@ -189,7 +189,7 @@ def _table(table: Table, ids: _Ids) -> str:
     )
 
 
-def _is_numeric(column: Sequence[Any]) -> bool:
+def is_numeric(column: Sequence[Any]) -> bool:
     """Whether a column holds numbers, or numbers with their error or unit as text, and nothing else."""
     filled = [value for value in column if value is not None and value != ""]
     return bool(filled) and all(
@@ -264,7 +264,9 @@ svg .group{fill:var(--ink);font-weight:600;paint-order:stroke;stroke:var(--card)
 svg .grid{stroke:var(--rule);stroke-width:1}
 svg .axis{stroke:var(--soft);stroke-width:1}
 svg .line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
-svg .line.dense{stroke-width:1.3}
+svg .line.dense,svg .line.base,svg .line.interval{stroke-width:1.3}
+svg .line.base{stroke:var(--base)}
+svg .line.interval{opacity:.6}
 svg .bar{fill:var(--bar)}
 svg .baseline{fill:var(--card);stroke:var(--base);stroke-width:1.5;stroke-dasharray:4 2}
 svg .reference{stroke:var(--c1);stroke-width:2;stroke-dasharray:3 2}

@@ -37,10 +37,15 @@ class Spans:
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart: points (x, y)."""
+    """One line of a chart: points (x, y), and for each the interval of its y if there are any.
+
+    `baseline` marks what the others are held against: it is drawn thin, without points.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
+    intervals: Sequence[tuple[float, float]] = ()
+    baseline: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from bottega.core.view import Bar, Bars, Block, Table, Text, human_bytes, human_
 from bottega.evaluate.figures import half_width, value_text, with_half_width
 from bottega.evaluate.report.leaderboard import Cell, Column, Leaderboard, Row
 from bottega.evaluate.report.paired import compare_task, difference, is_shown
+from bottega.evaluate.report.reliability import reliability_blocks
 from bottega.evaluate.tasks_view import failures, groups_table, results_table, variants_table
 
 MOST_BARS = 48  # in one figure
@@ -35,6 +36,7 @@ def report_sections(board: Leaderboard) -> list[Section]:
         Section("Leaderboard", leaderboard_blocks(board)),
         Section("What the scores cannot say", [Text(each) for each in GOODHART]),
         Section("Task by task", task_blocks(board)),
+        Section("Calibration", reliability_blocks(models)),
         Section("How much the form of the question matters", [_variants(row) for row in board.rows if _varied(row)]),
         Section("Cost and time", cost_blocks(board)),
         Section("Every figure", every_figure(board)),
