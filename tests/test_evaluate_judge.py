@@ -167,6 +167,7 @@ def test_scores_with_their_intervals(two: list[Path]) -> None:
     with chat_server(lambda body: f"[[{min(10, 1 + len(shown_answers(body)[0]) // 60)}]]") as server:
         biased = judge(server, two)
     assert biased["length_correlation"]["low"] > 0.5 and biased["style"]["length"]["low"] > 0
+    assert "Longer answers of a model get higher scores" in shown(biased)
     same = answers(two[0].parent, x=0.0, y=0.0)
     with chat_server(grade) as server:
         data = judge(server, same)

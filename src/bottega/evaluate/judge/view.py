@@ -113,7 +113,7 @@ def _trust(data: Figure) -> Table:
         ]
     if correlation := data.get("length_correlation"):
         rows.append(_row("correlation of score and length", correlation, _signed))
-    rows += _style_rows(data["style"])
+    rows += _style_rows(data["style"]) if data["comparisons"] else []
     if own := data["own"]:
         rows.append(_row(f"points it gives itself ({own['model']})", own["points"], _percent))
         rows.append(_row("more than people give it, in points", own["over_people"], _signed))
@@ -166,6 +166,11 @@ def _reading(data: Figure) -> str:
         said.append(f"It prefers the {'longer' if length['value'] > 0 else 'shorter'} answer.")
     elif length is None and data["comparisons"]:
         said.append("Whether it prefers longer answers cannot be said: too few differ in length.")
+    if (correlation := data.get("length_correlation")) and _excludes(correlation, 0):
+        more = "higher" if correlation["value"] > 0 else "lower"
+        said.append(f"Longer answers of a model get {more} scores, which may be merit.")
+    if not data["comparisons"]:
+        said.append("What else moves the judge shows only where it judges two models.")
     own = data["own"]
     if own and own["over_people"] is None:
         said.append("It judged its own answers. Whether it favours them shows only against people's votes (--votes).")
