@@ -136,6 +136,15 @@ _ALL = (
         restartable=True,
     ),
     Verb(
+        "compare",
+        "Two models on the same items: differences with intervals, tests, and a verdict.",
+        config="bottega.evaluate.analysis.config:CompareRuns",
+        plan="bottega.evaluate.analysis.verb:plan_compare",
+        run="bottega.evaluate.analysis.verb:run_compare",
+        report="bottega.evaluate.analysis.compare_view:comparison_report",
+        arguments=("runs",),
+    ),
+    Verb(
         "hub pull",
         "Fetch a model of the hub, into the cache or as a folder.",
         config="bottega.checkpoint.hub_config:PullModel",

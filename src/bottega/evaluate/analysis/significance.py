@@ -62,21 +62,21 @@ def sign_flip(strata: Sequence[ArrayLike], *, seed: int = 0, resamples: int = RE
     return (1 + as_large) / (1 + resamples)
 
 
-def detectable(differences: ArrayLike, *, tests: int = 1, is_binary: bool = False) -> float | None:
-    """The smallest difference that so many items show in four of five samples, if `tests` are made at once.
+def detectable(strata: Sequence[ArrayLike], *, tests: int = 1) -> float | None:
+    """The smallest mean of `strata` (as of `resampled_mean`) that four of five such samples show, of `tests` made.
 
-    (z_{1−α/2} + z_{0.8}) · s / √n with the spread that the differences have, α = 0.05 / tests; for yes/no values not
-    less than what McNemar's test could show if only one model were ever right alone. None if it cannot be said.
+    (z_{1−α/2} + z_{0.8}) · standard error, with the spread that the differences have and α = 0.05 / tests; but not less
+    than what `fewest_different` items make, if all are yes or no. None where nothing can be said.
     """
-    values = np.asarray(differences, dtype=np.float64)
-    if len(values) < 2:
+    arrays = [np.asarray(values, dtype=np.float64) for values in strata]
+    if min(len(values) for values in arrays) < 2:
         return None
     alpha, normal = ALPHA / tests, NormalDist()
-    spread = float(values.std(ddof=1)) / math.sqrt(len(values))
-    found = (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(POWER)) * spread
-    if not is_binary:
+    error = math.sqrt(sum(float(values.var(ddof=1)) / len(values) for values in arrays)) / len(arrays)
+    found = (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(POWER)) * error
+    if not all(is_binary(np.abs(values)) for values in arrays):
         return found or None
-    return min(1.0, max(found, fewest_different(tests) / len(values)))
+    return min(1.0, max(found, fewest_different(tests) / (len(arrays) * max(len(values) for values in arrays))))
 
 
 def fewest_different(tests: int = 1) -> int:
