@@ -412,6 +412,18 @@ def test_a_local_model_judges(tmp_path: Path, two: list[Path]) -> None:
     assert plan["cost"]["seconds"] > 0 and all(check["passed"] for check in plan["checks"])
 
 
+def test_half_characters_are_judged_as_their_escapes(tmp_path: Path) -> None:
+    row = {"id": "x\ud800", "model": "m\ud800", "category": "c\ud800", "prompt": "q\ud800", "answer": "a\udfff"}
+    path = write(tmp_path / "a.jsonl", [row])
+    with chat_server(lambda body: "[[5]] \ud800") as server:
+        data = judge(server, [path], out=str(tmp_path / "out"))
+    assert data["models"][0]["model"] == r"m\ud800" and data["models"][0]["score"]["value"] == 5
+    assert r"a\udfff" in server.requests[0][1]["messages"][-1]["content"]
+    assert json.loads((tmp_path / "out" / "judgements.jsonl").read_text())["score"] == 5
+    local = verbs.judge(answers=[str(path)], judge=str(make_model(tmp_path / "tiny", 2048)), max_tokens=2, threads=1)
+    assert local["calls"]["cut_off"] == 1
+
+
 def test_planning_asks_nothing(two: list[Path]) -> None:
     with chat_server(fair) as server:
         plan = verbs.plan("judge", answers=[str(path) for path in two], judge=server.url, mode="pairwise", limit=10)

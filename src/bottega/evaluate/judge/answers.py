@@ -134,7 +134,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if line.strip():
                     where = f"{path}, line {number}"
                     try:
-                        row = json.loads(line.decode("utf-8"))
+                        row = _whole(json.loads(line.decode("utf-8")))
                     except (ValueError, RecursionError) as error:
                         raise UserError(f"{where} is not JSON: {error or 'nested too deeply'}") from None
                     if not isinstance(row, dict):
@@ -142,6 +142,15 @@ def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield where, row
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _whole(value: Any) -> Any:
+    """Halves of surrogate pairs, which no model, file or page can hold, as the escapes that they were."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

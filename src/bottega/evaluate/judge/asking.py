@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottega.checkpoint.hub import locate
 from bottega.clients.chat import ChatClient, Reply, find_model
@@ -18,6 +18,9 @@ from bottega.evaluate.judge.calls import Call, Judgement
 from bottega.evaluate.judge.config import KEY_VARIABLE, JudgeAnswers, is_url, parse_extra
 from bottega.evaluate.judge.prompts import Messages
 from bottega.evaluate.judge.store import Said, Store, key_of
+
+if TYPE_CHECKING:  # the settings' room must not wait for torch when an endpoint judges
+    from bottega.generate.generator import Generator, Ticket
 
 AskAll = Callable[[Sequence[Messages]], Iterator[tuple[int, Reply | BottegaError]]]
 """(place, reply or why there is none) of each conversation, in the order in which they come."""
@@ -121,14 +124,14 @@ def local_judge(config: JudgeAnswers) -> AskAll:
 
 
 def _ask_generator(
-    generator: Any, conversations: Sequence[Messages], config: JudgeAnswers
+    generator: Generator, conversations: Sequence[Messages], config: JudgeAnswers
 ) -> Iterator[tuple[int, Reply | BottegaError]]:
     from bottega.generate.settings import Sampling
     from bottega.tokenizer.chat import encode_chat
 
     sampling = Sampling(max_new_tokens=config.max_tokens, temperature=config.temperature, seed=config.seed)
-    places: dict[Any, int] = {}
-    texts: dict[Any, list[str]] = {}
+    places: dict[Ticket, int] = {}
+    texts: dict[Ticket, list[str]] = {}
     for place, messages in enumerate(conversations):
         try:
             ids = encode_chat(generator.tokenizer, messages, add_generation_prompt=True).ids

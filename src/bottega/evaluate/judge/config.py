@@ -96,7 +96,7 @@ class JudgeAnswers(Compute):
     overwrite: bool = False
     """Replace OUT if it exists already."""
     seed: Seed = 0
-    """Seed of the bootstrap."""
+    """Seed of the bootstrap, and of the draws of a local judge with a temperature."""
 
     @model_validator(mode="after")
     def _consistent(self) -> JudgeAnswers:
