@@ -13,7 +13,7 @@ from typing import Any
 
 from bottega.evaluate.figures import Figure, half_width, higher_is_better, is_share, shown_metric
 from bottega.evaluate.report.read import TEXT, Measured, is_finite
-from bottega.evaluate.statistics import normal_quantile
+from bottega.evaluate.statistics import Estimate, normal_quantile
 from bottega.evaluate.tasks.suites import Suite, SuiteEntry
 from bottega.evaluate.tasks_view import OF_CHOICES, unique
 
@@ -56,7 +56,10 @@ class Column:
 
 @dataclass
 class Row:
-    """A model: its cells by column, its average or why it has none, and its rank once models were compared."""
+    """A model: its cells by column, its average or why it has none.
+
+    Once models were compared, its rank, and by how much the best model's average is higher.
+    """
 
     model: Measured
     cells: dict[str, Cell]
@@ -64,6 +67,7 @@ class Row:
     why: str = ""
     parts: tuple[Part, ...] = ()
     rank: int | None = None
+    behind_best: Estimate | None = None
 
 
 @dataclass

@@ -1,24 +1,25 @@
 """Which differences between models are shown, by the paired bootstrap over the same items. Imports no torch.
 
 Source: B. Efron, R. J. Tibshirani, "An Introduction to the Bootstrap", ch. 8 and 13: within each task items are drawn
-with replacement, each with both models' values, and the averages' difference is taken again. A resample of items is a
-draw of how often each distinct difference comes (multinomial), which is the same and takes no memory.
+with replacement, each with both models' values, and the averages' difference is taken again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bottega.evaluate.report.leaderboard import Part, Row, leaderboard, standard_error, task_cell
+from bottega.evaluate.analysis.significance import fewest_different, resampled_mean
+from bottega.evaluate.report.leaderboard import Part, Row, Z, leaderboard, standard_error, task_cell
 from bottega.evaluate.report.read import Measured
-from bottega.evaluate.statistics import BLOCK_DRAWS, CONFIDENCE, RESAMPLES, Estimate, mcnemar
+from bottega.evaluate.statistics import Estimate, mcnemar
 
-# Of fewer items on which two models differ nothing can be shown at 95 %: all one way has p = 2 · ½⁵ = 0.06.
-FEWEST_DIFFERENT = 6
+# Of fewer items on which two models differ nothing can be shown at 95 %, however they fall.
+FEWEST_DIFFERENT = fewest_different()
 
 
 def difference(
@@ -45,8 +46,16 @@ def difference(
         for task, differences in found.items():
             strata[task] = strata.get(task, 0.0) + differences
     different = apart + sum(int(np.count_nonzero(each)) for each in strata.values())
-    low, high = _interval(list(strata.values()), variance, offset=value)
-    return Estimate(value, low, high, different)
+    if not strata:
+        half = Z * math.sqrt(variance)
+        return Estimate(value, value - half, value + half, different)
+    # The sum of the strata's means, as the mean of so many times each.
+    found = resampled_mean([each * len(strata) for each in strata.values()])
+    if found.low is None or found.high is None:
+        return None
+    # The two parts' arms add as independent errors do.
+    down, up = (math.hypot(arm, Z * math.sqrt(variance)) for arm in (found.value - found.low, found.high - found.value))
+    return Estimate(value, value - down, value + up, different)
 
 
 def is_shown(estimate: Estimate | None) -> bool:
@@ -57,13 +66,15 @@ def is_shown(estimate: Estimate | None) -> bool:
 
 
 def rank(rows: Sequence[Row]) -> None:
-    """Give each row with an average its rank: one more than the models that are shown to be better."""
+    """Give each row with an average its rank, one more than the models that are shown to be better."""
     rated = [row for row in rows if row.average is not None]
     for row in rated:
         row.rank = 1
     for place, better in enumerate(rated):
         for worse in rated[place + 1 :]:
             found = difference(better, worse)
+            if place == 0:
+                worse.behind_best = found
             if is_shown(found) and found is not None and found.value > 0 and worse.rank is not None:
                 worse.rank += 1
 
@@ -159,28 +170,3 @@ def _paired(first: Measured, second: Measured, a: Part, b: Part) -> dict[str, ND
 def _values(items: dict[int, Any], metric: str, order: Sequence[int]) -> NDArray[Any] | None:
     found = [items[doc_id][1].metrics.get(metric) for doc_id in order]
     return None if any(value is None for value in found) else np.array(found, dtype=np.float64)
-
-
-def _interval(strata: Sequence[NDArray[Any]], variance: float, *, offset: float, seed: int = 0) -> tuple[float, float]:
-    """The percentile interval of the sum of the strata's means, shifted so that it is around `offset`."""
-    generator = np.random.default_rng(seed)
-    total = np.full(RESAMPLES, offset)
-    if variance:
-        total += generator.normal(0.0, np.sqrt(variance), RESAMPLES)
-    for differences in strata:
-        total += _resampled(differences, generator) - differences.mean()
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(total, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _resampled(values: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
-    """Means of RESAMPLES bootstrap samples."""
-    distinct, counts = np.unique(values, return_counts=True)
-    size = len(values)
-    rows = max(1, BLOCK_DRAWS // len(distinct))
-    blocks = [
-        generator.multinomial(size, counts / size, min(rows, RESAMPLES - start)) @ distinct / size
-        for start in range(0, RESAMPLES, rows)
-    ]
-    return np.concatenate(blocks)

@@ -9,7 +9,7 @@ from bottega.core.report import Fact, Section
 from bottega.core.view import Bar, Bars, Block, Table, Text, human_bytes, human_count, human_seconds
 from bottega.evaluate.figures import half_width, value_text, with_half_width
 from bottega.evaluate.report.leaderboard import Cell, Column, Leaderboard, Row
-from bottega.evaluate.report.paired import compare_task, difference, is_shown
+from bottega.evaluate.report.paired import compare_task, is_shown
 from bottega.evaluate.report.reliability import reliability_blocks
 from bottega.evaluate.tasks_view import failures, groups_table, results_table, variants_table
 
@@ -98,13 +98,13 @@ def differences_table(rated: Sequence[Row]) -> Table:
     best, *others = rated
     rows = []
     for row in others:
-        found = difference(row, best)
+        found = row.behind_best
         if found is None or found.low is None or found.high is None:
             rows.append([row.model.name, "not known", "", "", "no error is known"])
             continue
-        said = f"{best.model.name} is better" if is_shown(found) and found.value < 0 else "no difference shown"
-        interval = f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-        rows.append([row.model.name, f"{100 * found.value:+.1f}", interval, found.count, said])
+        said = f"{best.model.name} is better" if is_shown(found) and found.value > 0 else "no difference shown"
+        interval = f"[{0 - 100 * found.high:+.1f}, {0 - 100 * found.low:+.1f}]"
+        rows.append([row.model.name, f"{0 - 100 * found.value:+.1f}", interval, found.count, said])
     title = f"Against {best.model.name}, the best average"
     note = "In points of the average. Paired bootstrap: items are drawn, each with both models' answers."
     return Table(title, ("model", "difference", "95 % interval", "items that differ", "what is shown"), rows, note)
