@@ -1,7 +1,7 @@
 """IFEval: 25 kinds of instruction whose fulfilment a program can check.
 
 Source: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Models (arXiv:2311.07911), and the
-program published with it. Where that program draws what a document leaves open, nothing is drawn here:
+program published with it. Verdicts are that program's, but nothing is drawn at random:
 
 - A document that lacks an argument is refused. The program draws one; lm-evaluation-harness does so also where the
   argument is 0, because it drops every value that is false.
@@ -11,7 +11,9 @@ program published with it. Where that program draws what a document leaves open,
   which no language can be detected passes.
 - A paragraph number beyond the number of paragraphs fails. The program draws another.
 
-Keywords and the names of sections are regular expressions, as they are there.
+Keywords and the names of sections are regular expressions, as they are there. A word is a run of what Python's `re`
+takes for letters and digits, as with the NLTK of the paper's time; NLTK 3.10.4 has another engine, in which the vowel
+signs of Indian scripts do not divide words.
 """
 
 from __future__ import annotations
