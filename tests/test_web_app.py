@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,9 +26,16 @@ RUN = START + "web(Web.parse(json.loads(sys.argv[1])))"
 
 
 @contextmanager
-def running_web(model: Path, **settings: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A web app on a free port: its address and process."""
-    values = {"model": str(model), "port": 0, "threads": 1, **settings}
+def running_web(*models: Path, **settings: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A web app on a free port, with a workspace of its own: its address and process."""
+    with tempfile.TemporaryDirectory() as workspace:
+        values = {"model": [str(model) for model in models], "port": 0, "threads": 1, "workspace": workspace}
+        with _running(values | settings) as running:
+            yield running
+
+
+@contextmanager
+def _running(values: dict[str, Any]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     process = subprocess.Popen([sys.executable, "-c", RUN, json.dumps(values)], stderr=subprocess.PIPE, text=True)
     assert process.stderr
     try:

@@ -151,16 +151,18 @@ class Duels:
         finally:
             for task in work:
                 task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            # Cancelled once, each closes its connection; a second time, as by a hang-up of the page, it could not.
+            await asyncio.shield(asyncio.gather(*work, return_exceptions=True))
 
     async def _answer(self, ask: Ask, side: Side, turns: asyncio.Semaphore) -> None:
         """Fill in `side`; what goes wrong is written to the terminal, and on the page said without names."""
         try:
             async with turns:
                 await self._listen(ask, side)
-        except (ApiError, httpx.HTTPError) as error:
-            print(f"{side.model} did not answer: {error}", file=sys.stderr, flush=True)
-            code = error.code if isinstance(error, ApiError) else "model_stopped"
+        except (ApiError, httpx.HTTPError, ValueError, LookupError) as error:
+            print(f"{side.model} did not answer: {error!r}", file=sys.stderr, flush=True)
+            code = error.code if isinstance(error, ApiError) else ""
+            code = "model_stopped" if isinstance(error, httpx.HTTPError) else code
             side.error = SAID.get(code or "", FAILED)
 
     async def _listen(self, ask: Ask, side: Side) -> None:

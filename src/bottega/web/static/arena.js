@@ -25,6 +25,11 @@ const watch = new Watch((phase) => {
 });
 
 async function begin() {
+  await Promise.all([learnModels(), refresh()]);
+  show(state);
+}
+
+async function learnModels() {
   try {
     const models = await getModels();
     enough = models.length > 1;
@@ -34,8 +39,6 @@ async function begin() {
   } catch (error) {
     failed(error);
   }
-  show(state);
-  refresh();
 }
 
 async function refresh() {
@@ -48,6 +51,9 @@ async function refresh() {
 }
 
 onKey(begin);
+
+// What a link points to has moved when the results are there.
+if (location.hash === "#answers") refresh().then(() => $("answers").scrollIntoView());
 
 // ---------------------------------------------------------------- states
 
@@ -144,7 +150,7 @@ function undo(error) {
   $("pair").hidden = true;
   drawTurns();
   show("asking");
-  say(error.name === "AbortError" ? "Stopped; without both answers there is no vote." : "");
+  say(error.name === "AbortError" ? "Stopped. Without both answers there is no vote." : "");
   $("message").focus();
   failed(error);
 }
@@ -179,8 +185,12 @@ async function vote(winner) {
     reveal(await (await request(`/feedback/duels/${duel}/vote`, body)).json());
     refresh();
   } catch (error) {
-    show("voting");
-    failed(error);
+    if (error.status === 404 || error.status === 409) {
+      undo(error); // the web app was started anew, or another tab has voted
+    } else {
+      show("voting");
+      failed(error);
+    }
   }
 }
 
@@ -198,25 +208,26 @@ function reveal(result) {
   $("follow").textContent = `Follow up on ${better === null ? "A" : "the better answer"}`;
   $("follow").onclick = () => {
     turns.push({ role: "user", content: prompt }, { role: "assistant", content: answers[kept], model: result[kept] });
-    next("Write a follow-up; two models are drawn anew");
+    next("Write a follow-up", "Two models are drawn anew; both read the conversation above.");
   };
   show("voted");
   $("new").focus();
 }
 
-function next(placeholder) {
+function next(placeholder, text) {
   prompt = "";
   $("pair").hidden = true;
   drawTurns();
   $("message").placeholder = placeholder;
+  fit();
   show("asking");
-  say("");
+  say(text);
   $("message").focus();
 }
 
 $("new").addEventListener("click", () => {
   turns = [];
-  next("Ask both models");
+  next("Ask both models", "");
 });
 
 for (const button of $("ballot").children) button.addEventListener("click", () => vote(button.dataset.winner));

@@ -2,6 +2,7 @@
 
 import { $, make } from "./frame.js";
 
+const FIRST = 6; // votes that are shown at once
 const WORDS = { tie: "tie", both_bad: "both bad" };
 const percent = (share) => `${Math.round(100 * share)} %`;
 const rounded = (value, open) => (value === null ? open : String(Math.round(value)).replace("-", "−"));
@@ -65,8 +66,18 @@ function firstOver([first, second]) {
 function showHistory({ votes, recent }) {
   $("history-note").textContent = votes === 0 ? "None yet." : votes > recent.length ? `The latest ${recent.length} of ${votes}.` : "";
   $("download").hidden = votes === 0;
-  $("history").replaceChildren(...recent.map(historyRow));
+  const rows = recent.map(historyRow);
+  for (const row of rows.slice(FIRST)) row.hidden = true;
+  $("history").replaceChildren(...rows);
+  $("more").hidden = rows.length <= FIRST;
 }
+
+$("more").addEventListener("click", () => {
+  const rest = [...$("history").children].filter((row) => row.hidden);
+  for (const row of rest) row.hidden = false;
+  $("more").hidden = true;
+  rest[0].querySelector("summary").focus();
+});
 
 function historyRow({ prompt, left, right, winner }) {
   const node = make("li");
