@@ -4,7 +4,8 @@ Sources: Kiss and Strunk 2006, Unsupervised Multilingual Sentence Boundary Detec
 sections), and the Penn Treebank's word tokenisation. IFEval counts with both, so published scores depend on them.
 Punkt learns from a corpus which words are abbreviations and which open sentences; here they are two short lists, so
 the results may differ after an abbreviation, an initial or "..." that a capital follows. "e.g." and "etc." may end a
-sentence even before a small letter: the published English model does not know them either. Curly quotation marks close sentences, as in NLTK 3.10.4.
+sentence even before a small letter: the published English model does not know them either. Curly quotation marks close
+sentences, as in NLTK 3.10.4.
 """
 
 from __future__ import annotations
