@@ -11,6 +11,9 @@ import difflib
 from collections.abc import Iterable
 
 
+MOST_LISTED = 40  # right words where none is near
+
+
 class BottegaError(Exception):
     """A failure of ours, or of the machine: exit status 1."""
 
@@ -41,4 +44,5 @@ def did_you_mean(wrong: str, right: Iterable[str]) -> str:
     near = difflib.get_close_matches(wrong, candidates, n=1, cutoff=0.6)
     if near:
         return f"Did you mean {near[0]!r}?"
-    return "Known: " + ", ".join(candidates) + "." if candidates else ""
+    more = f" and {len(candidates) - MOST_LISTED} more" if len(candidates) > MOST_LISTED else ""
+    return f"Known: {', '.join(candidates[:MOST_LISTED])}{more}." if candidates else ""

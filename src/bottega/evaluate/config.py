@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from bottega.core.schema import Names, OnModel, Seed, Writes
+from bottega.core.schema import Names, OnModel, Seed, Writes, parse_override
 
 DEFAULT_CONTEXT = 2048
 Prompt = Literal["auto", "chat", "plain"]
+
+
+def _at_commas(value: Any) -> Any:
+    """`a,b` as the command line has it, and several of those, as one list."""
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, (list, tuple)):
+        return value
+    return tuple(part for each in values for part in (each.split(",") if isinstance(each, str) else [each]) if part)
+
+
+def _settings(value: Any) -> Any:
+    """`a=1,b=x` as the command line has it, as a table."""
+    if not isinstance(value, str):
+        return value
+    pairs = [parse_override(part) for part in value.split(",") if part]
+    return {".".join(name): setting for name, setting in pairs}
 
 
 class EvaluateModel(OnModel):
@@ -21,7 +37,7 @@ class EvaluateModel(OnModel):
 
     model: Names  # pyright: ignore[reportIncompatibleVariableOverride]
     """Model folder, or org/name[@revision] of the hub; several are compared (with --tasks or --suite)."""
-    tasks: Names = ()
+    tasks: Annotated[Names, BeforeValidator(_at_commas)] = ()
     """Tasks to measure: names, groups, tags, patterns (mmlu_*), or .yaml files in lm-evaluation-harness's schema."""
     suite: str | None = None
     """A suite of tasks: smoke (needs no data), nous, openllm, openllm-v2."""
@@ -37,8 +53,8 @@ class EvaluateModel(OnModel):
     """Text before everything: the system message of a chat."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first LIMIT documents of each task (to try things out: it is not the task's score)."""
-    gen_kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """Settings of generated answers in place of the task's: max_gen_toks=64 (may be given several times)."""
+    gen_kwargs: Annotated[dict[str, Any], BeforeValidator(_settings)] = Field(default_factory=dict)
+    """Settings of generated answers in place of the task's: max_gen_toks=64,temperature=0.7."""
     vary: int = Field(default=0, ge=0)
     """Ask again with this many other draws of examples, and in the other form (chat, plain): how far figures move."""
     allow_code: bool = False

@@ -9,6 +9,7 @@ from functools import partial
 from bottega.core.errors import UserError
 from bottega.evaluate.config import EvaluateModel
 from bottega.evaluate.harness.requests import Asked, Encoder
+from bottega.evaluate.harness.results import require_metrics
 from bottega.evaluate.tasks import filters, suites
 from bottega.evaluate.tasks.code_tasks import require_isolation
 from bottega.evaluate.tasks.load import Loaded, expand, load_tasks
@@ -48,6 +49,7 @@ def select(config: EvaluateModel) -> Selection:
             part = load_tasks([name], allow_code=config.allow_code)
             for task in part.tasks.values():
                 filters.check(task.pipelines)
+                require_metrics(task)
                 if task.unsafe_code:
                     require_isolation()  # before anything is generated that could not be run
         except UserError as error:

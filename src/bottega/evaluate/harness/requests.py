@@ -105,7 +105,12 @@ class Encoder:
             if ids and ids[0] == self._first():
                 return self._score(ids, 1)
             return self._score([self._first(), *ids], 1)
-        return self._score(self.encode(context + continuation), len(self.encode(context)))
+        whole, before = self.encode(context + continuation), self.encode(context)
+        start = len(before)
+        if start >= len(whole):  # a token reaches over the border: it is scored, which lm-evaluation-harness cannot do
+            pairs = enumerate(zip(whole, before, strict=False))
+            start = next((place for place, (a, b) in pairs if a != b), len(whole))
+        return self._score(whole, max(1, start))
 
     def rolling(self, text: str) -> list[Score]:
         """The requests for ln p(text): windows of the context's length that score every token once."""

@@ -7,22 +7,28 @@ pipeline, and is called `metric,pipeline` where that has a name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from bottega.core.errors import BottegaError, UserError
+from bottega.core.errors import BottegaError, UserError, did_you_mean
 from bottega.evaluate.harness.requests import Asked
 from bottega.evaluate.harness.store import Answer
 from bottega.evaluate.items import Item
 from bottega.evaluate.metrics import aggregate
-from bottega.evaluate.metrics.choice import choice_metrics
-from bottega.evaluate.metrics.matching import score_text
+from bottega.evaluate.metrics.choice import CHOICE_METRICS, choice_metrics
+from bottega.evaluate.metrics.matching import TEXT_METRICS, score_text
 from bottega.evaluate.statistics import Estimate
 from bottega.evaluate.tasks import filters
 from bottega.evaluate.tasks.schema import Group, Metric, TaskConfig
 
+KNOWN_METRICS: dict[str, Collection[str]] = {
+    "loglikelihood": ("perplexity", "acc"),
+    "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
+    "multiple_choice": CHOICE_METRICS,
+    "generate_until": TEXT_METRICS,
+}
 LONGEST_COLUMN = 2000  # characters of a document's column that an item keeps
 
 
@@ -58,7 +64,7 @@ class TaskResult:
             "output_type": self.task.output_type,
             "higher_is_better": {name: _higher(self.task, name) for name in self.estimates},
             "main_metric": self.main_metric,
-            "chance": sum(chances) / len(chances) if chances and self.task.output_type == "multiple_choice" else None,
+            "chance": sum(chances) / len(chances) if chances and self.task.process_results is None else None,
             "seconds": self.seconds,
             "prompt": "chat" if self.is_chat else "plain",
         }
@@ -93,6 +99,23 @@ def task_result(
     if not estimates:
         raise UserError(f"task {task.task} measures nothing: no metric of its list came out")
     return TaskResult(task, estimates, items, **facts)
+
+
+def require_metrics(task: TaskConfig) -> None:
+    """Raise UserError for a metric or aggregation that is not there; a task with code of its own names its own."""
+    known = KNOWN_METRICS[task.output_type]
+    for metric in task.metrics:
+        own = callable(metric.metric) or task.process_results is not None
+        if not own and metric.name not in known:
+            raise UserError(
+                f"task {task.task}: {task.output_type} has no metric {metric.name!r}",
+                hint=did_you_mean(metric.name, known),
+            )
+        if isinstance(metric.aggregation, str) and metric.aggregation not in aggregate.AGGREGATIONS:
+            raise UserError(
+                f"task {task.task}: there is no aggregation {metric.aggregation!r}",
+                hint=did_you_mean(metric.aggregation, aggregate.AGGREGATIONS),
+            )
 
 
 def group_figures(group: Group, results: Mapping[str, TaskResult], tasks: Sequence[str]) -> dict[str, Any]:
@@ -179,7 +202,7 @@ def _likely(task: TaskConfig, asked: Asked, likelihoods: list[float], greedy: li
             unconditional=likelihoods[count:] or None,
             wanted=wanted,
         )
-    return {name: value for name, value in own.items() if name in wanted}
+    return {metric.name: own[metric.name] for metric in task.metrics if metric.name in own}
 
 
 def _lm_eval_results(task: TaskConfig, likelihoods: list[float], greedy: list[bool]) -> list[Any]:

@@ -23,6 +23,8 @@ from bottega.evaluate.harness.requests import Asked, Generation
 from bottega.evaluate.harness.results import TaskResult, group_figures, task_result
 from bottega.evaluate.harness.store import Answer, Store
 from bottega.evaluate.items import Item
+from bottega.evaluate.report.paired import comparisons
+from bottega.evaluate.report.read import as_measured
 from bottega.evaluate.tasks.prompts import Asking
 from bottega.generate.config import OnEngine
 from bottega.generate.generator import Generator
@@ -44,7 +46,9 @@ def measure_tasks(config: EvaluateModel, reporter: Reporter) -> tuple[dict[str, 
         gc.collect()  # the model goes before the next one comes
     data: dict[str, Any] = {"suite": config.suite, "models": models}
     if len(models) == 1:
-        data["results"] = models[0]["results"]
+        data["results"] = {task: _with_short_names(figures) for task, figures in models[0]["results"].items()}
+    else:
+        data["comparisons"] = comparisons(as_measured(data, items))
     return data, items
 
 
@@ -144,6 +148,12 @@ def _variant(
 ) -> dict[str, Any]:
     results, errors, _ = _measure(model, selection, prepared, asking, generator, store, reporter)
     return {"results": {name: result.figures() for name, result in results.items()}, "errors": errors}
+
+
+def _with_short_names(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures, those of a metric's first filter pipeline under the metric's own name too."""
+    short = {name.partition(",")[0]: figure for name, figure in reversed(figures.items())}
+    return {**figures, **{name: figure for name, figure in short.items() if name not in figures}}
 
 
 def _by_document(asked: list[Asked], answers: list[Answer]) -> Mapping[int, list[Answer]]:

@@ -72,11 +72,12 @@ class Prompts:
         docs = self.documents()
         if not docs:
             raise UserError(f"task {self.task.task}: no documents are left")
-        self._several_contexts = self._is_multiple_input(docs[0])
         stream = Random(self.asking.fewshot_seed)
         found = []
         for doc_id, doc in enumerate(docs[:limit]):
             try:
+                if not doc_id:
+                    self._several_contexts = self._is_multiple_input(doc)
                 found.append(self._prompt(doc_id, doc, self._examples(doc, stream)))
             except UserError as error:
                 where = f"task {self.task.task}, document {doc_id}"
