@@ -145,6 +145,15 @@ _ALL = (
         arguments=("runs",),
     ),
     Verb(
+        "errors",
+        "Where a model is wrong, and on what two disagree: groups, words, positions; exported for data building.",
+        config="bottega.evaluate.analysis.config:AnalyseErrors",
+        plan="bottega.evaluate.analysis.verb:plan_errors",
+        run="bottega.evaluate.analysis.verb:run_errors",
+        report="bottega.evaluate.analysis.errors_view:errors_report",
+        arguments=("runs",),
+    ),
+    Verb(
         "hub pull",
         "Fetch a model of the hub, into the cache or as a folder.",
         config="bottega.checkpoint.hub_config:PullModel",

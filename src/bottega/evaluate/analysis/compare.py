@@ -116,7 +116,7 @@ def _row(pairs: Pairs, tests: int, seed: int) -> dict[str, Any]:
         return row | {"test": "McNemar", "only_first": paired.only_first, "only_second": paired.only_second,
                       "p_value": paired.p_value}  # fmt: skip
     p_value = sign_flip([pairs.differences], seed=seed)
-    return row | {"test": "randomisation", "only_first": None, "only_second": None, "p_value": p_value}
+    return row | {"test": "sign flips", "only_first": None, "only_second": None, "p_value": p_value}
 
 
 def _overall(found: list[Pairs], seed: int) -> dict[str, Any] | None:
@@ -134,7 +134,7 @@ def _overall(found: list[Pairs], seed: int) -> dict[str, Any] | None:
         "second": float(np.mean([pairs.second.mean() for pairs in shares])),
         **_difference(resampled_mean(strata, seed=seed)),
         "detectable": detectable(strata),
-        "test": "randomisation",
+        "test": "sign flips",
         "p_value": sign_flip(strata, seed=seed),
     }
     _judge(row, row["p_value"])

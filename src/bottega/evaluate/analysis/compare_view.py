@@ -13,11 +13,11 @@ from bottega.evaluate.analysis.compare import NO_DIFFERENCE
 COMPARISON_FILE = "comparison.json"
 MOST_BARS = 60
 NOTE = (
-    "A minus B on the items that both were asked alike, by the paired bootstrap; shares in points. Holm's p is corrected "
-    "for the number of tasks; under 0.05 a difference is shown. Detectable: what four of five samples of this size would "
-    "have shown. Less may be there and not be seen."
+    "A minus B on the items that both were asked alike, by the paired bootstrap; shares in points. Holm's p is "
+    "corrected for the number of tasks; under 0.05 a difference is shown. Detectable: what four of five samples of "
+    "this size would have shown. Less may be there and not be seen."
 )
-TESTS_NOTE = "McNemar's exact test of the items that one alone has right; else a randomisation test of the differences."
+TESTS_NOTE = "McNemar: exact, of the items that one alone has right. Sign flips: differences with random signs."
 
 
 def comparison_blocks(data: Mapping[str, Any]) -> list[Block]:
@@ -28,7 +28,7 @@ def comparison_blocks(data: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [Text(verdict_text(data)), _differences(data, rows)]
     if bars := difference_bars(data):
         blocks.append(bars)
-    blocks.append(_scores(data, rows))
+    blocks.append(_scores(rows))
     refused = [(row["task"], reason, count) for row in data["tasks"] for reason, count in row["refused"].items()]
     if refused:
         blocks.append(Table("Items that are not compared", ("task", "why", "items"), refused))
@@ -54,7 +54,7 @@ def _differences(data: Mapping[str, Any], rows: Sequence[tuple[str, Mapping[str,
     return Table(f"A: {data['first']['model']}, B: {data['second']['model']}", columns, cells, NOTE)
 
 
-def _scores(data: Mapping[str, Any], rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+def _scores(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     cells = []
     for name, row in rows:
         scores = [f"{100 * row[side]:.1f} %" if row["is_share"] else f"{row[side]:.4g}" for side in ("first", "second")]
