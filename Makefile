@@ -42,7 +42,7 @@ ifneq ($(SERVE),0)
 endif
 	$(BUILD)
 ifneq ($(SERVE),0)
-	$(BIN)/bottega web $(call escaped,$(RECIPE)/model) --port $(PORT) --report $(call escaped,$(RECIPE)/report.html) $(threads)
+	$(BIN)/bottega web $(call escaped,$(RECIPE)/model) --port $(PORT) --report $(call escaped,$(RECIPE)/report.html) --workspace $(call escaped,$(WORKSPACE)) $(threads)
 endif
 
 build: $(VENV)/.installed

@@ -17,7 +17,6 @@ import fcntl
 import gzip
 import json
 import math
-import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from bottega.core.append import append_row
 from bottega.core.errors import UserError, did_you_mean
 
 Winner = Literal["a", "b", "tie", "both_bad"]
@@ -149,25 +149,7 @@ def append_vote(path: Path, vote: Vote) -> None:
 
     What an earlier writer left of a line when it was cut off is removed: that vote was never acknowledged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A lone surrogate has no UTF-8, but JSON's own escape of it is what backslashreplace writes.
-    line = (json.dumps(vote.as_row(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        _end_last_line(descriptor)
-        before = os.fstat(descriptor).st_size
-        try:
-            while line:
-                line = line[os.write(descriptor, line) :]
-            os.fsync(descriptor)
-        except OSError:
-            os.ftruncate(descriptor, before)  # a full disk leaves no half of a vote
-            raise
-    finally:
-        os.close(descriptor)
-    if before == 0:
-        _sync_name(path)
+    append_row(path, vote.as_row())
 
 
 def votes_as_preferences(votes: Sequence[Vote]) -> list[dict[str, Any]]:
@@ -268,28 +250,3 @@ def _time(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"the time must be seconds or a date in ISO 8601, not {value!r:.60}")
     return float(value)
-
-
-def _end_last_line(descriptor: int) -> None:
-    """Leave the open file at the end of a line: a last one that lacks its newline gets it, or goes if it is no JSON."""
-    end = size = os.fstat(descriptor).st_size
-    tail = b""
-    while end and b"\n" not in tail:
-        start = max(0, end - BLOCK)
-        tail, end = os.pread(descriptor, end - start, start) + tail, start
-    last = tail.rpartition(b"\n")[2]
-    if last:
-        try:
-            json.loads(last)
-        except ValueError:
-            os.ftruncate(descriptor, size - len(last))
-        else:
-            os.write(descriptor, b"\n")
-
-
-def _sync_name(path: Path) -> None:
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
