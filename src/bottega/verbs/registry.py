@@ -154,6 +154,15 @@ _ALL = (
         arguments=("runs",),
     ),
     Verb(
+        "contamination",
+        "Look for the items of tasks in training text; scores with and without those found.",
+        config="bottega.evaluate.analysis.config:CheckContamination",
+        plan="bottega.evaluate.analysis.verb:plan_contamination",
+        run="bottega.evaluate.analysis.verb:run_contamination",
+        report="bottega.evaluate.analysis.contamination_view:contamination_report",
+        arguments=("run",),
+    ),
+    Verb(
         "hub pull",
         "Fetch a model of the hub, into the cache or as a folder.",
         config="bottega.checkpoint.hub_config:PullModel",

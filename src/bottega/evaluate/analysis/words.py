@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-PUNCTUATION = re.compile(r"[^\w\s]|_")
+PUNCTUATION = re.compile(r"(?:[^\w\s]|_)+")
+ASCII_PUNCTUATION = bytes(code for code in range(128) if PUNCTUATION.match(chr(code)))
 SIGN = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")
 # A column of fewer words may stand in a prompt by chance.
 FEWEST_WORDS = 3
@@ -18,8 +19,12 @@ FEWEST_WORDS = 3
 
 def words(text: str) -> list[str]:
     """The words of `text`: lower case, without punctuation."""
+    if text.isascii():  # the same, ten times as fast
+        return text.lower().encode().translate(None, ASCII_PUNCTUATION).decode().split()
+    if len(lines := text.splitlines()) > 1:  # so that most of a long text takes the fast way
+        return [word for line in lines for word in words(line)]
     bare = PUNCTUATION.sub("", text.lower())
-    return (bare if bare.isascii() else SIGN.sub(r" \1 ", bare)).split()
+    return (SIGN.sub(r" \1 ", bare) if SIGN.search(bare) else bare).split()
 
 
 def question_parts(doc: Mapping[str, Any], prompt: str) -> list[list[str]]:
