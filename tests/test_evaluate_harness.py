@@ -151,6 +151,21 @@ def test_documents_stay_in_their_folder(model: Path, tmp_path: Path) -> None:
         measure(model, [path], data=tmp_path / "data")
 
 
+def test_the_files_of_a_clone_of_the_hub_do_as_they_are(model: Path, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    place = tmp_path / "org" / "set" / "part"
+    place.mkdir(parents=True)
+    rows = [question(number) for number in range(6)]
+    for piece in (0, 1):
+        table = pyarrow.Table.from_pylist(rows[3 * piece : 3 * piece + 3])
+        pyarrow.parquet.write_table(table, place / f"test-0000{piece}-of-00002.parquet")
+    path = write_task(tmp_path, "clone", [question(0)], dataset_path="org/set", dataset_name="part")
+    _, items = measure(model, [path], data=tmp_path)
+    assert [item.doc for item in items] == rows
+
+
 def test_code_of_task_files_runs_only_when_allowed(model: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("def ask(doc):\n    return doc['question'] + '?'\n")
     path = write_task(tmp_path, "code", [question(0), question(1)], doc_to_text="!function own.ask")

@@ -24,10 +24,10 @@ SHIPPED = "bottega/"  # dataset paths that begin so are documents that come with
 LOADERS = frozenset({"json", "csv", "parquet", "text"})
 
 
-def split_file(task: TaskConfig, split: str, data: Path | None) -> Path:
-    """The file of a split; raises UserError that names the place where it is looked for."""
+def split_files(task: TaskConfig, split: str, data: Path | None) -> list[Path]:
+    """The files of a split; raises UserError that names the place where they are looked for."""
     if task.dataset_path in LOADERS:
-        return _named_file(task, split)
+        return [_named_file(task, split)]
     if task.dataset_path.startswith(SHIPPED):
         folder = DEFINITIONS
         parts = [task.dataset_path.removeprefix(SHIPPED), task.dataset_name or ""]
@@ -41,12 +41,14 @@ def split_file(task: TaskConfig, split: str, data: Path | None) -> Path:
     place = folder.joinpath(*parts)
     if not place.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"task {task.task}: {'/'.join(parts)!r} leads out of {folder}")
-    if "/" in split or "\\" in split:
+    if not split.replace("_", "").replace("-", "").isalnum():
         raise UserError(f"task {task.task}: {split!r} is no name of a split")
-    for suffix in SUFFIXES:
-        file = place / (split + suffix)
-        if file.is_file():
-            return file
+    # A clone of a data set of the hub has its splits in pieces, those of its only part in `data`.
+    only = {None: [place / "data"], "default": [place.parent / "data"]}.get(task.dataset_name, [])
+    for where in (place, *only):
+        files = [where / (split + suffix) for suffix in SUFFIXES if (where / (split + suffix)).is_file()][:1]
+        if files := files or sorted(where.glob(f"{split}-*-of-*.parquet")):
+            return files
     there = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
     raise UserError(
         f"task {task.task}: there is no split {split!r} in {place}",
@@ -55,17 +57,18 @@ def split_file(task: TaskConfig, split: str, data: Path | None) -> Path:
 
 
 def read_split(task: TaskConfig, split: str, data: Path | None) -> list[Doc]:
-    """The documents of a split, as they stand in the file; raises UserError if they cannot be read, or are none."""
-    file = split_file(task, split, data)
-    try:
-        docs = list(_rows(file))
-    except (OSError, EOFError, ValueError, RecursionError, csv.Error) as error:  # gzip, JSON, Unicode, Arrow
-        raise UserError(f"task {task.task}: {file} cannot be read: {error}") from None
+    """The documents of a split, as they stand in its files; raises UserError if they cannot be read, or are none."""
+    docs: list[Doc] = []
+    for file in split_files(task, split, data):
+        try:
+            docs += _rows(file)
+        except (OSError, EOFError, ValueError, RecursionError, csv.Error) as error:  # gzip, JSON, Unicode, Arrow
+            raise UserError(f"task {task.task}: {file} cannot be read: {error}") from None
+        for number, doc in enumerate(docs, 1):
+            if not isinstance(doc, dict):
+                raise UserError(f"task {task.task}: row {number} of {file} is no object")
     if not docs:
-        raise UserError(f"task {task.task}: {file} holds no documents")
-    for number, doc in enumerate(docs, 1):
-        if not isinstance(doc, dict):
-            raise UserError(f"task {task.task}: row {number} of {file} is no object")
+        raise UserError(f"task {task.task}: the split {split!r} holds no documents")
     return docs
 
 
