@@ -296,3 +296,18 @@ def test_a_plan_reads_no_weights_and_counts_the_work(model: Path, tmp_path: Path
     process = run([str(model), "--tasks", "hellaswag", "--plan"], tmp_path)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2 and "needs documents" in error
+
+
+def test_tasks_are_listed_with_the_place_of_their_documents(tmp_path: Path) -> None:
+    from bottega import verbs
+
+    place = tmp_path / "cais" / "mmlu" / "anatomy"
+    place.mkdir(parents=True)
+    (place / "test.jsonl").write_text("{}\n")
+    listed = verbs.tasks(pattern=["mmlu_a*", "smoke"], data=tmp_path).data
+    found = {task["task"]: bool(task["found"]) for task in listed["tasks"]}
+    assert found["mmlu_anatomy"] and found["smoke_choice"] and not found["mmlu_astronomy"]
+    every = verbs.tasks().data
+    assert len(every["tasks"]) > 300 and set(every["suites"]) == {"smoke", "nous", "openllm", "openllm-v2"}
+    with pytest.raises(UserError, match="called like nothing"):
+        verbs.tasks(pattern="nothing*")

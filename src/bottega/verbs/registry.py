@@ -118,6 +118,15 @@ _ALL = (
         arguments=("votes",),
     ),
     Verb(
+        "tasks",
+        "Which tasks `eval` knows, and where their documents belong.",
+        config="bottega.evaluate.tasks.listing:ListTasks",
+        plan="bottega.evaluate.tasks.listing:plan_list",
+        run="bottega.evaluate.tasks.listing:run_list",
+        arguments=("pattern",),
+        step=False,
+    ),
+    Verb(
         "report",
         "Evaluations side by side: a leaderboard with intervals, as page, Markdown and CSV.",
         config="bottega.evaluate.report.config:ReportRuns",

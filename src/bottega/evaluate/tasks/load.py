@@ -93,9 +93,12 @@ class _Loader:
         if not found and any(sign in name for sign in "*?["):
             found = [entry for key, entry in sorted(self.known.items()) if fnmatchcase(key, name)]
         if not found:
+            hint = did_you_mean(name, self.known)
             raise UserError(
                 f"there is no task {name!r}",
-                hint=did_you_mean(name, self.known) or "A task file is named by its path, ending in .yaml.",
+                hint=hint
+                if "Known" not in hint
+                else "See bottega tasks; a task file is named by its path, ending in .yaml.",
             )
         return [self._load(entry) for entry in found]
 
