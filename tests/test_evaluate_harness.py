@@ -304,10 +304,10 @@ def test_tasks_are_listed_with_the_place_of_their_documents(tmp_path: Path) -> N
     place = tmp_path / "cais" / "mmlu" / "anatomy"
     place.mkdir(parents=True)
     (place / "test.jsonl").write_text("{}\n")
-    listed = verbs.tasks(pattern=["mmlu_a*", "smoke"], data=tmp_path).data
+    listed = verbs.tasks(pattern=["mmlu_a*", "smoke"], data=tmp_path)
     found = {task["task"]: bool(task["found"]) for task in listed["tasks"]}
     assert found["mmlu_anatomy"] and found["smoke_choice"] and not found["mmlu_astronomy"]
-    every = verbs.tasks().data
+    every = verbs.tasks()
     assert len(every["tasks"]) > 300 and set(every["suites"]) == {"smoke", "nous", "openllm", "openllm-v2"}
     with pytest.raises(UserError, match="called like nothing"):
         verbs.tasks(pattern="nothing*")
