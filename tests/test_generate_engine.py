@@ -348,6 +348,51 @@ def test_what_is_scored_behind_one_context_computes_it_once() -> None:
     engine.check_integrity()
 
 
+def test_scores_do_not_depend_on_what_is_copied_evicted_and_preempted() -> None:
+    decoder = prepare_for_inference(decoder_of())
+    context = list(range(3, 40))
+    starts = [20 + 5 * (number % 4) for number in range(24)]
+    texts = [[*context[:start], place, *range(place, place + place % 9 + 2)] for place, start in enumerate(starts)]
+    whole = Sampling(max_new_tokens=0, prompt_logprobs=1)
+    expected = []
+    for text in texts:
+        alone_ = engine_of(decoder)
+        every = alone_.add(text, whole)
+        run(alone_, [every])
+        expected.append(every.prompt_scores)
+    engine = engine_of(decoder, blocks=7, step_tokens=9)
+    behind = [dataclasses.replace(whole, prompt_logprobs_from=start) for start in starts]
+    requests: list[Request] = []
+    for number, (text, sampling) in enumerate(zip(texts, behind, strict=True)):
+        requests += [
+            engine.add(text, sampling, priority=number % 3),
+            engine.add(text[:25], GREEDY, priority=number % 2),
+        ]
+    told = run(engine, requests)
+    assert engine.scheduler.preemptions
+    for number, request in enumerate(requests[::2]):
+        start, whole_scores = starts[number], expected[number]
+        assert request.prompt_scores is not None and whole_scores is not None
+        assert request.prompt_scores == [*[None] * start, *whole_scores[start:]]
+    for request, said in zip(requests[1::2], told[1::2], strict=True):
+        assert said == alone(decoder, request.tokens[: request.prompt_length])
+
+
+def test_scoring_that_begins_at_the_end_of_a_prompt_scores_nothing() -> None:
+    engine = engine_of(prepare_for_inference(decoder_of()))
+    prompt = list(range(3, 23))
+    for start in (20, 99):
+        none = Sampling(max_new_tokens=0, prompt_logprobs=0, prompt_logprobs_from=start)
+        for _ in range(2):
+            request = engine.add(prompt, none)
+            run(engine, [request])
+            assert request.prompt_scores == [None] * 20
+    with pytest.raises(UserError, match="need prompt_logprobs"):
+        Sampling(prompt_logprob_ids=(3,))
+    with pytest.raises(UserError, match="prompt_logprob_ids has token id 61"):
+        Sampling(prompt_logprobs=0, prompt_logprob_ids=(61,)).for_model(61, frozenset())
+
+
 def test_a_block_that_is_copied_from_may_be_the_last_one_free() -> None:
     decoder = prepare_for_inference(decoder_of())
     prompt = list(range(3, 23))

@@ -84,7 +84,7 @@ class Request:
     @property
     def reusable(self) -> int:
         """How many of its first tokens may be found in the cache: something must be computed to have logits."""
-        usable = len(self.tokens) - 1
+        usable = self.end - 1
         return min(usable, self.sampling.prompt_logprobs_from - 1) if self.wants_prompt_scores else usable
 
     @property

@@ -63,7 +63,7 @@ class Runner:
         """Score the prompt tokens that stand behind these rows."""
         request = work.request
         assert request.prompt_scores is not None
-        first = max(request.computed + 1, request.sampling.prompt_logprobs_from)
+        first = min(max(request.computed + 1, request.sampling.prompt_logprobs_from), request.prompt_length)
         # What stands there for these tokens is of a step that failed.
         known = request.prompt_scores[:first]
         request.prompt_scores = [*known, *[None] * (first - len(known))]

@@ -135,6 +135,7 @@ class Sampling:
             "allowed_tokens": self.allowed_tokens,
             "banned_words": [token for word in self.banned_words for token in word],
             "stop_token_ids": self.stop_token_ids,
+            "prompt_logprob_ids": self.prompt_logprob_ids,
         }
         for name, tokens in named.items():
             wrong = next((token for token in tokens if not 0 <= token < vocab_size), None)
@@ -234,6 +235,8 @@ class Sampling:
                     )
         if self.min_new_tokens > self.max_new_tokens:
             raise UserError(f"min_new_tokens is {self.min_new_tokens}, max_new_tokens {self.max_new_tokens}")
+        if self.prompt_logprobs is None and (self.prompt_logprob_ids or self.prompt_logprobs_from > 1):
+            raise UserError("prompt_logprob_ids and prompt_logprobs_from need prompt_logprobs")
         banned = {word[0] for word in self.banned_words if len(word) == 1}
         if self.allowed_tokens and banned.issuperset(self.allowed_tokens):
             raise UserError("banned_words bans every one of the allowed_tokens")
