@@ -8,7 +8,7 @@ its budget allows, of whatever requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TypeVar
 
 from bottega.core.errors import BottegaError
@@ -36,7 +36,7 @@ def answer_all(
     progress(len(keys) - len(wanted))
     scores = {key: request for key, request in wanted.items() if isinstance(request, Score)}
     generations = {key: request for key, request in wanted.items() if isinstance(request, Generation)}
-    for key, answer in (*_score(generator, scores), *_generate(generator, generations)):
+    for key, answer in chain(_score(generator, scores), _generate(generator, generations)):
         store.put(key, answer)
         progress(1)
     found = [store.get(key) for key in keys]
