@@ -39,9 +39,8 @@ def plan_tasks(plan: Plan, config: EvaluateModel, specs: Specs) -> None:
 
 def _plan_model(plan: Plan, config: EvaluateModel, selection: Selection, spec: ModelSpec, model: str) -> None:
     tokenizer = Tokenizer.load(locate(model))
-    prepared = prepare(
-        config, selection, tokenizer, spec.config.context_length, asking_of(config, tokenizer), limit=SAMPLE
-    )
+    limit = min(SAMPLE, config.limit or SAMPLE)
+    prepared = prepare(config, selection, tokenizer, spec.config.context_length, asking_of(config, tokenizer), limit)
     parts = spec.config.parameters_by_part()
     body = sum(parts.values()) - (0 if spec.config.tie_word_embeddings else parts["embedding"])
     rates = measure()
