@@ -50,6 +50,10 @@ class Passage:
         return np.cumsum([len(words(line)) for line in self.text.split("\n")])
 
 
+Record = tuple[int, Passage]
+"""Where in a batch a passage's first word stands (before its beginning, where the batch begins within it)."""
+
+
 @dataclass
 class _Keys:
     """The distinct n-grams of one length: hashes in order, whether each was seen, and whose it is.
@@ -96,21 +100,23 @@ class Overlap:
     def scanned(self, passages: Iterable[Passage]) -> Iterator[Passage]:
         """Look for all n-grams in the passages, and from one into the next that continues it; gives each on."""
         pieces: list[Numbers] = []
-        records: list[tuple[int, Passage, int]] = []  # first word's place in the batch, passage, that word's number
+        records: list[Record] = []
         count = 0
         for passage in passages:
             ids = self._ids(passage.text)
-            if not (passage.continues and pieces):
+            if not passage.continues:
                 pieces.append(np.zeros(1, dtype=np.int64))  # nothing reaches over the end of a document
                 count += 1
-            records.append((count, passage, 0))
+            records.append((count, passage))
             pieces.append(ids)
             count += len(ids)
             if count >= BATCH:
-                self._look_up(np.concatenate(pieces), records)
-                kept = min(self.size - 1, len(ids))
-                pieces, count = [ids[len(ids) - kept :]], kept
-                records = [(0, passage, len(ids) - kept)]
+                batch = np.concatenate(pieces)
+                self._look_up(batch, records)
+                kept = min(self.size - 1, count)
+                records = [(begin - count + kept, each) for begin, each in records]
+                records = records[max((n for n, (begin, _) in enumerate(records) if begin <= 0), default=0) :]
+                pieces, count = [batch[count - kept :]], kept
             yield passage
         if pieces:
             self._look_up(np.concatenate(pieces), records)
@@ -146,11 +152,11 @@ class Overlap:
             total += self._multipliers[place] * values[place : place + count]
         return total
 
-    def _look_up(self, ids: Numbers, records: Sequence[tuple[int, Passage, int]]) -> None:
+    def _look_up(self, ids: Numbers, records: Sequence[Record]) -> None:
         for start in range(0, len(ids), BATCH):
             self._look_up_part(ids[start : start + BATCH + self.size - 1], start, records)
 
-    def _look_up_part(self, ids: Numbers, start: int, records: Sequence[tuple[int, Passage, int]]) -> None:
+    def _look_up_part(self, ids: Numbers, start: int, records: Sequence[Record]) -> None:
         values = self._values[ids]
         unknown = np.concatenate([[0], np.cumsum(ids == 0)])
         hashes = np.zeros(len(ids), dtype=np.uint64)
@@ -170,7 +176,7 @@ class Overlap:
         likely: Numbers,
         windows: Hashes,
         start: int,
-        records: Sequence[tuple[int, Passage, int]],
+        records: Sequence[Record],
     ) -> None:
         """Note the n-grams that are seen for the first time, and where."""
         which = np.searchsorted(keys.hashes, windows[likely])
@@ -192,6 +198,6 @@ class Overlap:
         return total
 
 
-def _place(records: Sequence[tuple[int, Passage, int]], position: int) -> str:
-    begin, passage, number = max((record for record in records if record[0] <= position), key=lambda record: record[0])
-    return passage.place(position - begin + number)
+def _place(records: Sequence[Record], position: int) -> str:
+    begin, passage = [record for record in records if record[0] <= position][-1]
+    return passage.place(position - begin)
