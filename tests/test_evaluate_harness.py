@@ -19,8 +19,10 @@ from safetensors.torch import load_file, save_file
 from bottega.core.errors import UserError
 from bottega.core.progress import Quiet
 from bottega.evaluate.config import EvaluateModel
+from bottega.evaluate.harness.requests import generation_settings
 from bottega.evaluate.harness.run import measure_tasks
 from bottega.evaluate.items import Item, read_items
+from bottega.evaluate.tasks.load import load_tasks
 from bottega.generate.engine import Engine
 from test_serve_api import TEXT, make_model
 
@@ -31,6 +33,7 @@ CHOICE = {
     "doc_to_text": "{{question}}", "doc_to_target": "answer", "doc_to_choice": "options",
     "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
 }  # fmt: skip
+GENERATE = {"output_type": "generate_until", "doc_to_choice": None, "metric_list": MATCH}
 
 
 @pytest.fixture(scope="module")
@@ -88,24 +91,17 @@ def run(arguments: list[str], folder: Path, **how: Any) -> subprocess.Popen[str]
         ({"question": "why " * 300}, {}, "document 1: .* tokens exceed the model's context of 256"),
         (
             {},
-            {
-                "output_type": "generate_until",
-                "doc_to_choice": None,
-                "metric_list": MATCH,
-                "generation_kwargs": {"max_gen_toks": 255},
-            },
+            {**GENERATE, "generation_kwargs": {"max_gen_toks": 255}},
             "255 for the answer exceed",
         ),
         (
             {},
-            {
-                "output_type": "generate_until",
-                "doc_to_choice": None,
-                "metric_list": MATCH,
-                "generation_kwargs": {"beams": 2},
-            },
+            {**GENERATE, "generation_kwargs": {"beams": 2}},
             "generation_kwargs.beams is not understood",
         ),
+        ({}, {**GENERATE, "generation_kwargs": {"temperature": "hot"}}, "generation_kwargs.temperature is 'hot'"),
+        ({}, {**GENERATE, "generation_kwargs": {"temperature": -1}}, "temperature is -1"),
+        ({}, {**GENERATE, "generation_kwargs": {"max_gen_toks": -5}}, "max_new_tokens is -5"),
     ],
 )
 def test_wrong_tasks_are_refused_before_the_first_pass(
@@ -229,6 +225,33 @@ def test_a_second_run_computes_nothing_and_says_the_same(
     write_task(tmp_path, "good", [question(number) for number in range(8)], metadata={"version": 2})
     with pytest.raises(pytest.fail.Exception):
         measure(model, [path], limit=6, **how)
+
+
+def test_an_answer_is_kept_before_the_next_is_there(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_task(tmp_path, "good", [question(number) for number in range(300)])
+    step, steps = Engine.step, []
+
+    def fails_late(engine: Engine) -> Any:
+        steps.append(sum(file.read_bytes().count(b"\n") for file in tmp_path.glob("store/*.jsonl")))
+        if steps[-1] > 100:
+            raise KeyboardInterrupt
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", fails_late)
+    with pytest.raises(KeyboardInterrupt):
+        measure(model, [path], reuse=True, store=tmp_path / "store")
+    assert 100 < steps[-1] < 900
+
+
+def test_a_temperature_that_is_given_samples_also_where_the_task_does_not(tmp_path: Path) -> None:
+    kwargs = {"do_sample": False, "temperature": 0.0}
+    path = write_task(tmp_path, "good", [question(0)], **{**GENERATE, "generation_kwargs": kwargs})
+    task = load_tasks([path]).tasks["good"]
+    assert generation_settings(task, {})["temperature"] == 0
+    assert generation_settings(task, {"temperature": 0.7})["temperature"] == 0.7
+    assert generation_settings(task, {"temperature": 0.7, "do_sample": False})["temperature"] == 0
 
 
 def test_a_killed_run_goes_on_where_it_was_and_ends_the_same(model: Path, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bottega.core.errors import UserError
 from bottega.evaluate.tasks.prompts import Prompt
 from bottega.evaluate.tasks.schema import DEFAULT_MAX_TOKENS, TaskConfig
+from bottega.generate.settings import Sampling
 from bottega.tokenizer.tokenizer import Tokenizer
 
 MAX_TOKENS_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -173,22 +175,39 @@ class Encoder:
 def generation_settings(task: TaskConfig, overrides: dict[str, Any]) -> dict[str, Any]:
     """A task's `generation_kwargs` as settings of `Generation`; raises UserError for one that is not understood."""
     given: dict[str, Any] = {**(task.generation_kwargs or {}), **overrides}
+    if "temperature" in overrides and "do_sample" not in overrides:
+        given.pop("do_sample", None)  # the temperature that is asked for decides, not what the task had
     given.setdefault("until", [task.fewshot_delimiter])
     lengths = [given.pop(name) for name in MAX_TOKENS_NAMES if name in given]
     until = given.pop("until")
-    samples = given.pop("do_sample", float(given.get("temperature", 0) or 0) > 0)
-    temperature = float(given.pop("temperature", 1.0 if samples else 0.0) or 0)
+    number = partial(_number, task.task)
+    temperature = number("temperature", given.pop("temperature", None), None)
+    samples = given.pop("do_sample", bool(temperature))
+    asked = 1.0 if temperature is None else temperature
+    top_p, top_k = number("top_p", given.pop("top_p", None), 1.0), number("top_k", given.pop("top_k", None), 0)
     settings = {
-        "max_tokens": int(lengths[0]) if lengths else DEFAULT_MAX_TOKENS,
+        "max_tokens": int(number("max_gen_toks", next(iter(lengths), None), DEFAULT_MAX_TOKENS)),
         "stop": tuple(text for text in ([until] if isinstance(until, str) else until or []) if text),
-        "temperature": temperature if samples else 0.0,
-        "top_p": float(given.pop("top_p", 1.0)) if samples else 1.0,
-        "top_k": int(given.pop("top_k", 0)) if samples else 0,
+        "temperature": asked if samples else 0.0,
+        "top_p": top_p if samples else 1.0,
+        "top_k": int(top_k) if samples else 0,
     }
-    unknown = sorted(set(given) - {"top_p", "top_k"})
-    if unknown:
-        raise UserError(f"task {task.task}: generation_kwargs.{unknown[0]} is not understood")
+    if given:
+        raise UserError(f"task {task.task}: generation_kwargs.{min(given)} is not understood")
+    try:  # what the engine will refuse, before anything is computed
+        Sampling(max_new_tokens=settings["max_tokens"], temperature=asked, top_p=top_p, top_k=int(top_k))
+    except UserError as error:
+        raise UserError(f"task {task.task}: generation_kwargs: {error.message}", hint=error.hint) from None
     return settings
+
+
+def _number(task: str, name: str, value: Any, default: Any) -> Any:
+    if value is None:
+        return default
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"task {task}: generation_kwargs.{name} is {value!r}, and no number") from None
 
 
 def _split(context: str, continuation: str) -> tuple[str, str]:
