@@ -3,7 +3,7 @@
 Every word of the small texts gets a random 64-bit value v, and an n-gram the hash Σ_k m_k · v(w_k) mod 2⁶⁴ with random
 odd m_k (multilinear hashing: Lemire and Kaser 2014), which a window over the large text has by n multiplications of
 whole arrays. A window with a word that no small text has is none of theirs. Two n-grams are confused with a chance of
-about 2⁻⁶⁴ for each pair; memory is that of the small texts, a few dozen bytes for each n-gram. Imports no torch.
+about 2⁻⁶⁴ for each pair; memory is that of the small texts, 25 bytes for each n-gram. Imports no torch.
 """
 
 from __future__ import annotations
