@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,57 @@ from bottega.evaluate.tasks.load import DEFINITIONS
 from bottega.evaluate.tasks.schema import TaskConfig
 
 Doc = dict[str, Any]
+
+
+class Documents(list[Doc]):
+    """A split as a task's `process_docs` takes it: a list with what such functions call of `datasets.Dataset`."""
+
+    def __getitem__(self, which: Any) -> Any:
+        """A row by its number, a column by its name."""
+        return [doc[which] for doc in self] if isinstance(which, str) else super().__getitem__(which)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns."""
+        return list(self[0]) if self else []
+
+    @property
+    def features(self) -> dict[str, None]:
+        """The columns; their types are not kept."""
+        return dict.fromkeys(self.column_names)
+
+    def map(
+        self,
+        function: Callable[..., Doc],
+        with_indices: bool = False,
+        remove_columns: Collection[str] = (),
+        fn_kwargs: dict[str, Any] | None = None,
+    ) -> Documents:
+        """Each row with the columns that `function` gives it."""
+        options, gone = fn_kwargs or {}, {remove_columns} if isinstance(remove_columns, str) else set(remove_columns)
+        found = Documents()
+        for place, doc in enumerate(self):
+            new = function(dict(doc), *([place] if with_indices else []), **options)
+            found.append({name: value for name, value in doc.items() if name not in gone} | (new or {}))
+        return found
+
+    def filter(self, function: Callable[[Doc], Any]) -> Documents:
+        """The rows for which `function` is true."""
+        return Documents(doc for doc in self if function(doc))
+
+    def select(self, places: Iterable[int]) -> Documents:
+        """The rows of these numbers."""
+        return Documents(self[place] for place in places)
+
+    def remove_columns(self, names: str | Collection[str]) -> Documents:
+        """The rows without these columns."""
+        return self.map(lambda _: {}, remove_columns=names)
+
+
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet")
 SHIPPED = "bottega/"  # dataset paths that begin so are documents that come with Bottega
 LOADERS = frozenset({"json", "csv", "parquet", "text"})
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 def split_files(task: TaskConfig, split: str, data: Path | None) -> list[Path]:
@@ -61,15 +110,21 @@ def read_split(task: TaskConfig, split: str, data: Path | None) -> list[Doc]:
     docs: list[Doc] = []
     for file in split_files(task, split, data):
         try:
-            docs += _rows(file)
+            rows = list(_rows(file))
         except (OSError, EOFError, ValueError, RecursionError, csv.Error) as error:  # gzip, JSON, Unicode, Arrow
             raise UserError(f"task {task.task}: {file} cannot be read: {error}") from None
-        for number, doc in enumerate(docs, 1):
-            if not isinstance(doc, dict):
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
                 raise UserError(f"task {task.task}: row {number} of {file} is no object")
+            try:
+                json.dumps(row, ensure_ascii=False, default=str).encode("utf-8")
+            except (ValueError, RecursionError):  # half a surrogate pair
+                raise UserError(f"task {task.task}: row {number} of {file} holds text that is no Unicode") from None
+        docs += rows
     if not docs:
         raise UserError(f"task {task.task}: the split {split!r} holds no documents")
-    return docs
+    empty = dict.fromkeys(name for doc in docs for name in doc)
+    return [doc if len(doc) == len(empty) else {**empty, **doc} for doc in docs]
 
 
 def _rows(file: Path) -> Iterator[Doc]:
@@ -82,17 +137,40 @@ def _rows(file: Path) -> Iterator[Doc]:
         with gzip.open(file, "rt", encoding="utf-8") if name.endswith(".gz") else file.open(encoding="utf-8") as lines:
             yield from (json.loads(line) for line in lines if line.strip())
     elif name.endswith(".json"):
-        content = json.loads(file.read_text("utf-8"))
-        yield from content if isinstance(content, list) else content.get("data", [content])
+        yield from _json_rows(file.read_text("utf-8"))
     elif name.endswith((".csv", ".tsv")):
         with file.open(encoding="utf-8", newline="") as lines:
-            yield from csv.DictReader(lines, delimiter="\t" if name.endswith(".tsv") else ",")
+            yield from _typed(list(csv.DictReader(lines, delimiter="\t" if name.endswith(".tsv") else ",")))
     else:
         yield from ({"text": line.rstrip("\n")} for line in file.open(encoding="utf-8"))
 
 
+def _json_rows(text: str) -> list[Doc]:
+    """A list, an object with a list as its `data`, one object, or one to a line, as the hub's `.json` files are."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    rows = content.get("data", [content]) if isinstance(content, dict) else content
+    return rows if isinstance(rows, list) else [rows]
+
+
+def _typed(rows: list[Doc]) -> list[Doc]:
+    """The rows with whole numbers in the columns that hold nothing else, as the hub's loader has them."""
+    for name in rows[0] if rows else ():
+        if all(isinstance(row[name], str) and WHOLE_NUMBER.fullmatch(row[name]) for row in rows):
+            for row in rows:
+                row[name] = int(row[name])
+    return rows
+
+
 def _named_file(task: TaskConfig, split: str) -> Path:
-    files = (task.dataset_kwargs or {}).get("data_files")
+    given = dict(task.dataset_kwargs or {})
+    files = given.pop("data_files", None)
+    if given:
+        raise UserError(f"task {task.task}: dataset_kwargs.{next(iter(given))} is not understood")
     named = files.get(split) if isinstance(files, dict) else files if split == "train" else None
     if isinstance(named, list) and len(named) == 1:
         named = named[0]

@@ -18,11 +18,10 @@ from bottega.tokenizer.template import render_text
 def text_of(task: TaskConfig, doc: Doc, rule: Any = None) -> Any:
     """What stands before the answer: a text; an index where each choice is a prompt of its own."""
     rule = task.doc_to_text if rule is None else rule
-    value = _value(rule, doc)
-    if value is None:
-        text = render_text(rule, doc)
-        return int(text) if text.isdigit() and task.doc_to_choice is not None else text
-    return value
+    if not _is_template(rule, doc):
+        return _value(rule, doc)
+    text = render_text(rule, doc)
+    return int(text) if text.isdigit() and task.doc_to_choice is not None else text
 
 
 def target_of(task: TaskConfig, doc: Doc, rule: Any = None) -> Any:
@@ -30,9 +29,8 @@ def target_of(task: TaskConfig, doc: Doc, rule: Any = None) -> Any:
     rule = task.doc_to_target if rule is None else rule
     if isinstance(rule, list):
         return rule
-    value = _value(rule, doc)
-    if value is not None:
-        return value
+    if not _is_template(rule, doc):
+        return _value(rule, doc)
     text = render_text(rule, doc)
     if text.isdigit() and task.doc_to_choice is not None:
         return int(text)
@@ -51,14 +49,14 @@ def choices_of(task: TaskConfig, doc: Doc, rule: Any = None) -> list[str]:
         choices = rule
     elif isinstance(rule, dict):
         choices = list(rule.values())
-    else:
+    elif not _is_template(rule, doc):
         choices = _value(rule, doc)
-        if choices is None:
-            text = render_text(rule, doc)
-            try:
-                choices = ast.literal_eval(text)
-            except (SyntaxError, ValueError, MemoryError, RecursionError):
-                raise UserError(f"doc_to_choice gives no list: {text[:80]!r}") from None
+    else:
+        text = render_text(rule, doc)
+        try:
+            choices = ast.literal_eval(text)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            raise UserError(f"doc_to_choice gives no list: {text[:80]!r}") from None
     if not isinstance(choices, list) or not choices:
         raise UserError("there are no choices")
     if not all(isinstance(choice, str) and choice for choice in choices):
@@ -73,8 +71,12 @@ def prefix_of(doc: Doc, rule: str | None) -> str | None:
     return str(doc[rule]) if rule in doc else render_text(rule, doc)
 
 
+def _is_template(rule: Any, doc: Doc) -> bool:
+    return isinstance(rule, str) and rule not in doc
+
+
 def _value(rule: Any, doc: Doc) -> Any:
-    """The value of a rule that is a function, an index or a column; None if it is a template."""
+    """The value of a rule that is a function, an index or a column."""
     if callable(rule):
         try:
             return rule(doc)
@@ -82,6 +84,8 @@ def _value(rule: Any, doc: Doc) -> Any:
             raise UserError(
                 f"{getattr(rule, '__name__', 'a function')} fails: {type(error).__name__}: {error}"
             ) from None
-    if isinstance(rule, str):
-        return doc.get(rule)
-    return rule
+    if not isinstance(rule, str):
+        return rule
+    if doc[rule] is None:
+        raise UserError(f"column {rule!r} is empty")
+    return doc[rule]

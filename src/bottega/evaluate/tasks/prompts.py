@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from bottega.core.errors import UserError
-from bottega.evaluate.tasks.documents import Doc, read_split
+from bottega.evaluate.tasks.documents import Doc, Documents, read_split
 from bottega.evaluate.tasks.fields import choices_of, prefix_of, target_of, text_of
 from bottega.evaluate.tasks.schema import Fewshot, TaskConfig
 
@@ -93,13 +93,16 @@ class Prompts:
         if fewshot.split is not None:
             pool = self._processed(fewshot.split, fewshot.process_docs)
         elif fewshot.samples is not None:
-            pool = fewshot.samples() if callable(fewshot.samples) else fewshot.samples
+            pool = self._given(fewshot.samples)
         elif split := task.training_split or task.validation_split:
             pool = self._processed(split, task.process_docs)
         else:
             pool = self.documents()
         if fewshot.fewshot_indices is not None and fewshot.sampler == "default":
-            pool = [pool[index] for index in fewshot.fewshot_indices]
+            places = fewshot.fewshot_indices
+            if any(not -len(pool) <= place < len(pool) for place in places):
+                raise UserError(f"fewshot_indices {places} go beyond the {len(pool)} examples that there are")
+            pool = [pool[place] for place in places]
         return list(pool)
 
     def _examples(self, doc: Doc, stream: Random) -> list[Doc]:
@@ -122,12 +125,20 @@ class Prompts:
                 f"{count} examples are wanted, and there are {len(pool)} documents to take them from"
             ) from None
 
+    def _given(self, samples: list[Doc] | Callable[[], list[Doc]]) -> list[Doc]:
+        if not callable(samples):
+            return samples
+        try:
+            return list(samples())
+        except Exception as error:  # it is the task's code
+            raise UserError(f"fewshot_config.samples fails: {type(error).__name__}: {error}") from None
+
     def _processed(self, split: str, process: Callable[..., Any] | None) -> list[Doc]:
         docs = read_split(self.task, split, self.data)
         if process is None:
             return docs
         try:
-            return list(process(docs))
+            return list(process(Documents(docs)))
         except Exception as error:  # the rows are not what the function takes them for
             raise UserError(
                 f"task {self.task.task}: the documents of split {split!r} are not what {process.__name__} expects: "
@@ -152,17 +163,20 @@ class Prompts:
             ends = [self._turn(choice, None, opening, delimiter="") for choice in choices]
             continuation = f"{self._delimiter(opening)}{target}"
             contexts = [self._written([*before, *end], opening) for end in ends]
-            gold = text_of(task, doc)
+            gold = gold_of(text_of(task, doc), choices)
             return Prompt(doc_id, doc, contexts, [continuation] * len(choices), choices, target, gold)
         question = text_of(task, doc)
         turn = self._turn(question, None, opening, delimiter=task.target_delimiter)
         context = self._written([*before, *turn], opening)
         if task.output_type == "multiple_choice":
             continuations = [f"{self._delimiter(opening)}{choice}" for choice in choices]
-            return Prompt(doc_id, doc, [context], continuations, choices, target, _gold(target, choices))
+            return Prompt(doc_id, doc, [context], continuations, choices, target, gold_of(target, choices))
         if task.output_type == "loglikelihood":
             return Prompt(doc_id, doc, [context], [str(target)], [], target, None)
-        return Prompt(doc_id, doc, [context], [], choices, choices[target] if choices else target, None)
+        if choices:
+            gold = gold_of(target, choices)
+            target = [choices[each] for each in gold] if isinstance(gold, list) else choices[gold]
+        return Prompt(doc_id, doc, [context], [], choices, target, None)
 
     def _before(self, doc: Doc, examples: Sequence[Doc]) -> list[_Part]:
         """The system message and the examples."""
@@ -175,12 +189,14 @@ class Prompts:
             choices = choices_of(task, example, fewshot.doc_to_choice) if fewshot.doc_to_choice is not None else None
             answer = target_of(task, example, fewshot.doc_to_target)
             if self._several_contexts and choices is not None:
-                question, choices = choices[question], None
-            if choices is not None and isinstance(answer, int):
-                answer = choices[answer]
+                question, choices = _chosen(question, choices), None
+            if isinstance(answer, list):
+                answer = answer[0] if answer else None
+            elif choices is not None and isinstance(answer, int):
+                answer = _chosen(answer, choices)
             parts += self._turn(
                 question,
-                answer[0] if isinstance(answer, list) else answer,
+                answer,
                 prefix_of(example, fewshot.gen_prefix),
                 delimiter=fewshot.target_delimiter or "",
                 end=fewshot.fewshot_delimiter or "",
@@ -232,7 +248,9 @@ def replace_none(fewshot: Fewshot, task: TaskConfig) -> Fewshot:
 
 
 def _shots(task: TaskConfig, asking: Asking) -> int:
-    """How many examples: what is asked for, unless the task says 0 (its prompt holds them already)."""
+    """How many examples: what is asked for, unless the task says 0 (its prompt holds them already) or has no prompt."""
+    if task.output_type == "loglikelihood_rolling":
+        return 0
     if asking.num_fewshot is None or task.num_fewshot == 0:
         return task.num_fewshot or 0
     return asking.num_fewshot
@@ -244,10 +262,17 @@ def _first(pool: list[Doc], count: int) -> list[Doc]:
     return pool[:count]
 
 
-def _gold(target: Any, choices: list[str]) -> int | list[int]:
+def _chosen(index: Any, choices: list[str]) -> str:
+    """An example's choice."""
+    gold = gold_of(index, choices)
+    assert isinstance(gold, int)
+    return choices[gold]
+
+
+def gold_of(target: Any, choices: list[str]) -> int | list[int]:
     """The index of the right choice (or several); raises UserError if it is none of the choices."""
     if isinstance(target, list):
-        found = [_gold(each, choices) for each in target]
+        found = [gold_of(each, choices) for each in target]
         return [each for each in found if isinstance(each, int)]
     if isinstance(target, str):
         if target not in choices:
