@@ -57,8 +57,7 @@ def select(config: EvaluateModel) -> Selection:
                 raise
             errors[name] = error.message
             continue
-        loaded.tasks |= part.tasks
-        loaded.groups |= part.groups
+        loaded.add(part)
         if shots is not None:
             found.num_fewshot |= dict.fromkeys(part.tasks, shots)
     found.tasks, found.loaded, found.errors = loaded.tasks, loaded, errors

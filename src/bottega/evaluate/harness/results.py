@@ -6,6 +6,7 @@ pipeline, and is called `metric,pipeline` where that has a name.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -251,17 +252,24 @@ def _processed(task: TaskConfig, doc: dict[str, Any], results: list[Any]) -> dic
 
 
 def _metric_of(task: TaskConfig, name: str) -> Metric | None:
+    """The entry of a figure; where a function gives figures of other names (`pass@1`), that function's."""
     bare = name.split(",")[0]
-    return next((metric for metric in task.metrics if metric.name == bare), None)
+    own = [metric for metric in task.metrics if callable(metric.metric)] if task.process_results is None else []
+    return next((metric for metric in [*task.metrics, *own] if metric.name == bare), own[0] if len(own) == 1 else None)
 
 
 def _estimate(task: TaskConfig, name: str, values: list[Any]) -> Estimate:
     metric = _metric_of(task, name)
     aggregation = metric.aggregation if metric is not None and metric.aggregation is not None else None
-    if callable(aggregation):
-        return Estimate(float(aggregation(values)), None, None, len(values))
-    bare = name.split(",")[0]
-    return aggregate.estimate(aggregation or aggregate.DEFAULT_AGGREGATION.get(bare, "mean"), values)
+    try:
+        if callable(aggregation):
+            return Estimate(float(aggregation(values)), None, None, len(values))
+        bare = name.split(",")[0]
+        return aggregate.estimate(aggregation or aggregate.DEFAULT_AGGREGATION.get(bare, "mean"), values)
+    except BottegaError:
+        raise
+    except Exception as error:  # the values are those of the task's code, or the aggregation is
+        raise UserError(f"task {task.task}: {name} has no figure: {type(error).__name__}: {error}") from None
 
 
 def _higher(task: TaskConfig, name: str) -> bool:
@@ -291,4 +299,7 @@ def _is_short(value: Any) -> bool:
         return True
     if isinstance(value, str):
         return len(value) <= LONGEST_COLUMN
-    return isinstance(value, (list, dict)) and len(str(value)) <= LONGEST_COLUMN
+    try:
+        return len(json.dumps(value)) <= LONGEST_COLUMN
+    except (TypeError, ValueError, RecursionError):  # a date or bytes, say
+        return False

@@ -25,10 +25,13 @@ def apply(pipeline: Pipeline, responses: Sequence[str], doc: Doc) -> Any:
     """The responses after each step; raises UserError for a filter that is not there, or one that fails."""
     value: Any = list(responses)
     for step in pipeline.filter:
-        name = step.get("function")
-        options = {key: option for key, option in step.items() if key not in ("function", "kwargs")}
-        options |= step.get("kwargs") or {}
-        value = _custom(value, doc, options) if name == "custom" else _filter(name)(value, doc, options)
+        name, options = step.get("function"), _options(step)
+        try:
+            value = _custom(value, doc, options) if name == "custom" else _filter(name)(value, doc, options)
+        except UserError:
+            raise
+        except Exception as error:  # the response or the document is not what the filter takes it for
+            raise UserError(f"filter {pipeline.name}: {name} fails: {type(error).__name__}: {error}") from None
     return value
 
 
@@ -36,14 +39,28 @@ def check(pipelines: Sequence[Pipeline]) -> None:
     """Raise UserError for a filter that is not there, an option it does not have, a pattern that is none."""
     for pipeline in pipelines:
         for step in pipeline.filter:
-            if step.get("function") == "custom" and not callable(step.get("filter_fn")):
-                raise UserError(f"filter {pipeline.name}: custom needs filter_fn: !function …")
-            _filter("take_first" if step.get("function") == "custom" else step.get("function"))
-            pattern = step.get("regex_pattern")
-            try:
-                re.compile(pattern or "")
-            except re.error as error:
-                raise UserError(f"filter {pipeline.name}: {pattern!r} is no regular expression: {error}") from None
+            name, options = step.get("function"), _options(step)
+            if name == "custom":
+                if not callable(options.get("filter_fn")):
+                    raise UserError(f"filter {pipeline.name}: custom needs filter_fn: !function …")
+                continue
+            _filter(name)
+            known = OPTIONS.get(str(name), {})
+            for key, option in options.items():
+                if key not in known:
+                    raise UserError(f"filter {pipeline.name}: {name} has no {key!r}", hint=did_you_mean(key, known))
+                if not isinstance(option, known[key]):
+                    raise UserError(f"filter {pipeline.name}: {key} cannot be {option!r}")
+            for pattern in (options.get("regex_pattern") or "", *(options.get("regexes_to_ignore") or ())):
+                try:
+                    re.compile(pattern)
+                except (re.error, TypeError) as error:
+                    raise UserError(f"filter {pipeline.name}: {pattern!r} is no regular expression: {error}") from None
+
+
+def _options(step: Mapping[str, Any]) -> dict[str, Any]:
+    given = {key: option for key, option in step.items() if key not in ("function", "kwargs")}
+    return given | (step.get("kwargs") or {})
 
 
 def _custom(responses: Sequence[str], doc: Doc, options: Mapping[str, Any]) -> Any:
@@ -55,7 +72,7 @@ def _custom(responses: Sequence[str], doc: Doc, options: Mapping[str, Any]) -> A
 
 
 def _filter(name: Any) -> Filter:
-    if name not in FILTERS:
+    if not isinstance(name, str) or name not in FILTERS:
         raise UserError(f"there is no filter {name!r}", hint=did_you_mean(str(name), FILTERS))
     return FILTERS[name]
 
@@ -124,4 +141,12 @@ FILTERS: dict[str, Filter] = {
     "map": lambda responses, _doc, options: [
         options.get("mapping_dict", {}).get(each, options.get("default_value")) for each in responses
     ],
+}
+# The options of each filter, and what they are.
+_REGEX: dict[str, type] = {"regex_pattern": str, "group_select": int, "fallback": object}
+OPTIONS: dict[str, dict[str, type]] = {
+    "take_first_k": {"k": int},
+    "regex": _REGEX,
+    "multi_choice_regex": {**_REGEX, "ignore_case": bool, "ignore_punctuation": bool, "regexes_to_ignore": list},
+    "map": {"mapping_dict": dict, "default_value": object},
 }

@@ -22,6 +22,7 @@ from bottega.evaluate.tasks.schema import Group, TaskConfig, parse_task
 
 DEFINITIONS = Path(__file__).parent / "definitions"
 MOST_INCLUDES = 16
+MOST_BYTES, MOST_VALUES = 4 << 20, 200_000  # of a task file: aliases may make many values of few bytes
 
 
 @dataclass
@@ -30,6 +31,24 @@ class Loaded:
 
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    def add(self, other: Loaded) -> None:
+        """Add what was loaded elsewhere; raises UserError where one name stands for two things."""
+        for name, entry in other.entries.items():
+            self.require_same(name, entry)
+        self.tasks |= other.tasks
+        self.groups |= other.groups
+        self.entries |= other.entries
+
+    def require_same(self, name: str, entry: Entry) -> None:
+        """Raise UserError if another entry has this name."""
+        if self.entries.get(name, entry) != entry:
+            first = self.entries[name].file
+            where = f"of {entry.file}" if first == entry.file else f"of {first} and of {entry.file}"
+            raise UserError(
+                f"there are two different tasks called {name!r}, {where}", hint="Give one a task_alias or another name."
+            )
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,7 @@ class Entry:
 
     data: dict[str, Any]
     file: Path
+    code: str = ""  # the name under which its functions are known, where it has another
 
     @property
     def name(self) -> str:
@@ -75,11 +95,15 @@ def shipped_names() -> list[str]:
     return sorted(_shipped())
 
 
+GROUP_METRIC_KEYS = {"metric", "aggregation", "weight_by_size", "filter_list", "higher_is_better"}
+
+
 class _Loader:
     def __init__(self, allow_code: bool) -> None:
         self.allow_code = allow_code
         self.loaded = Loaded()
         self.known: dict[str, Entry] = dict(_shipped())
+        self.above: list[str] = []  # the groups that are being loaded
 
     def add(self, name: str) -> list[str]:
         """Load what `name` stands for; the names of its tasks and groups."""
@@ -106,8 +130,10 @@ class _Loader:
         name = entry.name
         if not name:
             raise UserError(f"{entry.file} names no task")
-        if name in self.loaded.tasks or name in self.loaded.groups:
+        self.loaded.require_same(name, entry)
+        if name in self.loaded.entries:
             return name
+        self.loaded.entries[name] = entry
         if isinstance(entry.data.get("task"), list):
             self._load_group(entry)
         else:
@@ -117,16 +143,21 @@ class _Loader:
 
     def _load_group(self, entry: Entry) -> None:
         members: list[str] = []
+        self.above.append(entry.name)
         for member in entry.data["task"]:
             if isinstance(member, str):
                 members += self.add(member)
+                if loop := set(members) & set(self.above):
+                    raise UserError(f"{entry.file}: group {min(loop)} holds itself")
                 continue
             if not isinstance(member, dict):
                 raise UserError(f"{entry.file}: a member of a group is a name or a table, not {member!r}")
             base = self.known.get(str(member.get("task")))
             inherited = base.data if base is not None and not isinstance(member.get("task"), list) else {}
             alias = {"task": member["task_alias"]} if inherited and "task_alias" in member else {}
-            members.append(self._load(Entry({**inherited, **member, **alias}, (base or entry).file)))
+            code = base.name if alias and base is not None else ""
+            members.append(self._load(Entry({**inherited, **member, **alias}, (base or entry).file, code)))
+        self.above.pop()
         self.loaded.groups[entry.name] = Group(
             entry.name, str(entry.data.get("group_alias") or entry.name), members, _group_metrics(entry)
         )
@@ -136,6 +167,13 @@ def _group_metrics(entry: Entry) -> list[tuple[str, list[str], bool]]:
     found = []
     given = entry.data.get("aggregate_metric_list") or []
     for metric in [given] if isinstance(given, dict) else given:
+        if not isinstance(metric, dict) or "metric" not in metric:
+            raise UserError(f"{entry.file}: aggregate_metric_list is a list of tables with metric, not {metric!r}")
+        if unknown := sorted(set(metric) - GROUP_METRIC_KEYS):
+            raise UserError(
+                f"{entry.file}: aggregate_metric_list: unknown key {unknown[0]!r}",
+                hint=did_you_mean(unknown[0], GROUP_METRIC_KEYS),
+            )
         if metric.get("aggregation", "mean") != "mean":
             raise UserError(f"{entry.file}: groups are averaged by mean, not {metric['aggregation']!r}")
         filters = metric.get("filter_list", "none")
@@ -174,23 +212,40 @@ def read_file(file: Path) -> list[Entry]:
 
 
 def _read(file: Path, depth: int) -> dict[str, Any]:
+    if not file.is_file():
+        raise UserError(f"there is no task file {file}")
     try:
+        if file.stat().st_size > MOST_BYTES:
+            raise UserError(f"{file} is larger than {MOST_BYTES >> 20} MiB")
         data = yaml.load(file.read_text("utf-8"), _yaml_loader(file.parent))
-    except FileNotFoundError:
-        raise UserError(f"there is no task file {file}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
     if not isinstance(data, dict):
         raise UserError(f"{file} is not a task: it holds no table")
+    _require_size(data, file)
     included = data.pop("include", None)
     if included is None:
         return data
     if depth == MOST_INCLUDES:
         raise UserError(f"{file}: files include each other")
     base: dict[str, Any] = {}
-    for name in [included] if isinstance(included, str) else included:
+    names = [included] if isinstance(included, str) else included
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{file}: include is a file or a list of files, not {included!r}")
+    for name in dict.fromkeys(names):
         base |= _read(file.parent / name, depth + 1)
     return base | data
+
+
+def _require_size(data: Any, file: Path) -> None:
+    """Raise UserError if it has more values than a task needs, those counted again that aliases repeat."""
+    open_, count = [data], 0
+    while open_:
+        value = open_.pop()
+        count += 1
+        if count + len(open_) > MOST_VALUES:
+            raise UserError(f"{file} holds more than {MOST_VALUES} values")
+        open_ += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _yaml_loader(folder: Path) -> type[yaml.SafeLoader]:
@@ -230,7 +285,7 @@ def _resolve(value: Any, entry: Entry, allow_code: bool) -> Any:
 def _function(reference: FunctionReference, entry: Entry, allow_code: bool) -> Callable[..., Any]:
     module_name, _, name = reference.text.rpartition(".")
     path = reference.folder / (module_name.replace(".", "/") + ".py")
-    known = known_function(entry.name, str(entry.data.get("dataset_path", "")), reference.text)
+    known = known_function(entry.code or entry.name, str(entry.data.get("dataset_path", "")), reference.text)
     if known is not None and not (allow_code and path.is_file()):
         return known
     where = f"{entry.file}: !function {reference.text}"

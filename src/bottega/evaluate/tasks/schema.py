@@ -112,9 +112,10 @@ class TaskConfig(BaseModel):
     metadata: dict[str, Any] | None = None
 
     @property
-    def version(self) -> Any:
+    def version(self) -> int | float | str:
         """`metadata.version`."""
-        return (self.metadata or {}).get("version", 0)
+        version = (self.metadata or {}).get("version", 0)
+        return version if isinstance(version, (int, float)) else str(version)  # YAML makes a date of 2024-01-01
 
     @property
     def split(self) -> str:
@@ -187,6 +188,12 @@ def _check(task: TaskConfig, where: str) -> None:
         raise UserError(f"{where}: output_type {task.output_type} needs {' and '.join(missing)}")
     if task.output_type == "loglikelihood_rolling" and task.num_fewshot:
         raise UserError(f"{where}: loglikelihood_rolling scores whole documents: num_fewshot must be 0")
+    if task.output_type != "generate_until":
+        steps = {step.get("function") for pipeline in task.pipelines for step in pipeline.filter}
+        if len(task.pipelines) > 1 or steps != {"take_first"}:
+            raise UserError(f"{where}: filter_list needs output_type generate_until: scores are not filtered")
+    if wrong := next((each.name for each in task.metrics if each.hf_evaluate and each.name != "exact_match"), None):
+        raise UserError(f"{where}: metric {wrong} of Hugging Face's evaluate (hf_evaluate) is not there")
     if task.generation_kwargs is not None and task.output_type != "generate_until":
         raise UserError(f"{where}: generation_kwargs need output_type generate_until")
     assert task.output_type in get_args(OutputType)
