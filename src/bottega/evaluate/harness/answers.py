@@ -12,7 +12,7 @@ from itertools import chain, groupby
 from typing import TypeVar
 
 from bottega.core.errors import BottegaError
-from bottega.evaluate.harness.requests import Generation, Request, Score
+from bottega.evaluate.harness.requests import Generation, Request, Score, sampling_of
 from bottega.evaluate.harness.store import Answer, Store, key_of
 from bottega.evaluate.tasks.schema import TaskConfig
 from bottega.generate.generator import Generator, Ticket
@@ -90,19 +90,8 @@ def _scored(ticket: Ticket, lasts: Sequence[int]) -> list[Answer]:
 
 def _generate(generator: Generator, wanted: dict[str, Generation]) -> Iterator[tuple[str, Answer]]:
     order = sorted(wanted, key=lambda key: (wanted[key].ids, wanted[key].number))
-    for key, _, text in _run(generator, [(key, wanted[key].ids, _sampling(wanted[key])) for key in order]):
+    for key, _, text in _run(generator, [(key, wanted[key].ids, sampling_of(wanted[key])) for key in order]):
         yield key, text
-
-
-def _sampling(request: Generation) -> Sampling:
-    return Sampling(
-        max_new_tokens=request.max_tokens,
-        stop=request.stop,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        seed=request.number,
-    )
 
 
 def _run(

@@ -7,9 +7,12 @@ end; where nothing stands before, the model's first token does. Nothing is cut t
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import blake2b
+from math import isfinite, nan
 from typing import Any
 
 from bottega.core.errors import UserError
@@ -68,6 +71,7 @@ class Encoder:
         first = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
         self.first = first
         self._known: dict[str, list[int]] = {}
+        self._same: dict[int, int] = {}  # one object for each number: requests hold tens of millions of them
 
     def ask(self, task: TaskConfig, prompts: Sequence[Prompt], overrides: dict[str, Any]) -> list[Asked]:
         """The requests of a task's prompts; raises UserError that names the document which cannot be asked."""
@@ -162,7 +166,7 @@ class Encoder:
         if start >= len(ids):
             raise UserError("the continuation has no tokens of its own behind its context")
         self._require_room(len(ids) - 1, 0)  # the last token predicts nothing
-        return Score(tuple(ids), start)
+        return Score(tuple([self._same.setdefault(id_, id_) for id_ in ids]), start)
 
     def _require_room(self, prompt: int, answer: int) -> None:
         if prompt + answer > self.context_length:
@@ -172,22 +176,42 @@ class Encoder:
             raise UserError(f"{what} the model's context of {self.context_length}", hint=hint)
 
 
+def sampling_of(request: Generation) -> Sampling:
+    """Its settings for the engine; raises UserError for one that is out of range.
+
+    Repeats draw other numbers, and so do other prompts: else chance would favour or harm all documents alike.
+    """
+    seed = blake2b(array("q", [request.number, *request.ids]).tobytes(), digest_size=7).digest()
+    return Sampling(
+        max_new_tokens=request.max_tokens,
+        stop=request.stop,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        seed=int.from_bytes(seed, "big"),
+    )
+
+
 def generation_settings(task: TaskConfig, overrides: dict[str, Any]) -> dict[str, Any]:
     """A task's `generation_kwargs` as settings of `Generation`; raises UserError for one that is not understood."""
-    given: dict[str, Any] = {**(task.generation_kwargs or {}), **overrides}
+    given = _with_one_length(task.generation_kwargs or {}) | _with_one_length(overrides)
     if "temperature" in overrides and "do_sample" not in overrides:
         given.pop("do_sample", None)  # the temperature that is asked for decides, not what the task had
     given.setdefault("until", [task.fewshot_delimiter])
-    lengths = [given.pop(name) for name in MAX_TOKENS_NAMES if name in given]
     until = given.pop("until")
+    stops = [until] if isinstance(until, str) else until or []
+    if not isinstance(stops, list) or not all(isinstance(text, str) for text in stops):
+        raise UserError(f"task {task.task}: generation_kwargs.until is {until!r}, and no text or list of texts")
     number = partial(_number, task.task)
     temperature = number("temperature", given.pop("temperature", None), None)
     samples = given.pop("do_sample", bool(temperature))
+    if not isinstance(samples, bool):
+        raise UserError(f"task {task.task}: generation_kwargs.do_sample is {samples!r}, and neither true nor false")
     asked = 1.0 if temperature is None else temperature
     top_p, top_k = number("top_p", given.pop("top_p", None), 1.0), number("top_k", given.pop("top_k", None), 0)
     settings = {
-        "max_tokens": int(number("max_gen_toks", next(iter(lengths), None), DEFAULT_MAX_TOKENS)),
-        "stop": tuple(text for text in ([until] if isinstance(until, str) else until or []) if text),
+        "max_tokens": int(number("max_gen_toks", given.pop("max_gen_toks", None), DEFAULT_MAX_TOKENS)),
+        "stop": tuple(filter(None, stops)),
         "temperature": asked if samples else 0.0,
         "top_p": top_p if samples else 1.0,
         "top_k": int(top_k) if samples else 0,
@@ -195,19 +219,30 @@ def generation_settings(task: TaskConfig, overrides: dict[str, Any]) -> dict[str
     if given:
         raise UserError(f"task {task.task}: generation_kwargs.{min(given)} is not understood")
     try:  # what the engine will refuse, before anything is computed
-        Sampling(max_new_tokens=settings["max_tokens"], temperature=asked, top_p=top_p, top_k=int(top_k))
+        rest = {"temperature": asked, "top_p": top_p, "top_k": int(top_k), "stop": settings["stop"]}
+        Sampling(max_new_tokens=settings["max_tokens"], **rest)
     except UserError as error:
         raise UserError(f"task {task.task}: generation_kwargs: {error.message}", hint=error.hint) from None
     return settings
+
+
+def _with_one_length(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the answer's length, which has several names, as `max_gen_toks`: the first of them counts."""
+    lengths = [settings[name] for name in MAX_TOKENS_NAMES if name in settings]
+    rest = {name: value for name, value in settings.items() if name not in MAX_TOKENS_NAMES}
+    return rest | ({"max_gen_toks": lengths[0]} if lengths else {})
 
 
 def _number(task: str, name: str, value: Any, default: Any) -> Any:
     if value is None:
         return default
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise UserError(f"task {task}: generation_kwargs.{name} is {value!r}, and no number") from None
+        number = nan
+    if not isfinite(number):
+        raise UserError(f"task {task}: generation_kwargs.{name} is {value!r}, and no number")
+    return number
 
 
 def _split(context: str, continuation: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from bottega.evaluate.harness.requests import Request, Score
 
+FORMAT = 1  # of keys and answers: raised where a change of ours would give other answers under the same key
 Answer = tuple[float, bool] | str
 """A log-likelihood with whether it is what the model would have said, or a generated text."""
 
@@ -24,15 +25,16 @@ class Store:
     def __init__(self, folder: Path | None, model_hash: str) -> None:
         self._answers: dict[str, Answer] = {}
         self.hits = 0
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{model_hash[:32]}.jsonl"
         torn = self._read(path) if path.is_file() else False
-        self._file = path.open("a", encoding="utf-8")
+        # Unbuffered: each line is one write at the end, so that two processes may share the file.
+        self._file = path.open("ab", buffering=0)
         if torn:
-            self._file.write("\n")
+            self._file.write(b"\n")
 
     def get(self, key: str) -> Answer | None:
         """The answer that was kept under `key`."""
@@ -42,8 +44,7 @@ class Store:
         """Keep an answer; it is in the file when this returns, also if the process is killed then."""
         self._answers[key] = answer
         if self._file is not None:
-            self._file.write(json.dumps([key, answer], ensure_ascii=False) + "\n")
-            self._file.flush()
+            self._file.write(json.dumps([key, answer]).encode() + b"\n")
 
     def close(self) -> None:
         """No more will come."""
@@ -52,8 +53,8 @@ class Store:
 
     def _read(self, path: Path) -> bool:
         """Read what is there; a line that was cut off counts as not written. Whether the last one was."""
-        content = path.read_bytes()
-        for line in content.split(b"\n"):
+        line = b""
+        for line in path.open("rb"):
             try:
                 key, answer = json.loads(line)
             except (ValueError, TypeError):
@@ -62,12 +63,12 @@ class Store:
                 self._answers[key] = answer
             elif isinstance(answer, list) and len(answer) == 2:
                 self._answers[key] = (float(answer[0]), bool(answer[1]))
-        return bool(content) and not content.endswith(b"\n")
+        return bool(line) and not line.endswith(b"\n")
 
 
 def key_of(task: str, version: Any, request: Request) -> str:
     """The name under which a request's answer is kept."""
-    how: list[Any] = [task, version, type(request).__name__]
+    how: list[Any] = [FORMAT, task, version, type(request).__name__]
     if isinstance(request, Score):
         how.append(request.start)
     else:
