@@ -80,7 +80,11 @@ def run(arguments: list[str], folder: Path, **how: Any) -> subprocess.Popen[str]
         ({}, {"output_type": "choose"}, "output_type"),
         ({}, {"doc_to_text": "{{nothing}}"}, "document 0: .*'nothing' is undefined"),
         ({}, {"doc_to_text": "{% if %}"}, "document 0: the template is not valid jinja"),
-        ({}, {"filter_list": [{"name": "x", "filter": [{"function": "regexp"}]}]}, "no filter 'regexp'.*\n.*'regex'"),
+        (
+            {},
+            {**GENERATE, "filter_list": [{"name": "x", "filter": [{"function": "regexp"}]}]},
+            "no filter 'regexp'.*\n.*'regex'",
+        ),
         ({}, {"num_fewshot": 9}, "9 examples are wanted, and there are 2"),
         ({}, {"doc_to_image": "question"}, "doc_to_image cannot be obeyed"),
         ({}, {"metric_list": [{"metric": "accuracy"}]}, "accuracy"),

@@ -149,7 +149,7 @@ def ours(model: Path, tasks: list[str], data: Path, **how: Any) -> tuple[dict[st
     found, items = measure_tasks(config, Quiet())
     assert not found["models"][0]["errors"]
     by_task = {task: [item for item in items if item.task == task] for task in found["results"]}
-    return found["results"], by_task
+    return found["models"][0]["results"], by_task
 
 
 def compare(peers: dict[str, Any], results: dict[str, Any], items: dict[str, list[Item]]) -> None:
