@@ -30,6 +30,7 @@ STYLES = {
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 60
 BAR_WIDTH = 32  # of a wide terminal
+LEAST_WIDTH, GAP = 9, 2  # of a column that still can be read, where it has more to say; between two
 
 
 def show(blocks: Sequence[Block], console: Console) -> None:
@@ -60,7 +61,11 @@ def show_error(error: BottegaError, console: Console) -> None:
 
 
 def _table(block: Table, console: Console, *, whole: str | None = None) -> None:
-    """The table; the column `whole` is never folded."""
+    """The table; the column `whole` is never folded. Columns that do not fit beside each other become rows."""
+    if whole is None and len(block.rows) > 0 and _least_width(block) > console.width:
+        for part in _turned(block, console.width):
+            _table(part, console, whole="")
+        return
     table = RichTable(title=block.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, name in enumerate(block.columns):
         numeric = is_numeric([row[index] for row in block.rows])
@@ -73,6 +78,23 @@ def _table(block: Table, console: Console, *, whole: str | None = None) -> None:
     console.print(table)
     if block.note:
         console.print(block.note, style="dim", markup=False, highlight=False)
+
+
+def _least_width(block: Table) -> int:
+    cells = [[str(name), *(cell_text(row[at]) for row in block.rows)] for at, name in enumerate(block.columns)]
+    return sum(min(LEAST_WIDTH, max(map(len, column))) + GAP for column in cells) - GAP
+
+
+def _turned(block: Table, width: int) -> list[Table]:
+    """The table with its columns as rows, in as many parts as its rows need to stand beside each other."""
+    at_a_time = max(1, width // (2 * LEAST_WIDTH + GAP) - 2)  # the names of the columns take two places
+    parts = [block.rows[first : first + at_a_time] for first in range(0, len(block.rows), at_a_time)]
+    tables = []
+    for number, rows in enumerate(parts, 1):
+        title = f"{block.title} ({number} of {len(parts)})" if len(parts) > 1 else block.title
+        first, *names = zip(block.columns, *([cell_text(cell) for cell in row] for row in rows), strict=True)
+        tables.append(Table(title, first, names, block.note if number == len(parts) else ""))
+    return tables
 
 
 def _bars(block: Bars, console: Console) -> None:
