@@ -25,7 +25,7 @@ from bottega.core.progress import Quiet
 from bottega.core.verb import Result, execute
 from bottega.core.view import Bar, Bars, Chart, Table, Text
 from bottega.evaluate.analysis.calibration import calibration
-from bottega.evaluate.figures import is_share, shown_metric
+from bottega.evaluate.figures import is_share, shown_metric, with_interval
 from bottega.evaluate.report.autoeval import markdown_table
 from bottega.evaluate.report.leaderboard import Leaderboard, leaderboard
 from bottega.evaluate.report.paired import comparisons, difference, is_shown, rank
@@ -453,6 +453,12 @@ def test_shares_are_told_from_other_figures() -> None:
     results = {"perplexity": {"value": 9.0}, "acc": {"value": 0.4}}
     facts = {"main_metric": "perplexity", "higher_is_better": {"perplexity": False, "acc": True}}
     assert shown_metric(results, facts) == "acc" and shown_metric(results, facts, "perplexity") == "perplexity"
+
+
+def test_an_interval_that_reaches_farther_to_one_side_is_not_halved() -> None:
+    figure = {"value": 0.0, "stderr": 0.0, "ci95": [0.0, 0.107]}
+    assert with_interval(figure, share=True) == "0.0 [0.0, 10.7]"
+    assert with_interval({"value": 12.5, "stderr": None, "ci95": None}, share=False) == "12.5"
 
 
 def test_reference_is_marked_across_its_bar() -> None:

@@ -20,9 +20,9 @@ from bottega.core.view import Bars, Block, Chart, Spans, Table, Text
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
-# A number as text: 46.2 %, 46.2 ± 3.1, [43.1, 49.3] %, +1.5 points. It stays on one line.
+# A number as text: 46.2 %, 46.2 ± 3.1, 46.2 [43.1, 49.3], [43.1, 49.3] %, +1.5 points. It stays on one line.
 _NUMBER = r"[+\-−]?\d[\d,.\u202f]*(e[+-]?\d+)?"
-FIGURE = re.compile(rf"{_NUMBER}( ± {_NUMBER})?( %| points)?|\[{_NUMBER}, {_NUMBER}\]( %)?")
+FIGURE = re.compile(rf"{_NUMBER}( ± {_NUMBER})?( %| points)?|({_NUMBER} )?\[{_NUMBER}, {_NUMBER}\]( %)?")
 FIGURE_CLASS = ' class="figure"'
 MOST_WORD = 20  # characters of a word that is never broken
 

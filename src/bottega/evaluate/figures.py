@@ -57,13 +57,15 @@ def half_width(figure: Figure) -> float | None:
     return (figure["ci95"][1] - figure["ci95"][0]) / 2 if figure.get("ci95") else None
 
 
-def with_half_width(figure: Figure, *, share: bool) -> str:
-    """'46.2 ± 3.1' (per cent of a share); without an interval the value alone."""
-    scale, digits = (100, ".1f") if share else (1, ".4g")
+def with_interval(figure: Figure, *, share: bool) -> str:
+    """'46.2 [43.1, 49.3]' (per cent of a share); without an interval the value alone.
+
+    Not `±`: near 0 and 1 an interval reaches farther to one side, and its half would be right of neither.
+    """
     if not math.isfinite(figure["value"]):
         return "not finite"
-    value, half = format(scale * figure["value"], digits), half_width(figure)
-    return value if half is None else f"{value} ± {format(scale * half, digits)}"
+    value = value_text(figure["value"], share=share).removesuffix(" %")
+    return f"{value} {interval_text(figure, share=share).removesuffix(' %')}" if figure.get("ci95") else value
 
 
 def _direction(facts: Mapping[str, Any], metric: str) -> dict[str, bool]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bottega.core.report import Fact, Section
 from bottega.core.view import Bar, Bars, Block, Table, Text, human_bytes, human_count, human_seconds
-from bottega.evaluate.figures import half_width, value_text, with_half_width
+from bottega.evaluate.figures import half_width, value_text, with_interval
 from bottega.evaluate.report.leaderboard import Cell, Column, Leaderboard, Row
 from bottega.evaluate.report.paired import compare_task, is_shown
 from bottega.evaluate.report.reliability import reliability_blocks
@@ -77,7 +77,7 @@ def leaderboard_blocks(board: Leaderboard) -> list[Block]:
 
 
 def leaderboard_table(board: Leaderboard) -> Table:
-    """Model, rank, average and every column; values with half of their 95 % intervals, shares in per cent."""
+    """Model, rank, average and every column; values with their 95 % intervals, shares in per cent."""
     single = len(board.columns) == 1
     columns = [
         "model",
@@ -87,7 +87,7 @@ def leaderboard_table(board: Leaderboard) -> Table:
     ]
     rows = []
     for row in board.rows:
-        average = "none" if row.average is None else with_half_width(row.average, share=True)
+        average = "none" if row.average is None else with_interval(row.average, share=True)
         cells = [_cell(row.cells[column.name]) for column in board.columns]
         rows.append([row.model.name, row.rank, *([] if single else [average]), *cells])
     return Table("Models by average" if not single else "Models by score", columns, rows, _leaderboard_note(board))
@@ -249,12 +249,12 @@ def _common_metric(board: Leaderboard) -> str:
 def _cell(cell: Cell) -> str:
     if cell.figure is None:  # the whole cause stands below, and at the top
         return cell.cause if len(cell.cause) <= MOST_CAUSE else f"{cell.cause[:MOST_CAUSE]}…"
-    return with_half_width(cell.figure, share=cell.share)
+    return with_interval(cell.figure, share=cell.share)
 
 
 def _leaderboard_note(board: Leaderboard) -> str:
     metric = _common_metric(board)
-    parts = [f"{metric or 'Value'} ± half of the 95 % interval; shares in per cent."]
+    parts = [f"{metric or 'Value'} [95 % interval]; shares in per cent."]
     if sum(row.rank is not None for row in board.rows) > 1:
         parts.append(
             "Rank: one more than the number of models that are shown to be better (paired bootstrap over the same "
