@@ -300,6 +300,14 @@ def test_several_models_and_variants(model: Path, tmp_path: Path) -> None:
     assert facts["main_metric"] == "acc" and facts["higher_is_better"] == {"acc": True, "acc_norm": True}
 
 
+def test_a_small_cache_computes_no_context_twice(model: Path, tmp_path: Path) -> None:
+    rows = [question(number) for number in range(60)]
+    path = write_task(tmp_path, "good", rows, num_fewshot=9, fewshot_config={"split": "test"})
+    (small, items), (large, same) = (measure(model, [path], cache_tokens=tokens) for tokens in (1024, 1 << 16))
+    assert items == same
+    assert small["models"][0]["cost"]["tokens"] == large["models"][0]["cost"]["tokens"]
+
+
 def test_the_command_prints_what_scripts_read(model: Path, tmp_path: Path) -> None:
     process = run(
         [str(model), "--suite", "smoke", "--limit", "3", "--gen-kwargs", "max_gen_toks=4", "--json"], tmp_path

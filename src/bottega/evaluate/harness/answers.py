@@ -7,19 +7,20 @@ its budget allows, of whatever requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import TypeVar
 
 from bottega.core.errors import BottegaError
-from bottega.evaluate.harness.requests import Generation, Request, Score, sampling_of
+from bottega.evaluate.harness.requests import Generation, Request, Score, common, sampling_of
 from bottega.evaluate.harness.store import Answer, Store, key_of
 from bottega.evaluate.tasks.schema import TaskConfig
 from bottega.generate.generator import Generator, Ticket
 from bottega.generate.settings import Sampling
+from bottega.model.paged import BLOCK
 
 Name = TypeVar("Name")
-WINDOW = 64  # contexts under way at a time
+WINDOW = 64  # contexts under way at a time, as far as the cache holds them
 
 
 def answer_all(
@@ -51,12 +52,29 @@ def _score(generator: Generator, wanted: dict[str, Score]) -> Iterator[tuple[str
         same.setdefault((request.ids[:-1], request.start), []).append(key)
     order = sorted(same.values(), key=lambda keys: _context_first(wanted[keys[0]]))
     groups = [list(each) for _, each in groupby(order, key=lambda keys: _context_first(wanted[keys[0]])[0])]
-    for first in range(0, len(groups), WINDOW):
-        window = groups[first : first + WINDOW]
+    for window in _windows(groups, wanted, generator.statistics()["blocks_total"] * BLOCK):
         going = [each[0] for each in window] + [keys for each in window for keys in each[1:]]
         requests = [(keys, *_scoring([wanted[key] for key in keys])) for keys in going]
         for keys, ticket, _ in _run(generator, requests):
             yield from zip(keys, _scored(ticket, [wanted[key].ids[-1] for key in keys]), strict=True)
+
+
+def _windows(
+    groups: Sequence[list[list[str]]], wanted: Mapping[str, Score], cache: int
+) -> Iterator[list[list[list[str]]]]:
+    """Contexts that are under way at a time: no more than stay in the cache until the last continuation has run."""
+    window: list[list[list[str]]] = []
+    held, before = 0, ()
+    for group in groups:
+        longest = max((wanted[keys[0]].ids for keys in group), key=len)
+        new = len(longest) - common(before, longest)
+        if window and (held + new > cache // 2 or len(window) == WINDOW):
+            yield window
+            window, held, new = [], 0, len(longest)
+        window.append(group)
+        held, before = held + new, longest
+    if window:
+        yield window
 
 
 def _context_first(request: Score) -> tuple[tuple[int, ...], tuple[int, ...]]:

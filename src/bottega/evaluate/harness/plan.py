@@ -14,7 +14,7 @@ from bottega.core.plan import Check, Plan, Specs
 from bottega.core.view import human_count
 from bottega.evaluate.config import EvaluateModel
 from bottega.evaluate.harness.prepare import Selection, asking_of, prepare, select
-from bottega.evaluate.harness.requests import Asked, Generation
+from bottega.evaluate.harness.requests import Asked, Generation, common
 from bottega.evaluate.tasks.documents import read_split
 from bottega.tokenizer.tokenizer import Tokenizer
 
@@ -87,12 +87,6 @@ def _amount(asked: list[Asked]) -> tuple[float, float]:
     requests = sorted({request.ids for each in asked for request in each.requests})
     read, before = 0, tuple[int, ...]()
     for ids in requests:
-        read, before = read + len(ids) - _common(before, ids), ids
+        read, before = read + len(ids) - common(before, ids), ids
     said = sum(each.max_tokens for ask in asked for each in ask.generations if isinstance(each, Generation))
     return read, ANSWER_SHARE * said
-
-
-def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """How many tokens both begin with."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))

@@ -114,8 +114,7 @@ class Encoder:
         whole, before = self.encode(context + continuation), self.encode(context)
         start = len(before)
         if start >= len(whole):  # a token reaches over the border: it is scored, which lm-evaluation-harness cannot do
-            pairs = enumerate(zip(whole, before, strict=False))
-            start = next((place for place, (a, b) in pairs if a != b), len(whole))
+            start = common(whole, before)
         return self._score(whole, max(1, start))
 
     def rolling(self, text: str) -> list[Score]:
@@ -174,6 +173,12 @@ class Encoder:
             few = "Give fewer examples with --num-fewshot"
             hint = f"{few}, or a shorter answer with --gen-kwargs max_gen_toks=N." if answer else f"{few}."
             raise UserError(f"{what} the model's context of {self.context_length}", hint=hint)
+
+
+def common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def sampling_of(request: Generation) -> Sampling:
