@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
+from bottega.core.errors import UserError
 from bottega.evaluate.harness.requests import Request, Score
 
 FORMAT = 1  # of keys and answers: raised where a change of ours would give other answers under the same key
@@ -28,11 +29,15 @@ class Store:
         self._file: IO[bytes] | None = None
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{model_hash[:32]}.jsonl"
-        torn = self._read(path) if path.is_file() else False
-        # Unbuffered: each line is one write at the end, so that two processes may share the file.
-        self._file = path.open("ab", buffering=0)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torn = self._read(path) if path.is_file() else False
+            # Unbuffered: each line is one write at the end, so that two processes may share the file.
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            hint = "Give another folder with --store, or keep nothing with --no-reuse."
+            raise UserError(f"answers cannot be kept in {folder}: {error.strerror}", hint=hint) from None
         if torn:
             self._file.write(b"\n")
 
@@ -52,17 +57,20 @@ class Store:
             self._file.close()
 
     def _read(self, path: Path) -> bool:
-        """Read what is there; a line that was cut off counts as not written. Whether the last one was."""
+        """Read what is there; a line that was cut off, or is damaged, counts as not written. Whether the last one was."""
         line = b""
         for line in path.open("rb"):
             try:
-                key, answer = json.loads(line)
-            except (ValueError, TypeError):
+                row = json.loads(line)
+            except ValueError:
                 continue
-            if isinstance(answer, str):
-                self._answers[key] = answer
-            elif isinstance(answer, list) and len(answer) == 2:
-                self._answers[key] = (float(answer[0]), bool(answer[1]))
+            match row:  # anything else is no answer, whoever wrote it
+                case [str(key), str(answer)]:
+                    self._answers[key] = answer
+                case [str(key), [int() | float() as score, bool(greedy)]]:
+                    self._answers[key] = (float(score), greedy)
+                case _:
+                    pass
         return bool(line) and not line.endswith(b"\n")
 
 
