@@ -51,9 +51,10 @@ def _plan_model(plan: Plan, config: EvaluateModel, selection: Selection, spec: M
         scale = min(count, config.limit or count) / len(asked)
         read, said = _amount(asked)
         documents, tokens, answers = documents + scale * len(asked), tokens + scale * read, answers + scale * said
-    times = 1 + config.vary
+    times, count = 1 + config.vary, len(prepared.asked)
+    named = f"{count} tasks" if count > 3 else ", ".join(prepared.asked) or "no task"
     plan.work.append(
-        f"{Path(model).name}: {len(prepared.asked)} tasks, {human_count(documents)} documents, about "
+        f"{Path(model).name}: {named}, {human_count(documents)} documents, about "
         f"{human_count(tokens)} tokens to read" + (f" and up to {human_count(answers)} to say" if answers else "")
     )
     plan.checks += _failures(prepared.errors)

@@ -170,8 +170,8 @@ class Encoder:
     def _require_room(self, prompt: int, answer: int) -> None:
         if prompt + answer > self.context_length:
             what = f"{prompt} tokens and {answer} for the answer exceed" if answer else f"{prompt} tokens exceed"
-            few = "Give fewer examples with --num-fewshot"
-            hint = f"{few}, or a shorter answer with --gen-kwargs max_gen_toks=N." if answer else f"{few}."
+            short = ", a shorter answer with --gen-kwargs max_gen_toks=N" if answer else ""
+            hint = f"Fewer examples (--num-fewshot){short}, or a longer context; --keep-going measures the other tasks."
             raise UserError(f"{what} the model's context of {self.context_length}", hint=hint)
 
 

@@ -57,7 +57,7 @@ class Store:
             self._file.close()
 
     def _read(self, path: Path) -> bool:
-        """Read what is there; a line that was cut off, or is damaged, counts as not written. Whether the last one was."""
+        """Read what is there; a damaged line counts as not written. Whether the last one was cut off."""
         line = b""
         for line in path.open("rb"):
             try:
