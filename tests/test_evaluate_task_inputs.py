@@ -207,6 +207,25 @@ def test_a_filter_that_fails_is_an_error_with_its_name() -> None:
         filters.apply(pipeline, ["x"], {})
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model": ["m", "m"]}, "given twice"),
+        ({"max_tokens": 9}, "max_tokens needs text"),
+        ({"max_questions": 9}, "max_questions needs questions"),
+        ({"samples": 9}, "samples needs text or questions"),
+        ({"tasks": [], "questions": "q", "fewshot_seed": 9}, "fewshot_seed needs tasks"),
+        ({"text": "t", "xz_megabytes": 9}, "xz_megabytes needs baselines"),
+        ({"fewshot_as_multiturn": True}, "set prompt to chat"),
+    ],
+)
+def test_settings_without_effect_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        EvaluateModel.parse({"model": "m", "tasks": ["piqa"], **settings})
+    with pytest.raises(UserError, match="none of these tasks generates"):
+        select(EvaluateModel.parse({"model": "m", "tasks": ["piqa"], "gen_kwargs": {"temperature": 1}}))
+
+
 # ---------------------------------------------------------------------------------------------- requests and results
 
 

@@ -10,6 +10,17 @@ from pydantic import BeforeValidator, Field, model_validator
 from bottega.core.schema import Names, OnModel, Seed, Writes, parse_override
 
 DEFAULT_CONTEXT = 2048
+# Settings that have no effect without another.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "tasks or a suite": (
+        *("data", "num_fewshot", "fewshot_seed", "fewshot_as_multiturn", "system_instruction", "limit", "gen_kwargs"),
+        *("vary", "allow_code", "keep_going", "reuse", "store", "max_batch", "cache_tokens"),
+    ),
+    "text": ("against", "baselines", "context", "stride", "max_tokens"),
+    "questions": ("max_questions",),
+    "text or questions": ("samples",),
+    "baselines": ("xz_megabytes",),
+}
 Prompt = Literal["auto", "chat", "plain"]
 
 
@@ -92,7 +103,7 @@ class EvaluateModel(OnModel):
     samples: int = Field(default=0, ge=0)
     """Answer this many questions of each group in full, to be read (without questions: continue held-out texts)."""
     out: Path | None = None
-    """Folder to write evaluation.json and predictions.jsonl into (default: only show)."""
+    """Folder to write evaluation.json and the items (items.jsonl, predictions.jsonl) into (default: only show)."""
     overwrite: bool = False
     """Replace OUT if it exists already."""
     seed: Seed = 0
@@ -109,12 +120,20 @@ class EvaluateModel(OnModel):
             raise ValueError("text and questions are measured for one model at a time: give one")
         if len(self.model) > 1 and self.adapter:
             raise ValueError("an adapter is for one model: give one")
-        if not measures_tasks:
-            own = ("data", "num_fewshot", "limit", "gen_kwargs", "vary", "allow_code", "keep_going", "store")
-            if given := next((name for name in own if name in self.model_fields_set), None):
-                raise ValueError(f"{given} needs tasks or a suite")
-        if self.text is None and (self.against is not None or self.baselines is not None):
-            raise ValueError("against and baselines are measured on a text: give text too")
+        if len(set(self.model)) < len(self.model):
+            raise ValueError("a model is given twice")
+        if self.fewshot_as_multiturn and self.prompt != "chat" and not self.vary:
+            raise ValueError("fewshot_as_multiturn makes turns of a chat: set prompt to chat")
+        present = {
+            "tasks or a suite": measures_tasks,
+            "text": self.text is not None,
+            "questions": self.questions is not None,
+            "text or questions": self.text is not None or self.questions is not None,
+            "baselines": self.baselines is not None,
+        }
+        for needed, names in NEEDS.items():
+            if not present[needed] and (given := next((name for name in names if name in self.model_fields_set), None)):
+                raise ValueError(f"{given} needs {needed}: give {needed} too")
         if self.context is not None and self.stride is not None and self.stride > self.context:
             raise ValueError(f"stride {self.stride} is longer than context {self.context}: tokens would be skipped")
         return self

@@ -60,6 +60,8 @@ def select(config: EvaluateModel) -> Selection:
         loaded.add(part)
         if shots is not None:
             found.num_fewshot |= dict.fromkeys(part.tasks, shots)
+    if config.gen_kwargs and not any(task.output_type == "generate_until" for task in loaded.tasks.values()):
+        raise UserError("gen_kwargs are for answers that are generated, and none of these tasks generates any")
     found.tasks, found.loaded, found.errors = loaded.tasks, loaded, errors
     return found
 

@@ -220,8 +220,6 @@ def _variants(config: EvaluateModel, asking: Asking, generator: Generator) -> Va
 def _names(models: tuple[str, ...]) -> list[str]:
     """The folders' own names where they tell the models apart, else as they were given."""
     short = [Path(model).name for model in models]
-    if len(set(models)) < len(models):
-        raise UserError("a model is given twice")
     return short if len(set(short)) == len(short) else list(models)
 
 
