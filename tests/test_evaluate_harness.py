@@ -16,9 +16,10 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from bottega.core.errors import UserError
+from bottega.core.errors import BottegaError, UserError
 from bottega.core.progress import Quiet
 from bottega.evaluate.config import EvaluateModel
+from bottega.evaluate.harness import prepare
 from bottega.evaluate.harness.requests import generation_settings
 from bottega.evaluate.harness.run import measure_tasks
 from bottega.evaluate.items import Item, read_items
@@ -140,6 +141,32 @@ def test_files_that_are_no_tasks_are_refused(model: Path, tmp_path: Path, conten
         measure(model, ["hellaswagg"])
     with pytest.raises(UserError, match=r"needs documents of Rowan/hellaswag.*\n.*--data DIR"):
         measure(model, ["hellaswag"])
+
+
+def test_all_models_can_be_asked_before_the_first_is(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "step", lambda _: pytest.fail("something was computed"))
+    narrow = make_model(tmp_path / "narrow", context=64)
+    path = write_task(tmp_path, "good", [question(0), question(1, question="why " * 60)])
+    config = EvaluateModel.parse({"model": [str(model), str(narrow)], "tasks": [path], "reuse": False})
+    with pytest.raises(UserError, match=r"document 1: .* exceed the model's context of 64"):
+        measure_tasks(config, Quiet())
+
+
+def test_where_programs_cannot_be_shut_in_their_tasks_fail_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise BottegaError("this machine cannot shut programs off")
+
+    monkeypatch.setattr(prepare, "require_isolation", refuse)
+    good = write_task(tmp_path, "good", [question(number) for number in range(3)])
+    found, _ = measure(model, ["humaneval", good], keep_going=True)
+    assert set(found["results"]) == {"good"}
+    assert found["models"][0]["errors"] == {"humaneval": "this machine cannot shut programs off"}
+    with pytest.raises(BottegaError, match="cannot shut"):
+        measure(model, ["humaneval", good])
 
 
 def test_documents_stay_in_their_folder(model: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bottega.core.errors import UserError
+from bottega.core.errors import BottegaError, UserError
 from bottega.evaluate.config import EvaluateModel
 from bottega.evaluate.harness.requests import Asked, Encoder
 from bottega.evaluate.harness.results import require_metrics
@@ -52,7 +52,7 @@ def select(config: EvaluateModel) -> Selection:
                 require_metrics(task)
                 if task.unsafe_code:
                     require_isolation()  # before anything is generated that could not be run
-        except UserError as error:
+        except BottegaError as error:
             if not config.keep_going:
                 raise
             errors[name] = error.message
@@ -104,7 +104,7 @@ def prepare(
             prompts = Prompts(task, config.data, replace(asking, num_fewshot=shots))
             found.asked[name] = encoder.ask(task, prompts.build(limit), _overrides(config, task))
             found.num_fewshot[name] = prompts.num_fewshot
-        except UserError as error:
+        except BottegaError as error:
             if not config.keep_going:
                 raise
             found.errors[name] = error.message

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bottega.checkpoint.folder import ModelFolder
 from bottega.checkpoint.hub import locate
 from bottega.core.errors import BottegaError, UserError
 from bottega.core.hashing import NOT_CONTENT, digest_data, digest_path
@@ -29,6 +30,7 @@ from bottega.evaluate.tasks.prompts import Asking
 from bottega.generate.config import OnEngine
 from bottega.generate.generator import Generator
 from bottega.model.kernels import library
+from bottega.tokenizer.tokenizer import Tokenizer
 
 CACHE_TOKENS = 16384
 Variants = list[tuple[str, Asking]]
@@ -38,6 +40,9 @@ def measure_tasks(config: EvaluateModel, reporter: Reporter) -> tuple[dict[str, 
     """`evaluation.json`'s part about tasks, and every item. Raises UserError before the first forward pass."""
     selection = select(config)
     names = _names(config.model)
+    for model in config.model[1:]:  # before the first one's work, which the refusal of another would make vain
+        tokenizer, length = Tokenizer.load(locate(model)), ModelFolder.open(model).config.context_length
+        prepare(config, selection, tokenizer, length, asking_of(config, tokenizer), config.limit)
     models, items = [], []
     for model, name in zip(config.model, names, strict=True):
         data, found = _measure_model(config, selection, model, name, reporter)
