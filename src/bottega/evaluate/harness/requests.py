@@ -21,6 +21,7 @@ from bottega.evaluate.tasks.schema import DEFAULT_MAX_TOKENS, TaskConfig
 from bottega.generate.settings import Sampling
 from bottega.tokenizer.tokenizer import Tokenizer
 
+ENCODED_TOGETHER = 256  # prompts: the tokenizer's own account of a text is some hundred bytes a token
 MAX_TOKENS_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
@@ -75,12 +76,11 @@ class Encoder:
 
     def ask(self, task: TaskConfig, prompts: Sequence[Prompt], overrides: dict[str, Any]) -> list[Asked]:
         """The requests of a task's prompts; raises UserError that names the document which cannot be asked."""
-        self._known = {}
-        if not self.markup:
-            self._encode_all(prompts)
         settings = generation_settings(task, overrides)
         found = []
-        for prompt in prompts:
+        for place, prompt in enumerate(prompts):
+            if place % ENCODED_TOGETHER == 0 and not self.markup:
+                self._encode_all(prompts[place : place + ENCODED_TOGETHER])
             try:
                 found.append(self._ask(task, prompt, settings))
             except UserError as error:
@@ -145,7 +145,7 @@ class Encoder:
         return self.tokenizer.encode(text) if known is None else known
 
     def _encode_all(self, prompts: Sequence[Prompt]) -> None:
-        """Encode all texts that will be needed, in parallel."""
+        """Encode all texts that these need, in parallel."""
         texts: dict[str, None] = {}
         for prompt in prompts:
             contexts = prompt.contexts * max(1, len(prompt.continuations) // len(prompt.contexts))
