@@ -12,7 +12,7 @@ import torch
 
 from bottega.checkpoint.folder import ModelFolder
 from bottega.core.atomic import write_json, write_text
-from bottega.core.errors import UserError
+from bottega.core.errors import BottegaError, UserError
 from bottega.core.machine import resolve_device, resolve_threads
 from bottega.core.plan import Plan
 from bottega.core.progress import Reporter
@@ -60,6 +60,7 @@ def run_evaluate(plan: Plan, context: Context) -> Result:
         data, rows = _measure_one(plan, config, context.reporter)
     if config.tasks or config.suite:
         measured, items = measure_tasks(config, context.reporter)
+        _require_results(measured["models"])
         data |= measured
     if plan.out is not None:
         write_json(context.out / EVALUATION_FILE, data)
@@ -69,6 +70,14 @@ def run_evaluate(plan: Plan, context: Context) -> Result:
         if items:
             write_text(context.out / ITEMS_FILE, items_text(items))
     return Result(data, evaluation_blocks(data))
+
+
+def _require_results(models: list[dict[str, Any]]) -> None:
+    """Raise BottegaError if every task of every model failed: then there is nothing to show."""
+    if not any(entry["results"] for entry in models):
+        causes = {cause: None for entry in models for cause in entry["errors"].values()}
+        shown = "; ".join(list(causes)[:3]) + ("; …" if len(causes) > 3 else "")
+        raise BottegaError(f"nothing could be measured: {shown}")
 
 
 def _measure_one(plan: Plan, config: EvaluateModel, reporter: Reporter) -> tuple[dict[str, Any], list[dict[str, Any]]]:

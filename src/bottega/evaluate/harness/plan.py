@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from bottega.core.view import human_count
 from bottega.evaluate.config import EvaluateModel
 from bottega.evaluate.harness.prepare import Selection, asking_of, prepare, select
 from bottega.evaluate.harness.requests import Asked, Generation, common
-from bottega.evaluate.tasks.documents import read_split
+from bottega.evaluate.tasks.documents import SHIPPED, read_split, split_files
 from bottega.tokenizer.tokenizer import Tokenizer
 
 SAMPLE = 24  # documents of each task that are made prompts of, to see that they can be and how long they are
@@ -33,8 +34,7 @@ def plan_tasks(plan: Plan, config: EvaluateModel, specs: Specs) -> None:
         if not specs.is_predicted(Path(model)):
             plan.checks += adapter_checks(model, config.adapter) if number else []
             _plan_model(plan, config, selection, specs.of(Path(model), ModelSpec), model)
-    if config.data is not None:
-        plan.inputs["data"] = config.data
+    plan.inputs |= _files(config, selection)
 
 
 def _plan_model(plan: Plan, config: EvaluateModel, selection: Selection, spec: ModelSpec, model: str) -> None:
@@ -67,6 +67,19 @@ def _plan_model(plan: Plan, config: EvaluateModel, selection: Selection, spec: M
         flops=cost.flops + 2.0 * body * times * (tokens + answers),
         seconds=(cost.seconds or 0) + SECONDS_PER_MODEL + spent,
     )
+
+
+def _files(config: EvaluateModel, selection: Selection) -> dict[str, Path]:
+    """The files that are read: those of tasks, and of their documents where they do not come with Bottega."""
+    found = {f"task.{Path(name).stem}": Path(name) for name in config.tasks if name.endswith((".yaml", ".yml"))}
+    for name, task in selection.tasks.items():
+        if task.dataset_path.startswith(SHIPPED):
+            continue
+        for split in dict.fromkeys(filter(None, (task.split, task.fewshot_split))):
+            with suppress(UserError):  # it is listed as failed
+                files = split_files(task, split, config.data)
+                found |= {f"data.{name}.{split}.{number}": file for number, file in enumerate(files)}
+    return found
 
 
 def _failures(errors: dict[str, str]) -> list[Check]:

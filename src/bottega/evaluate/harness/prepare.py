@@ -12,6 +12,7 @@ from bottega.evaluate.harness.requests import Asked, Encoder
 from bottega.evaluate.harness.results import require_metrics
 from bottega.evaluate.tasks import filters, suites
 from bottega.evaluate.tasks.code_tasks import require_isolation
+from bottega.evaluate.tasks.ifeval import language_detector
 from bottega.evaluate.tasks.load import Loaded, expand, load_tasks
 from bottega.evaluate.tasks.prompts import Asking, ChatTemplate, Prompts
 from bottega.evaluate.tasks.schema import TaskConfig
@@ -50,8 +51,11 @@ def select(config: EvaluateModel) -> Selection:
             for task in part.tasks.values():
                 filters.check(task.pipelines)
                 require_metrics(task)
+                # Before anything is generated that could not be run, or not be told the language of.
                 if task.unsafe_code:
-                    require_isolation()  # before anything is generated that could not be run
+                    require_isolation()
+                if task.dataset_path.endswith("/IFEval"):
+                    language_detector()
         except BottegaError as error:
             if not config.keep_going:
                 raise
@@ -95,9 +99,9 @@ def prepare(
     asking: Asking,
     limit: int | None = None,
 ) -> Prepared:
-    """Every task's requests. Raises UserError for the first that cannot be asked, unless `keep_going`."""
+    """Every task's requests. Raises the error of the first that cannot be asked, unless `keep_going`."""
     encoder = Encoder(tokenizer, context_length, markup=asking.chat_template is not None)
-    found = Prepared(errors=dict(selection.errors))
+    found, first = Prepared(errors=dict(selection.errors)), None
     for name, task in selection.tasks.items():
         shots = config.num_fewshot if config.num_fewshot is not None else selection.num_fewshot.get(name)
         try:
@@ -105,9 +109,16 @@ def prepare(
             found.asked[name] = encoder.ask(task, prompts.build(limit), _overrides(config, task))
             found.num_fewshot[name] = prompts.num_fewshot
         except BottegaError as error:
-            if not config.keep_going:
-                raise
             found.errors[name] = error.message
+            first = first or error
+    if first is not None and not config.keep_going:
+        if more := len(found.errors) - 1:
+            either = (
+                f"{more} more of {len(selection.tasks)} tasks cannot be asked either: --keep-going measures the rest."
+            )
+            hint = f"{first.hint} {either}".strip()
+            raise type(first)(first.message, hint=hint)
+        raise first
     return found
 
 
