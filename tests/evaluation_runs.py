@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,35 @@ def write_run(
         )  # fmt: skip
     folder.mkdir(parents=True)
     (folder / "evaluation.json").write_text(json.dumps({"suite": suite, "models": entries}))
+    (folder / "items.jsonl").write_text(items_text(rows))
+    return folder
+
+
+def write_perplexities(
+    folder: Path, models: Mapping[str, list[float]], texts: list[str], *, metric: str, task: str = "wiki"
+) -> Path:
+    """A run of one task whose documents are `texts`: model → ln p of each; the units are bytes, or documents."""
+    units = len(texts) if metric == "perplexity" else sum(len(text.encode()) for text in texts)
+    entries, rows = [], []
+    for number, (model, likelihoods) in enumerate(models.items()):
+        rate = -sum(likelihoods) / units
+        value = rate / math.log(2) if metric == "bits_per_byte" else math.exp(rate)
+        entries.append(
+            {
+                "model": model, "model_hash": f"{number:064x}", "dtype": "float32", "parameters": 1000, "limit": None,
+                "results": {task: {metric: {"value": value, "stderr": 1.0, "ci95": [value - 1.96, value + 1.96]}}},
+                "tasks": {task: {"alias": task, "version": 1, "num_fewshot": 0, "items": len(texts), "chance": None,
+                                 "main_metric": metric, "higher_is_better": {metric: False}}},
+                "groups": {}, "group_tasks": {}, "errors": {}, "cost": {},
+            }
+        )  # fmt: skip
+        rows += [
+            Item(model=model, task=task, doc_id=place, doc={}, prompt="", prompt_hash=f"{place:x}", target=text,
+                 loglikelihoods=[value], greedy=[False])
+            for place, (text, value) in enumerate(zip(texts, likelihoods, strict=True))
+        ]  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "evaluation.json").write_text(json.dumps({"suite": None, "models": entries}))
     (folder / "items.jsonl").write_text(items_text(rows))
     return folder
 

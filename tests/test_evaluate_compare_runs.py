@@ -18,8 +18,8 @@ from bottega import verbs
 from bottega.core.errors import UserError
 from bottega.evaluate.analysis import significance
 from bottega.evaluate.analysis.compare_view import comparison_report, verdict_text
-from bottega.evaluate.statistics import paired_difference
-from evaluation_runs import write_run
+from bottega.evaluate.statistics import paired_difference, ratio_interval
+from evaluation_runs import write_perplexities, write_run
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 TASKS = {"arc": 0.5, "piqa": 0.6, "boolq": 0.55}
@@ -260,3 +260,50 @@ def test_wrong_inputs(settings: dict[str, Any], said: str, tmp_path: Path, monke
 def test_analyses_import_no_torch() -> None:
     code = "import sys; from bottega.evaluate.analysis import calibration, verb; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_perplexities_are_compared_and_eight_of_eight_is_better(tmp_path: Path) -> None:
+    texts = ["x" * (30 * place + 50) for place in range(8)]
+    weak = [-2.0 * len(text) for text in texts]
+    strong = [value + 0.1 * len(text) + place % 3 for place, (value, text) in enumerate(zip(weak, texts, strict=True))]
+    expected = ratio_interval(np.subtract(weak, strong), [len(text) for text in texts])
+    run = write_perplexities(tmp_path / "run", {"strong": strong, "weak": weak}, texts, metric="word_perplexity")
+    data = verbs.compare(runs=[str(run)])
+    (row,) = data["tasks"]
+    assert data["not_compared"] == {} and row["verdict"] == "A is better" and row["p_value"] == 2 / 256
+    assert row["difference"] == pytest.approx(expected.value)
+    assert row["ci95"] == pytest.approx([expected.low, expected.high]) and row["is_ratio"]
+    assert row["first"] / row["second"] == pytest.approx(np.exp(row["difference"]))
+    assert row["detectable"] == pytest.approx((1.959964 + 0.841621) * (expected.error or 0), rel=1e-5)
+    assert verdict_text(data).startswith(f"wiki: strong is better, ×{np.exp(row['difference']):.4g} [×")
+    # Of fewer documents than either was asked, the rest is left out and counted.
+    edit_items(str(run), lambda row: row if row["model"] == "weak" else {**row, "prompt_hash": row["prompt_hash"] * 2}
+               if row["doc_id"] == 7 else row)  # fmt: skip
+    (row,) = verbs.compare(runs=[str(run)])["tasks"]
+    assert row["items"] == 7 and row["refused"] == {"asked differently": 1}
+    part = ratio_interval(np.subtract(weak, strong)[:7], [len(text) for text in texts[:7]])
+    assert row["difference"] == pytest.approx(part.value)
+
+
+def test_yes_no_without_any_difference_has_an_interval(tmp_path: Path) -> None:
+    run = str(
+        write_run(tmp_path / "run", {"one": {"arc": 0.5, "piqa": 0.5}, "two": {"arc": 0.5, "piqa": 0.5}}, items=32)
+    )
+    edit_items(run, lambda row: {**row, "metrics": {"acc": 0.0}})
+    path = Path(run) / "evaluation.json"
+    data = json.loads(path.read_text())
+    for model in data["models"]:
+        for figures in model["results"].values():
+            figures["acc"]["value"] = 0.0
+    path.write_text(json.dumps(data))
+    found = verbs.compare(runs=[run])
+    half = 1.959964 / 34
+    assert [row["ci95"] for row in found["tasks"]] == [pytest.approx([-half, half], abs=1e-6)] * 2
+    assert found["overall"]["ci95"] == pytest.approx([-half / 2**0.5, half / 2**0.5], abs=1e-6)
+    assert found["overall"]["verdict"] == "no difference shown" and found["overall"]["p_value"] == 1
+
+
+def test_of_few_differences_the_p_of_sign_flips_is_exact() -> None:
+    assert significance.sign_flip([[0.3, 0.1, 0.7, 0.2, 0.5, 0.4, 0.9, 0.6]]) == 2 / 256
+    assert significance.sign_flip([[1.0, -1.0, 1.0, 1.0, 0.0]]) == 10 / 16
+    assert significance.sign_flip([np.zeros(9)]) == 1.0

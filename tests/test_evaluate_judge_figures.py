@@ -11,12 +11,13 @@ import pytest
 from bottega.clients.chat import Reply
 from bottega.evaluate.judge.agreement import LABELS, kappa
 from bottega.evaluate.judge.answers import Answer, Turn
-from bottega.evaluate.judge.biases import Comparison, length_correlation, signed_mean, slopes, style_figures
+from bottega.evaluate.judge.biases import Comparison, length_correlation, slopes, style_figures
 from bottega.evaluate.judge.calls import Call, Judgement
 from bottega.evaluate.judge.pairs import Pair, position_figures
 from bottega.evaluate.judge.prompts import own_prompts, pair_prompt, single_prompt
 from bottega.evaluate.judge.scores import score_figures
 from bottega.evaluate.judge.verdicts import score_of, winner_of
+from bottega.evaluate.statistics import signed_mean
 
 Rng = np.random.Generator
 

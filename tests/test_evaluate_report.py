@@ -31,11 +31,11 @@ from bottega.evaluate.report.leaderboard import Leaderboard, leaderboard
 from bottega.evaluate.report.paired import comparisons, difference, is_shown, rank
 from bottega.evaluate.report.read import read_runs
 from bottega.evaluate.report.reliability import reliability_blocks
-from bottega.evaluate.statistics import paired_difference
+from bottega.evaluate.statistics import mean_interval, paired_difference, wilson
 from bottega.evaluate.tasks.suites import load_suite
 from bottega.evaluate.tasks_view import evaluation_tasks_blocks
 from bottega.verbs.registry import VERBS
-from evaluation_runs import write_run
+from evaluation_runs import write_perplexities, write_run
 
 HOSTILE = '<script>alert(1)</script>|a*b`c[x](http://evil.example) & "q"'
 STRONG, WEAK = {"alpha": 0.8, "beta": 0.7}, {"alpha": 0.4, "beta": 0.35}
@@ -504,3 +504,67 @@ def test_calibration_is_drawn_with_intervals_and_tabled(tmp_path: Path) -> None:
     assert [row[2] for row in twin.rows] == [each["interval"][0] for each in expected["bins"]]
     (run / "items.jsonl").unlink()
     assert reliability_blocks(read_runs([run])[0]) == []
+
+
+def test_perplexities_are_compared_document_by_document(tmp_path: Path) -> None:
+    texts = ["ü" * (10 * place + 20) for place in range(8)]
+    weak = [-1.5 * len(text.encode()) for text in texts]
+    strong = [
+        value + 0.05 * len(text.encode()) + 0.1 * place
+        for place, (value, text) in enumerate(zip(weak, texts, strict=True))
+    ]
+    gain = sum(strong) - sum(weak)
+    size = sum(len(text.encode()) for text in texts)
+    for metric, expected in (("byte_perplexity", -gain / size), ("bits_per_byte", -gain / size / np.log(2))):
+        run = write_perplexities(tmp_path / metric, {"strong": strong, "weak": weak}, texts, metric=metric)
+        (found,) = comparisons(read_runs([run])[0])
+        assert found["said"] == "strong is better" and found["value"] == pytest.approx(expected)
+        assert found["p_value"] == 2 / 2**8 and found["test"] == "sign flips"
+        low, high = found["ci95"]
+        assert low < expected < high < 0
+        shown = f"×{np.exp(expected):.4g}" if metric == "byte_perplexity" else f"{expected:+.4g}"
+        assert found["amount"] == shown and shown in found["text"]
+
+
+def test_lambadas_perplexity_weighs_every_document_once(tmp_path: Path) -> None:
+    weak, strong = [-3.0, -2.0, -4.0, -1.0], [-2.0, -2.5, -3.0, -1.0]
+    run = write_perplexities(tmp_path / "run", {"s": strong, "w": weak}, ["a", "bb", "c", "d"], metric="perplexity")
+    (found,) = comparisons(read_runs([run])[0])
+    assert found["value"] == pytest.approx(-1.5 / 4) and found["p_value"] == 4 / 8  # |sum| >= 1.5 of 1, 1 and ½
+    expected = mean_interval(np.subtract(weak, strong))
+    assert found["ci95"] == pytest.approx([-(expected.high or 0), -(expected.low or 0)])
+    assert found["said"] == "no difference shown"
+
+
+def test_no_interval_is_empty_where_no_model_is_right(tmp_path: Path) -> None:
+    def none_right(folder: Path) -> Path:
+        rows = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+        lines = [json.dumps(row | {"metrics": {"acc": 0.0}}) + "\n" for row in rows]
+        (folder / "items.jsonl").write_text("".join(lines))
+        none = {"value": 0.0, "stderr": 0.0, "ci95": [0.0, wilson(0, 32).high]}
+
+        def change(data: dict[str, Any]) -> None:
+            for model in data["models"]:
+                model["results"] = {task: {"acc": none} for task in model["results"]}
+
+        return edit(folder, change)
+
+    run = write_run(tmp_path / "run", {"a": {"x": 0.5, "y": 0.5}, "b": {"x": 0.5, "y": 0.5}}, items=32)
+    board = board_of(none_right(run))
+    half = 1.959964 / 34  # Agresti and Min: (0 + 1) / 34 is the variance of two more items, 34 of them
+    for found in comparisons([row.model for row in board.rows]):
+        assert found["ci95"] == pytest.approx([-half, half], abs=1e-6) and found["p_value"] == 1
+    average = board.rows[0].average
+    assert average is not None and average["ci95"] == pytest.approx([0.0, 0.1071819 / 2**0.5], abs=1e-6)
+    assert average["stderr"] == pytest.approx(0.1071819 / 2 / 1.959964 / 2**0.5, abs=1e-6)
+    between = difference(*board.rows)
+    assert between is not None and between.high == pytest.approx(half / 2**0.5, abs=1e-6)
+
+
+def test_a_group_of_which_a_task_failed_is_said_to_have_failed(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", {"a": STRONG}, groups={"both": ["alpha", "beta"]})
+    two = write_run(tmp_path / "two", {"b": {"alpha": 0.5}}, errors={"b": {"beta": "no split"}})
+    board = board_of(one, two)
+    assert {column.name: column.left_out for column in board.columns} == {"both": "failed for b (beta)"}
+    three = write_run(tmp_path / "three", {"c": {"alpha": 0.5}})
+    assert board_of(one, two, three).columns[0].left_out == "not every model was asked"

@@ -52,6 +52,13 @@ def interval_text(figure: Figure, *, share: bool) -> str:
     return f"[{100 * low:.1f}, {100 * high:.1f}] %" if share else f"[{low:.4g}, {high:.4g}]"
 
 
+def difference_text(value: float, *, share: bool, is_ratio: bool = False, sign: str = "+") -> str:
+    """'+4.6' points of a share, '+0.046' otherwise; of ln perplexities their ratio, '×0.955'."""
+    if is_ratio:
+        return f"×{math.exp(value):.4g}" if abs(value) < 700 else "×∞" if value > 0 else "×0"
+    return f"{100 * value:{sign}.1f}" if share else f"{value:{sign}.4g}"
+
+
 def half_width(figure: Figure) -> float | None:
     """Half of the 95 % interval, if there is one."""
     return (figure["ci95"][1] - figure["ci95"][0]) / 2 if figure.get("ci95") else None

@@ -16,12 +16,21 @@ from numpy.typing import NDArray
 
 from bottega.core.errors import UserError
 from bottega.evaluate.analysis.pairing import Matched, item_metrics, match
+from bottega.evaluate.analysis.perplexity import PairedPerplexity, paired_perplexity
 from bottega.evaluate.analysis.significance import ALPHA, detectable, holm, is_binary, resampled_mean, sign_flip
-from bottega.evaluate.figures import higher_is_better, is_share
+from bottega.evaluate.figures import higher_is_better, is_share, shown_metric
 from bottega.evaluate.report.read import Measured
 from bottega.evaluate.statistics import Estimate, mcnemar
 
 NO_DIFFERENCE = "no difference shown"
+
+
+@dataclass(frozen=True)
+class PairedTask:
+    """A task whose metric is a perplexity, or bits per byte."""
+
+    task: str
+    pairs: PairedPerplexity
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,11 @@ class Pairs:
         """First − second."""
         return self.first - self.second
 
+    @property
+    def bound(self) -> float:
+        """The most that an item can differ by; 0 if that is not known."""
+        return 1.0 if is_binary(self.first) and is_binary(self.second) else 0.0
+
 
 def compare(first: Measured, second: Measured, *, metric: str | None = None, seed: int = 0) -> dict[str, Any]:
     """Every task that both have, and all of them together, as plain data (docs/analysis.md); the first is A.
@@ -48,7 +62,7 @@ def compare(first: Measured, second: Measured, *, metric: str | None = None, see
     Raises UserError if nothing can be compared, or the metric is none of a task's that are counted item by item.
     """
     not_compared: dict[str, str] = {}
-    found: list[Pairs] = []
+    found: list[Pairs | PairedTask] = []
     for task in dict.fromkeys([*first.tasks, *second.tasks]):
         pairs = _pairs(first, second, task, metric)
         if isinstance(pairs, str):
@@ -58,7 +72,10 @@ def compare(first: Measured, second: Measured, *, metric: str | None = None, see
     if not found:
         causes = "; ".join(f"{task}: {cause}" for task, cause in not_compared.items())
         raise UserError(f"{first.name} and {second.name} have no items in common: {causes or 'no task'}")
-    rows = [_row(pairs, len(found), seed) for pairs in found]
+    rows = [
+        _row(each, len(found), seed) if isinstance(each, Pairs) else _perplexity_row(each, len(found), seed)
+        for each in found
+    ]
     for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p_value
     for row in rows:
@@ -67,12 +84,12 @@ def compare(first: Measured, second: Measured, *, metric: str | None = None, see
         "first": _side(first),
         "second": _side(second),
         "tasks": rows,
-        "overall": _overall(found, seed),
+        "overall": _overall([each for each in found if isinstance(each, Pairs)], seed),
         "not_compared": not_compared,
     }
 
 
-def _pairs(first: Measured, second: Measured, task: str, wanted: str | None) -> Pairs | str:
+def _pairs(first: Measured, second: Measured, task: str, wanted: str | None) -> Pairs | PairedTask | str:
     """The paired values, or why there are none."""
     for model in (first, second):
         if task in model.data["errors"]:
@@ -81,6 +98,10 @@ def _pairs(first: Measured, second: Measured, task: str, wanted: str | None) -> 
             return f"{model.name} was not asked"
         if not model.items.get(task):
             return f"the run of {model.name} kept no items of it"
+    results = first.data["results"][task]
+    perplexity = wanted or shown_metric(results, first.data["tasks"].get(task, {}))
+    if (paired := paired_perplexity(first, second, task, perplexity)) is not None:
+        return PairedTask(task, paired)
     common = [metric for metric in item_metrics(first, task) if metric in item_metrics(second, task)]
     if wanted is not None and wanted not in common:
         return f"{wanted} is not counted item by item" + (f" (but {', '.join(common)})" if common else "")
@@ -108,7 +129,7 @@ def _row(pairs: Pairs, tests: int, seed: int) -> dict[str, Any]:
         "refused": pairs.matched.refused,
         "first": float(first.mean()),
         "second": float(second.mean()),
-        **_difference(resampled_mean([pairs.differences], seed=seed)),
+        **_difference(resampled_mean([pairs.differences], bounds=[pairs.bound], seed=seed)),
         "detectable": detectable([pairs.differences], tests=tests),
     }
     if is_binary(first) and is_binary(second):
@@ -117,6 +138,29 @@ def _row(pairs: Pairs, tests: int, seed: int) -> dict[str, Any]:
                       "p_value": paired.p_value}  # fmt: skip
     p_value = sign_flip([pairs.differences], seed=seed)
     return row | {"test": "sign flips", "only_first": None, "only_second": None, "p_value": p_value}
+
+
+def _perplexity_row(found: PairedTask, tests: int, seed: int) -> dict[str, Any]:
+    """The row of a perplexity: the difference is of its logarithms ("is_ratio"), or of bits per byte."""
+    pairs = found.pairs
+    first, second = pairs.figures()
+    return {
+        "task": found.task,
+        "metric": pairs.metric,
+        "higher_is_better": False,
+        "is_share": False,
+        "is_ratio": pairs.is_ratio,
+        "items": len(pairs.units),
+        "refused": pairs.matched.refused,
+        "first": first,
+        "second": second,
+        **_difference(pairs.estimate),
+        "detectable": detectable([pairs.linearised], tests=tests),
+        "test": "sign flips",
+        "only_first": None,
+        "only_second": None,
+        "p_value": sign_flip([pairs.differences], seed=seed),
+    }
 
 
 def _overall(found: list[Pairs], seed: int) -> dict[str, Any] | None:
@@ -132,7 +176,7 @@ def _overall(found: list[Pairs], seed: int) -> dict[str, Any] | None:
         "is_share": True,
         "first": float(np.mean([pairs.first.mean() for pairs in shares])),
         "second": float(np.mean([pairs.second.mean() for pairs in shares])),
-        **_difference(resampled_mean(strata, seed=seed)),
+        **_difference(resampled_mean(strata, bounds=[pairs.bound for pairs in shares], seed=seed)),
         "detectable": detectable(strata),
         "test": "sign flips",
         "p_value": sign_flip(strata, seed=seed),

@@ -9,12 +9,13 @@ from typing import Any
 
 from bottega.core.view import Bar, Bars, Block, Table, Text
 from bottega.evaluate.analysis.compare import NO_DIFFERENCE
+from bottega.evaluate.figures import difference_text
 
 COMPARISON_FILE = "comparison.json"
 MOST_BARS = 60
 NOTE = (
-    "A minus B on the items that both were asked alike, by the paired bootstrap; shares in points. Holm's p is "
-    "corrected for the number of tasks; under 0.05 a difference is shown. Detectable: what four of five samples of "
+    "A minus B on the items that both were asked alike, by the paired bootstrap; shares in points, perplexities "
+    "as their ratio A / B. Holm's p is corrected for the number of tasks; under 0.05 a difference is shown. Detectable: what four of five samples of "
     "this size would have shown. Less may be there and not be seen."
 )
 TESTS_NOTE = "McNemar: exact, of the items that one alone has right. Sign flips: differences with random signs."
@@ -117,7 +118,7 @@ def _named(data: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def _amount(row: Mapping[str, Any], value: float, sign: str = "+") -> str:
-    return f"{100 * value:{sign}.1f}" if row["is_share"] else f"{value:{sign}.4g}"
+    return difference_text(value, share=row["is_share"], is_ratio=row.get("is_ratio", False), sign=sign)
 
 
 def _interval(row: Mapping[str, Any]) -> str:

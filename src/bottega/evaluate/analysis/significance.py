@@ -15,17 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bottega.evaluate.statistics import BLOCK_DRAWS, CONFIDENCE, RESAMPLES, Estimate, mean_interval, wilson
+from bottega.evaluate.statistics import BLOCK_DRAWS, CONFIDENCE, RESAMPLES, Estimate, mean_interval, signed_mean, wilson
 
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
+EXACT_FLIPS = 16  # differences of which all signs are tried
 Floats = NDArray[np.float64]
 
 
-def resampled_mean(strata: Sequence[ArrayLike], *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+def resampled_mean(
+    strata: Sequence[ArrayLike], *, bounds: Sequence[float] = (), seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
     """The mean over the strata of their means, with the percentile bootstrap's interval: items are drawn within strata.
 
-    A resample is drawn as how often each distinct value comes, which is the same and takes no memory.
+    A resample is drawn as how often each distinct value comes, which is the same and takes no memory. Values that are
+    all equal resample to themselves, though others could have been: if `bounds` says how far from 0 a stratum's values
+    can lie (0: not known), its part of the interval is then Agresti and Min's.
     """
     arrays = [np.asarray(values, dtype=np.float64) for values in strata]
     value, count = float(np.mean([values.mean() for values in arrays])), sum(len(values) for values in arrays)
@@ -39,15 +44,29 @@ def resampled_mean(strata: Sequence[ArrayLike], *, seed: int = 0, resamples: int
             drawn = generator.multinomial(len(values), counts / len(values), rows.stop - rows.start)
             total[rows] += drawn @ distinct / (len(values) * len(arrays))
     low, high = np.quantile(total, [ALPHA / 2, 1 - ALPHA / 2])
-    return Estimate(value, float(low), float(high), count, float(total.std(ddof=1)))
+    down, up, error = [value - float(low)], [float(high) - value], [float(total.std(ddof=1))]
+    for values, bound in zip(arrays, bounds or [0.0] * len(arrays), strict=True):
+        if bound and (values == values[0]).all():
+            found, scale = signed_mean(values / bound), bound / len(arrays)
+            assert found.low is not None and found.high is not None and found.error is not None
+            down.append(scale * (found.value - found.low))
+            up.append(scale * (found.high - found.value))
+            error.append(scale * found.error)
+    return Estimate(value, value - math.hypot(*down), value + math.hypot(*up), count, math.hypot(*error))
 
 
 def sign_flip(strata: Sequence[ArrayLike], *, seed: int = 0, resamples: int = RESAMPLES) -> float:
     """Two-sided p of differences whose signs are coins if there is none (Fisher's randomisation test of paired values).
 
     The statistic is the mean over the strata of their means. Of values −1, 0, 1 it is McNemar's exact test but for the
-    noise of drawing; p is never under 1 / (1 + resamples).
+    noise of drawing; p is never under 1 / (1 + resamples). Of few differences all signs are tried: p is exact.
     """
+    parts = np.concatenate([np.asarray(each, dtype=np.float64) / len(np.asarray(each)) for each in strata])
+    parts = parts[parts != 0]
+    if len(parts) <= EXACT_FLIPS:
+        heads = np.arange(1 << len(parts))[:, None] >> np.arange(len(parts)) & 1
+        sums = np.abs((2 * heads - 1) @ parts)
+        return float((sums >= abs(parts.sum()) - 1e-12 * np.abs(parts).sum()).mean())
     generator = np.random.default_rng(seed)
     total, value = np.zeros(resamples), 0.0
     for differences in strata:

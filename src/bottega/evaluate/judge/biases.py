@@ -23,7 +23,7 @@ from bottega.evaluate.arena.style import style_counts
 from bottega.evaluate.arena.votes import STYLES
 from bottega.evaluate.judge.answers import Answer
 from bottega.evaluate.judge.calls import Judgement
-from bottega.evaluate.statistics import Estimate, bootstrap, normal_quantile
+from bottega.evaluate.statistics import Estimate, bootstrap, normal_quantile, signed_mean
 
 Reals = NDArray[np.float64]
 RIDGE_MODELS, RIDGE_STYLES = 0.1, 0.5
@@ -48,24 +48,6 @@ class Comparison:
         """Of two conversations."""
         question = answer_a.turns[-1].question
         return cls(answer_a.id, model_a, model_b, answer_a.text, answer_b.text, score, question)
-
-
-def signed_mean(values: Sequence[float]) -> Estimate:
-    """The mean of values from −1 to 1, with an interval that is not empty where all of them are equal.
-
-    Source: Agresti & Min, "Simple improved confidence intervals for comparing matched proportions" (2005): half an
-    observation is added to each cell, which comes to two more observations with squares that sum to 1.
-    """
-    count = len(values)
-    if not count:
-        return Estimate(math.nan, None, None, 0)
-    array = np.asarray(values, dtype=np.float64)
-    centre = float(array.sum()) / (count + 2)
-    variance = ((float(array @ array) + 1) / (count + 2) - centre**2) / (count + 2)
-    half = normal_quantile(0.95) * math.sqrt(variance)
-    value = float(array.mean())
-    low, high = max(-1.0, min(centre - half, value)), min(1.0, max(centre + half, value))
-    return Estimate(value, low, high, count, math.sqrt(variance))
 
 
 def style_figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bottega.evaluate.figures import Figure, half_width, higher_is_better, is_share, shown_metric
 from bottega.evaluate.report.read import TEXT, Measured, is_finite
 from bottega.evaluate.statistics import Estimate, normal_quantile
@@ -139,24 +142,29 @@ def section_cell(model: Measured, suite: Suite, section: str) -> Cell:
 
 
 def combined(parts: Sequence[Part]) -> dict[str, Any]:
-    """The weighted mean of figures; its error adds up as of independent tasks, within a task as of the same items."""
+    """The weighted mean of figures; its error adds up as of independent tasks, within a task as of the same items.
+
+    So do the arms of the intervals, which near 0 and 1 are not of one length.
+    """
     value = sum(part.weight * part.figure["value"] for part in parts)
-    errors: dict[str, float] = {}
+    errors: dict[str, NDArray[np.float64]] = {}
     for part in parts:
         error = standard_error(part.figure)
         if error is None:
             return {"value": value, "stderr": None, "ci95": None}
-        errors[part.task] = errors.get(part.task, 0.0) + abs(part.weight) * error
-    error = math.sqrt(sum(each * each for each in errors.values()))
-    return {"value": value, "stderr": error, "ci95": [value - Z * error, value + Z * error]}
+        own, interval = part.figure["value"], part.figure.get("ci95")
+        down, up = (own - interval[0], interval[1] - own) if interval else (Z * error, Z * error)
+        errors[part.task] = errors.get(part.task, np.zeros(3)) + part.weight * np.array([error, down, up])
+    error, down, up = np.sqrt(sum(each * each for each in errors.values())).tolist()
+    return {"value": value, "stderr": error, "ci95": [value - down, value + up]}
 
 
 def standard_error(figure: Figure) -> float | None:
-    """The figure's standard error, or what its interval comes to."""
-    if figure.get("stderr") is not None:
-        return float(figure["stderr"])
-    half = half_width(figure)
-    return None if half is None else half / Z
+    """The figure's standard error, or what its interval comes to if that is more; None if neither says anything.
+
+    Where all items are right, or none, the standard error is 0 and Wilson's interval is not.
+    """
+    return max(figure.get("stderr") or 0.0, (half_width(figure) or 0.0) / Z) or None
 
 
 def _entry_cell(model: Measured, entry: SuiteEntry) -> Cell:
@@ -193,12 +201,24 @@ def _left_out(rows: Sequence[Row], name: str, *, is_section: bool) -> str:
     cells = [row.cells[name] for row in rows]
     measured = [cell for cell in cells if cell.figure is not None]
     if not is_section and any(cell.cause.startswith("not measured") for cell in cells):
-        return "not every model was asked"
+        return _failed(rows, name) or "not every model was asked"
     if measured and not all(cell.share for cell in measured):
         return f"{measured[0].metric} is no share of items" + ("" if measured[0].higher else " (lower is better)")
     if len({cell.metric for cell in measured}) > 1:
         return "its metric is not the same for all models"
     return _differences(rows, name)
+
+
+def _failed(rows: Sequence[Row], name: str) -> str:
+    """For whom a column has no figure because it, or a task of it, failed; '' if someone was not asked at all."""
+    members = unique(task for row in rows for task in row.model.data["group_tasks"].get(name, ())) or [name]
+    found = []
+    for row in (row for row in rows if row.cells[name].figure is None):
+        failed = [task for task in (name, *members) if task in row.model.data["errors"]]
+        if not failed:
+            return ""
+        found.append(f"{row.model.name} ({failed[0]})" if failed[0] != name else row.model.name)
+    return f"failed for {', '.join(found)}"
 
 
 def _differences(rows: Sequence[Row], name: str) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bottega.evaluate.analysis.significance import fewest_different, resampled_mean
+from bottega.evaluate.analysis.perplexity import paired_perplexity
+from bottega.evaluate.analysis.significance import ALPHA, fewest_different, is_binary, resampled_mean, sign_flip
+from bottega.evaluate.figures import difference_text
 from bottega.evaluate.report.leaderboard import Part, Row, Z, leaderboard, standard_error, task_cell
 from bottega.evaluate.report.read import Measured
 from bottega.evaluate.statistics import Estimate, mcnemar
@@ -32,6 +34,7 @@ def difference(
     """
     (one, left), (other, right) = _sides(first), _sides(second)
     strata: dict[str, NDArray[Any]] = {}
+    bounds: dict[str, float] = {}
     value, variance, apart = 0.0, 0.0, 0
     for a, b in zip(left, right, strict=True):
         value += a.weight * a.figure["value"] - b.weight * b.figure["value"]
@@ -43,14 +46,16 @@ def difference(
             variance += (a.weight * errors[0]) ** 2 + (b.weight * errors[1]) ** 2
             apart += FEWEST_DIFFERENT  # which items differ is not known; the normal interval stands for itself
             continue
-        for task, differences in found.items():
+        for task, (differences, bound) in found.items():
             strata[task] = strata.get(task, 0.0) + differences
+            bounds[task] = bounds.get(task, 0.0) + bound
     different = apart + sum(int(np.count_nonzero(each)) for each in strata.values())
     if not strata:
         half = Z * math.sqrt(variance)
         return Estimate(value, value - half, value + half, different)
     # The sum of the strata's means, as the mean of so many times each.
-    found = resampled_mean([each * len(strata) for each in strata.values()])
+    scaled = [each * len(strata) for each in strata.values()]
+    found = resampled_mean(scaled, bounds=[each * len(strata) for each in bounds.values()])
     if found.low is None or found.high is None:
         return None
     # The two parts' arms add as independent errors do.
@@ -82,7 +87,8 @@ def rank(rows: Sequence[Row]) -> None:
 def comparisons(models: Sequence[Measured]) -> list[dict[str, Any]]:
     """Each task's difference between the model with the best average and each other.
 
-    Rows of `{"task", "metric", "first", "second", "value", "ci95", "p_value", "shown", "said", "text", …}`.
+    Rows of `{"task", "metric", "first", "second", "value", "ci95", "p_value", "shown", "said", "text", …}`; if
+    "is_ratio", the value is the difference of ln perplexities, and its exponential, a ratio, is what is shown.
     """
     if not models:
         return []
@@ -101,15 +107,20 @@ def compare_task(first: Measured, second: Measured, task: str) -> dict[str, Any]
     one, other = task_cell(first, task), task_cell(second, task)
     if one.figure is None or other.figure is None or one.metric != other.metric:
         return None
-    estimate = difference((first, one.parts), (second, other.parts))
+    perplexities = paired_perplexity(first, second, task, one.metric)
+    if perplexities is not None and not perplexities.matched.refused:
+        estimate, chance = perplexities.estimate, sign_flip([perplexities.differences])
+        shown = is_shown(estimate) and chance < ALPHA
+    else:
+        perplexities, estimate = None, difference((first, one.parts), (second, other.parts))
+        chance, shown = p_value(first, second, one.parts[0], other.parts[0]), is_shown(estimate)
     if estimate is None or estimate.low is None or estimate.high is None:
         return None
-    shown, scale = is_shown(estimate), 100 if one.share else 1
     better = first if (estimate.value > 0) == one.higher else second
     said = f"{better.name} is better" if shown else "no difference shown"
-    amount, low, high = (
-        f"{scale * each:{'+.1f' if one.share else '+.4g'}}" for each in (estimate.value, estimate.low, estimate.high)
-    )
+    is_ratio = perplexities is not None and perplexities.is_ratio
+    figures = (estimate.value, estimate.low, estimate.high)
+    amount, low, high = (difference_text(each, share=one.share, is_ratio=is_ratio) for each in figures)
     unit = " points" if one.share else ""
     return {
         "task": task,
@@ -118,7 +129,9 @@ def compare_task(first: Measured, second: Measured, task: str) -> dict[str, Any]
         "second": second.name,
         "value": estimate.value,
         "ci95": [estimate.low, estimate.high],
-        "p_value": p_value(first, second, one.parts[0], other.parts[0]),
+        "p_value": chance,
+        "test": None if chance is None else "sign flips" if perplexities is not None else "McNemar",
+        "is_ratio": is_ratio,
         "shown": shown,
         "amount": f"{amount}{unit}",
         "interval": f"[{low}, {high}]",
@@ -145,8 +158,11 @@ def _sides(side: Row | tuple[Measured, Sequence[Part]]) -> tuple[Measured, Seque
     return (side.model, side.parts) if isinstance(side, Row) else side
 
 
-def _paired(first: Measured, second: Measured, a: Part, b: Part) -> dict[str, NDArray[Any]] | None:
-    """By task, each item's part of the difference (times the number of items); None if items cannot be paired."""
+def _paired(first: Measured, second: Measured, a: Part, b: Part) -> dict[str, tuple[NDArray[Any], float]] | None:
+    """By task, each item's part of the difference (times the number of items), and the most that it can be.
+
+    The most is 0 where it is not known. None if items cannot be paired.
+    """
     if not a.leaves or a.leaves != b.leaves:
         return None
     found = {}
@@ -159,9 +175,10 @@ def _paired(first: Measured, second: Measured, a: Part, b: Part) -> dict[str, ND
         values = [_values(items, a.metric, sorted(left)) for items in (left, right)]
         if values[0] is None or values[1] is None:
             return None
-        found[task] = share * (a.weight * values[0] - b.weight * values[1])
+        bound = share * abs(a.weight) if is_binary(values[0]) and is_binary(values[1]) else 0.0
+        found[task] = share * (a.weight * values[0] - b.weight * values[1]), bound
     # The figure is not the mean of its items' values (a corpus's BLEU, a perplexity): they say nothing about it.
-    means = sum(float(each.mean()) for each in found.values())
+    means = sum(float(each.mean()) for each, _ in found.values())
     if abs(means - (a.weight * a.figure["value"] - b.weight * b.figure["value"])) > 1e-6:
         return None
     return found
