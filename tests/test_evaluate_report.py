@@ -532,7 +532,7 @@ def test_lambadas_perplexity_weighs_every_document_once(tmp_path: Path) -> None:
     (found,) = comparisons(read_runs([run])[0])
     assert found["value"] == pytest.approx(-1.5 / 4) and found["p_value"] == 4 / 8  # |sum| >= 1.5 of 1, 1 and ½
     expected = mean_interval(np.subtract(weak, strong))
-    assert found["ci95"] == pytest.approx([-(expected.high or 0), -(expected.low or 0)])
+    assert found["ci95"] == pytest.approx([expected.low, expected.high])
     assert found["said"] == "no difference shown"
 
 
@@ -551,12 +551,13 @@ def test_no_interval_is_empty_where_no_model_is_right(tmp_path: Path) -> None:
 
     run = write_run(tmp_path / "run", {"a": {"x": 0.5, "y": 0.5}, "b": {"x": 0.5, "y": 0.5}}, items=32)
     board = board_of(none_right(run))
+    wilson_high = 3.841459 / (32 + 3.841459)  # z² / (n + z²)
     half = 1.959964 / 34  # Agresti and Min: (0 + 1) / 34 is the variance of two more items, 34 of them
     for found in comparisons([row.model for row in board.rows]):
         assert found["ci95"] == pytest.approx([-half, half], abs=1e-6) and found["p_value"] == 1
     average = board.rows[0].average
-    assert average is not None and average["ci95"] == pytest.approx([0.0, 0.1071819 / 2**0.5], abs=1e-6)
-    assert average["stderr"] == pytest.approx(0.1071819 / 2 / 1.959964 / 2**0.5, abs=1e-6)
+    assert average is not None and average["ci95"] == pytest.approx([0.0, wilson_high / 2**0.5], abs=1e-6)
+    assert average["stderr"] == pytest.approx(wilson_high / 2 / 1.959964 / 2**0.5, abs=1e-6)
     between = difference(*board.rows)
     assert between is not None and between.high == pytest.approx(half / 2**0.5, abs=1e-6)
 
