@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
@@ -29,7 +31,8 @@ STYLES = {
 }
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 60
-BAR_WIDTH = 32  # of a wide terminal
+BAR_WIDTH, LEAST_BAR = 32, 12  # of a wide terminal, and of one that words fill
+INTERVAL = "interval"  # in a column's name: its cells are not broken
 LEAST_WIDTH, GAP = 9, 2  # of a column that still can be read, where it has more to say; between two
 
 
@@ -66,28 +69,86 @@ def _table(block: Table, console: Console, *, whole: str | None = None) -> None:
         for part in _turned(block, console.width):
             _table(part, console, whole="")
         return
+    widths = _widths(block, console.width, whole)
     table = RichTable(title=block.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, name in enumerate(block.columns):
-        numeric = is_numeric([row[index] for row in block.rows])
-        table.add_column(
-            name, justify="right" if numeric else "left", overflow="fold", header_style="dim", no_wrap=name == whole
-        )
+        justify = "right" if is_numeric([row[index] for row in block.rows]) else "left"
+        width = widths[index] if widths else None
+        unbroken = widths is None and name == whole
+        name = name if width is None else _folded(name, width)
+        table.add_column(name, justify=justify, overflow="fold", header_style="dim", no_wrap=unbroken, width=width)
     table.show_header = any(block.columns)
     for row in block.rows:
-        table.add_row(*(RichText(cell_text(cell)) for cell in row))
+        cells = map(cell_text, row)
+        if widths:
+            cells = (
+                cell if name == whole else _folded(cell, width)
+                for name, cell, width in zip(block.columns, cells, widths, strict=True)
+            )
+        table.add_row(*map(RichText, cells))
     console.print(table)
     if block.note:
         console.print(block.note, style="dim", markup=False, highlight=False)
 
 
+def _cells(block: Table) -> list[list[str]]:
+    """What stands in each column, its name first."""
+    return [[str(name), *(cell_text(row[at]) for row in block.rows)] for at, name in enumerate(block.columns)]
+
+
 def _least_width(block: Table) -> int:
-    cells = [[str(name), *(cell_text(row[at]) for row in block.rows)] for at, name in enumerate(block.columns)]
-    return sum(min(LEAST_WIDTH, max(map(len, column))) + GAP for column in cells) - GAP
+    widths = [
+        max(map(len, cells[1:])) if INTERVAL in name else min(LEAST_WIDTH, max(map(len, cells)))
+        for name, cells in zip(block.columns, _cells(block), strict=True)
+    ]
+    return sum(width + GAP for width in widths) - GAP
+
+
+def _widths(block: Table, width: int, whole: str | None) -> list[int] | None:
+    """Widths of columns that break no word, else no part of one; None where all fits, or there is no such way."""
+    columns = _cells(block)
+    widths = [max(map(cell_len, cells)) for cells in columns]
+    room = width - GAP * (len(columns) - 1)
+    if sum(widths) <= room:
+        return None
+    for split in (str.split, _parts):
+        least = [
+            max((cell_len(part.rstrip()) for cell in cells for part in split(cell)), default=0) for cells in columns
+        ]
+        for at, (name, *cells) in enumerate(columns):
+            if name == whole or INTERVAL in name:
+                least[at] = max(least[at], *map(cell_len, cells), 0)
+        if sum(least) <= room:
+            return _narrowed(widths, least, room)
+    return None
+
+
+def _narrowed(widths: list[int], least: Sequence[int], room: int) -> list[int]:
+    """The widest gives way, cell by cell, as long as it has more than it needs."""
+    while sum(widths) > room:
+        widths[max((at for at in range(len(widths)) if widths[at] > least[at]), key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _parts(text: str) -> list[str]:
+    """Where a text may be broken: after spaces, and within names (smoke_choice, first-number)."""
+    return re.split(r"(?<=\s)(?=\S)|(?<=[^\W\d]{2}[,_/-])(?=\w)", text)
+
+
+def _folded(text: str, width: int) -> str:
+    lines = [""]
+    for part in _parts(text):
+        if lines[-1] and cell_len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip(" ") for line in lines)
 
 
 def _turned(block: Table, width: int) -> list[Table]:
     """The table with its columns as rows, in as many parts as its rows need to stand beside each other."""
-    at_a_time = max(1, width // (2 * LEAST_WIDTH + GAP) - 2)  # the names of the columns take two places
+    named = min(2 * LEAST_WIDTH, max(map(len, block.columns)))
+    widest = max(len(cell_text(cell)) for row in block.rows for cell in row)
+    at_a_time = max(1, (width - named) // (min(2 * LEAST_WIDTH, widest) + GAP))
     parts = [block.rows[first : first + at_a_time] for first in range(0, len(block.rows), at_a_time)]
     tables = []
     for number, rows in enumerate(parts, 1):
@@ -102,8 +163,6 @@ def _bars(block: Bars, console: Console) -> None:
     shown = [bar for bar in block.bars if math.isfinite(bar.value)]
     ends = [end for bar in shown for end in (bar.value, bar.low, bar.high, bar.reference) if end is not None]
     low, high = min([0.0, *ends] if block.from_zero else ends, default=0.0), max(ends, default=1.0)
-    width = max(16, min(BAR_WIDTH, console.width - 60))
-    drawn = {id(bar): _drawn(bar, low, (high - low) or 1.0, width, from_zero=block.from_zero) for bar in shown}
     parts: dict[str, list[Any]] = {"": [bar.name for bar in block.bars]}
     if any(bar.group for bar in block.bars):
         parts = {" ": [bar.group for bar in block.bars], **parts}
@@ -112,6 +171,11 @@ def _bars(block: Bars, console: Console) -> None:
     if any(bar.reference is not None for bar in block.bars):
         marks = [bar.reference for bar in block.bars]
         parts[f"┊ {block.reference_label}"] = ["" if mark is None else measured(mark, block.percent) for mark in marks]
+    # Bars take what the names beside them leave.
+    beside = [[name, *cells] for name, cells in parts.items()]
+    taken = sum(GAP + max(cell_len(word) for cell in cells for word in [*cell.split(), ""]) for cells in beside)
+    width = max(LEAST_BAR, min(BAR_WIDTH, console.width - taken))
+    drawn = {id(bar): _drawn(bar, low, (high - low) or 1.0, width, from_zero=block.from_zero) for bar in shown}
     parts["  "] = [drawn.get(id(bar), "") for bar in block.bars]
     table = Table(block.title, list(parts), list(zip(*parts.values(), strict=True)), block.note)
     _table(table, console, whole="  ")
