@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ COLUMNS = ("task", "metric", "value", "95 % interval", "chance", "items")
 OF_CHOICES = ("acc", "multiple_choice_grade")  # what answers at random have a share of, too
 # Of more tasks, those that belong to a group are drawn as their group.
 MOST_BARS = 30
+MOST_NAMED = 3  # of a group's failed tasks
+DRAWN = "examples drawn"  # how the names of those variants begin that draw other examples
 
 
 def evaluation_tasks_blocks(data: Mapping[str, Any]) -> list[Block]:
@@ -23,6 +26,8 @@ def evaluation_tasks_blocks(data: Mapping[str, Any]) -> list[Block]:
             blocks.append(results_table(model, several=len(models) > 1))
         if model.get("groups"):
             blocks.append(groups_table(model, several=len(models) > 1))
+        if missing := without_average(model):
+            blocks.append(Text("\n".join(missing)))
     if bars := task_bars(models):
         blocks.append(bars)
     blocks += [variants_table(model) for model in models if model.get("variants")]
@@ -67,6 +72,17 @@ def groups_table(model: Mapping[str, Any], *, several: bool = False) -> Table:
     return Table(title, ("group", "metric", "value", "95 % interval", "tasks"), rows)
 
 
+def without_average(model: Mapping[str, Any]) -> list[str]:
+    """A sentence for each group that has no average because tasks of it failed."""
+    lines = []
+    for group, members in model.get("group_tasks", {}).items():
+        failed = [task for task in members if task in model["errors"]]
+        if failed and group not in model.get("groups", {}):
+            more = f" and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
+            lines.append(f"{group}: no average, because {', '.join(failed[:MOST_NAMED])}{more} failed")
+    return lines
+
+
 def task_bars(models: Sequence[Mapping[str, Any]]) -> Bars | None:
     """The metric that stands for each task, a bar for each model, chance marked; None if no task has a share."""
     bars = [
@@ -90,28 +106,37 @@ def bar_names(models: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def variants_table(model: Mapping[str, Any]) -> Table:
     """What becomes of each task's figure if it is asked in another way."""
+    only_drawn = all(each["variant"].startswith(DRAWN) for each in model["variants"])
     rows = []
     for task, results in model["results"].items():
-        metric = shown_metric(results, model["tasks"].get(task, {}))
+        facts = model["tasks"].get(task, {})
+        metric = shown_metric(results, facts)
         figures = [results[metric]]
         figures += [found for each in model["variants"] if (found := each["results"].get(task, {}).get(metric))]
-        values = [each["value"] for each in figures]
-        failed = sum(task in each.get("errors", ()) for each in model["variants"])
         share = all(is_share(metric, each) for each in figures)
+        values = [each["value"] for each in figures]
+        ends = min(values), max(values)
+        varied = not (only_drawn and facts.get("num_fewshot") == 0)
+        failed = sum(task in each.get("errors", ()) for each in model["variants"])
+        remarks = [f"{failed} failed"] * bool(failed) + ["not varied"] * (not varied)
         rows.append(
             (
                 task,
                 metric,
-                value_text(values[0], share=share),
+                value_text(figures[0]["value"], share=share),
                 interval_text(figures[0], share=share),
-                value_text(min(values), share=share),
-                value_text(max(values), share=share),
-                f"{failed} failed" if failed else "",
+                *((value_text(end, share=share) for end in ends) if varied else ("", "")),
+                "; ".join(remarks),
             )
         )
     names = ", ".join(each["variant"] for each in model["variants"])
     columns = ("task", "metric", "as asked first", "95 % interval", "lowest", "highest", "")
-    note = f"Asked again: {names}. Where lowest and highest lie outside the interval, the form is what is measured."
+    note = f"Asked again: {names}."
+    if only_drawn:
+        note += " Through a chat template it was not asked: the model has none."
+    if any("not varied" in row[-1] for row in rows):
+        note += " Not varied: no examples are drawn."
+    note += " Where lowest and highest lie outside the interval, the form is what is measured."
     return Table(f"How far the way of asking moves the figures: {model['model']}", columns, rows, note)
 
 
@@ -127,10 +152,15 @@ def failures(model: Mapping[str, Any]) -> Spans:
     title = f"FAILED: {count} {'task' if count == 1 else 'tasks'} of {model['model']}"
     spans: list[tuple[str, Style]] = []
     for task, cause in model["errors"].items():
-        spans.append((f"{task} failed: {cause}", "bad"))
+        spans.append((f"{task} failed: {_without_name(cause, task)}", "bad"))
         spans.append(("\n", "plain"))
     spans.pop()
     return Spans(f"{title}. No figure and no average takes them in.", spans)
+
+
+def _without_name(cause: str, task: str) -> str:
+    """The cause without the task's name before it, which stands there already."""
+    return re.sub(rf"^task {re.escape(task)}(?:[:,] | )", "", cause)
 
 
 def cost_line(cost: Mapping[str, Any]) -> str:
