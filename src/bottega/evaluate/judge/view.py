@@ -26,7 +26,9 @@ def judge_blocks(data: Figure) -> list[Block]:
     """The models, their differences, and how far the judge can be trusted."""
     compared = data["mode"] == "pairwise"
     name, write = ("points", _percent) if compared else ("score", _number)
-    blocks: list[Block] = [_models(data, name, write), _bars(data, name)]
+    blocks: list[Block] = [_models(data, name, write)]
+    if (bars := _bars(data, name)).bars:
+        blocks.append(bars)
     if any(row["categories"] for row in data["models"]):
         blocks.append(_categories(data, write))
     if compared:
@@ -83,7 +85,7 @@ def _differences(data: Figure) -> Table:
             _value(row["difference"], "{:+.2f}".format),
             _interval(row["difference"], "{:+.2f}".format),
             row["difference"]["count"],
-            "" if row["shown"] else "no difference shown",
+            _verdict(row["shown"], row["difference"]),
         )
         for row in data["differences"]
     ]
@@ -96,7 +98,7 @@ def _matches(data: Figure) -> Table:
     for row in data["matches"]:
         counts = (row["wins"], row["ties"], row["losses"], row["undecided"])
         points = (_value(row["points"], _percent), _interval(row["points"], _percent))
-        rows.append((row["first"], row["second"], *counts, *points, "" if row["shown"] else "no difference shown"))
+        rows.append((row["first"], row["second"], *counts, *points, _verdict(row["shown"], row["points"])))
     columns = ("model", "against", "wins", "ties", "losses", "undecided", "points", "95 % interval", "")
     note = "Undecided: the judge was not understood in one of the orders; such pairs count nowhere."
     return Table("Who beat whom", columns, rows, note)
@@ -156,6 +158,8 @@ def _at(slope: Figure | None, style: str) -> Figure | None:
 
 def _reading(data: Figure) -> str:
     """What is shown and what is not, in words."""
+    if not any(row[key]["count"] for row in data["models"] for key in ("score", "points") if key in row):
+        return "Which model is better, and what moves the judge, cannot be said: no verdict of it could be read."
     said = []
     position = data.get("position")
     if position and _excludes(position["bias"], 0):
@@ -210,6 +214,12 @@ def _value(figure: Figure, write: Callable[[float], str]) -> str:
 
 def _interval(figure: Figure, write: Callable[[float], str]) -> str:
     return "" if figure["low"] is None else f"[{write(figure['low'])}, {write(figure['high'])}]"
+
+
+def _verdict(shown: bool, figure: Figure) -> str:
+    if not figure["count"]:
+        return "cannot be said"
+    return "" if shown else "no difference shown"
 
 
 def _number(value: float) -> str:
