@@ -13,6 +13,7 @@ from bottega.evaluate.figures import interval_text, value_text
 
 CONTAMINATION_FILE = "contamination.json"
 MOST_BARS = 40
+LONGEST_BEGINNING = 60  # characters of an item; `found.jsonl` has more
 SCORES_NOTE = (
     "A score on dirty items that is higher than on clean ones is what memory would do, but no proof of it: the items "
     "may be easier for other reasons. Newcombe's interval for shares."
@@ -38,7 +39,7 @@ def contamination_blocks(data: Row, examples: Sequence[Row]) -> list[Block]:
                 row["verdict"],
                 f"{row['found']} of {row['ngrams']}",
                 row["place"],
-                row["text"],
+                _beginning(row["text"]),
             )
             for row in examples
         ]
@@ -109,6 +110,12 @@ def _score(figure: Row | None) -> str:
         return "no items"
     interval = "" if figure["ci95"] is None else f" [{figure['ci95'][0]:.3f}, {figure['ci95'][1]:.3f}]"
     return f"{figure['value']:.3f}{interval}, {figure['items']} items"
+
+
+def _beginning(text: str) -> str:
+    """The beginning of the text on one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST_BEGINNING else f"{text[: LONGEST_BEGINNING - 1]}…"
 
 
 def _shown(figure: Row) -> tuple[str, str]:
