@@ -186,16 +186,16 @@ def paired_difference(
     return bootstrap(left - right, seed=seed, resamples=resamples, confidence=confidence)
 
 
-def signed_mean(values: Sequence[float]) -> Estimate:
+def signed_mean(values: ArrayLike) -> Estimate:
     """The mean of values from −1 to 1, with an interval that is not empty where all of them are equal.
 
     Source: Agresti & Min, "Simple improved confidence intervals for comparing matched proportions" (2005): half an
     observation is added to each cell, which comes to two more observations with squares that sum to 1.
     """
-    count = len(values)
+    array = np.asarray(values, dtype=np.float64)
+    count = int(array.size)
     if not count:
         return Estimate(math.nan, None, None, 0)
-    array = np.asarray(values, dtype=np.float64)
     centre = float(array.sum()) / (count + 2)
     variance = ((float(array @ array) + 1) / (count + 2) - centre**2) / (count + 2)
     half = normal_quantile(0.95) * math.sqrt(variance)

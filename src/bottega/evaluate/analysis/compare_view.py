@@ -14,9 +14,9 @@ from bottega.evaluate.figures import difference_text
 COMPARISON_FILE = "comparison.json"
 MOST_BARS = 60
 NOTE = (
-    "A minus B on the items that both were asked alike, by the paired bootstrap; shares in points, perplexities "
-    "as their ratio A / B. Holm's p is corrected for the number of tasks; under 0.05 a difference is shown. Detectable: what four of five samples of "
-    "this size would have shown. Less may be there and not be seen."
+    "A minus B on the items that both were asked alike, by the paired bootstrap; shares in points, perplexities as "
+    "their ratio A / B. Holm's p is corrected for the number of tasks; under 0.05 a difference is shown. Detectable: "
+    "what four of five samples of this size would have shown. Less may be there and not be seen."
 )
 TESTS_NOTE = "McNemar: exact, of the items that one alone has right. Sign flips: differences with random signs."
 
