@@ -213,8 +213,8 @@ def _task_differences(board: Leaderboard) -> list[Block]:
     subject = "Each model" if len(others) > 1 else others[0].model.name
     note = (
         "The row's model minus the other, on the same items; shares in points, perplexities as their ratio. p is "
-        "McNemar's of what is right or wrong, sign flips' of perplexities. With many rows some differences are shown by "
-        "luck: of 20 that are none, one."
+        "McNemar's of what is right or wrong, sign flips' of perplexities. With many rows some differences are shown "
+        "by luck: of 20 that are none, one."
     )
     return [Table(f"{subject} against {first.model.name}, item by item", columns, rows, note)]
 
