@@ -97,6 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("responses", type=Path)
     parser.add_argument("--documents", type=Path)
+    parser.add_argument("--quick", action="store_true", help="the first 20 responses only")
     arguments = parser.parse_args()
     try:
         nltk.data.find("tokenizers/punkt_tab/english/")
@@ -105,7 +106,7 @@ def main() -> None:
     from lm_eval.tasks.ifeval.utils import process_results as their_results
 
     langdetect.DetectorFactory.seed = 0
-    responses = rows(arguments.responses)
+    responses = rows(arguments.responses)[: 20 if arguments.quick else None]
     pairs = list(
         own_instructions(responses, rows(arguments.documents)) if arguments.documents else every_instruction(responses)
     )
