@@ -28,7 +28,7 @@ from bottega.checkpoint.config import ModelConfig
 decode_vs_transformers.SHAPES["110M"] = (12, 768, 12, 12, 2048, 32000, 24)
 BATCH = 8
 CONTEXT = 1536
-# name → (items, tokens before all questions, tokens of each item's own examples, question, choices, tokens of each), goal
+# name → (items, tokens before all questions, of each item's own examples, of a question, choices, tokens of each), goal
 SHAPES: dict[str, tuple[tuple[int, ...], float]] = {
     "4 choices, 0-shot": ((24, 0, 0, 85, 4, 25), 2.0),
     "4 choices, 10-shot, examples per item": ((4, 0, 1065, 85, 4, 25), 4.0),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from bottega.core.schema import Names
 from bottega.generate.config import OnEngine
-
 
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
 
