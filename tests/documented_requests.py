@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from hypothesis import strategies as st
@@ -80,7 +81,7 @@ class Documented:
 @st.composite
 def spoilt(draw: st.DrawFn, bodies: st.SearchStrategy[Any]) -> Any:
     """A body with something wrong somewhere: a value replaced, taken away or added."""
-    body = draw(bodies)
+    body = copy.deepcopy(draw(bodies))  # what strategies share between examples must stay as it is
     place, steps = body, draw(st.integers(0, 3))
     while steps and isinstance(place, dict | list) and place:
         inner = place[draw(st.sampled_from(sorted(place)))] if isinstance(place, dict) else place[-1]
