@@ -88,10 +88,11 @@ def _measure_model(
             "errors": errors,
         }
         if others:
-            data["variants"] = [
-                {"variant": label, **_variant(name, selection, each, asked_by, generator, store, reporter)}
-                for (label, each), (_, asked_by) in zip(others, variants, strict=True)
-            ]
+            data["variants"] = []
+            for (label, each), (_, asked_by) in zip(others, variants, strict=True):
+                found, failed, _ = _measure(name, selection, each, asked_by, generator, store, reporter)
+                figures = {task: result.figures() for task, result in found.items()}
+                data["variants"].append({"variant": label, "results": figures, "errors": failed})
         statistics = generator.statistics()
         data["cost"] = {
             "seconds": time.monotonic() - started,
@@ -140,19 +141,6 @@ def _measure(
             errors[name] = error.message
             reporter.say(f"{name} failed: {error.message}")
     return results, errors, store.hits - before
-
-
-def _variant(
-    model: str,
-    selection: Selection,
-    prepared: Prepared,
-    asking: Asking,
-    generator: Generator,
-    store: Store,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    results, errors, _ = _measure(model, selection, prepared, asking, generator, store, reporter)
-    return {"results": {name: result.figures() for name, result in results.items()}, "errors": errors}
 
 
 def _with_short_names(figures: dict[str, Any]) -> dict[str, Any]:
