@@ -93,6 +93,7 @@ class Peer:
 
     async def events(self, mode: str, body: dict[str, Any], turn: int) -> AsyncIterator[bytes]:
         self.running += 1
+        sent_all = False
         try:
             if mode == "one_at_a_time":
                 async with self.lock:
@@ -114,9 +115,10 @@ class Peer:
             if mode != "uncounted" and "stream_options" in body:
                 counts = {"prompt_tokens": self.count(body), "completion_tokens": body["max_tokens"]}
                 yield event({"choices": [], "usage": counts})
+            sent_all = True  # a client that has read the end may close before this generator is asked for more
             yield b"data: [DONE]\n\n"
         except asyncio.CancelledError:
-            self.cancelled += 1
+            self.cancelled += not sent_all
             raise
         finally:
             self.running -= 1
