@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -73,16 +73,34 @@ class Endpoint:
 
 def base_url(url: str) -> str:
     """The URL before `/chat/completions`; of a bare host, with `/v1`. Raises ValueError if it is none of http."""
+    require_http(url)
+    bare = url.rstrip("/")
+    bare = next((bare.removesuffix(path) for path in PATHS if bare.endswith(path)), bare)
+    return bare if urlsplit(bare).path.strip("/") else bare.rstrip("/") + DEFAULT_PATH
+
+
+def require_http(url: str) -> None:
+    """Raise ValueError unless it is a URL of http that requests can be sent below."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("a URL of http or https is wanted, for example http://127.0.0.1:8000/v1")
+        raise ValueError("a URL of http or https is wanted, for example http://127.0.0.1:8000")
     if parts.query or parts.fragment or parts.port == 0:  # asking for the port raises ValueError if it is none
         raise ValueError("a URL without '?' and '#', and with a port that can be reached, is wanted")
     if parts.username or parts.password:
         raise ValueError("a URL without a name and password in it is wanted; a key is given apart")
-    bare = url.rstrip("/")
-    bare = next((bare.removesuffix(path) for path in PATHS if bare.endswith(path)), bare)
-    return bare if urlsplit(bare).path.strip("/") else bare.rstrip("/") + DEFAULT_PATH
+
+
+def parse_extra(text: str, taken: Collection[str], by: str) -> dict[str, Any]:
+    """More fields of each request, as JSON; raises ValueError for other JSON, and for those `taken` by `by` itself."""
+    try:
+        extra = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {error}") from None
+    if not isinstance(extra, dict):
+        raise ValueError('a JSON object is wanted, for example {"temperature": 0}')
+    if wrong := set(taken) & set(extra):
+        raise ValueError(f"{sorted(wrong)[0]!r} is set by {by} itself")
+    return extra
 
 
 def find_key(given: str | None, variable: str | None, default_variable: str) -> str | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from bottega.clients import endpoint
 from bottega.clients.endpoint import base_url
 from bottega.core.schema import Compute, Seed
 
@@ -17,16 +17,8 @@ Mode = Literal["single", "pairwise", "mt-bench"]
 
 
 def parse_extra(text: str) -> dict[str, Any]:
-    """The JSON object of --extra; raises ValueError for other JSON, and for fields that are not the user's to set."""
-    try:
-        extra = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"not valid JSON: {error}") from None
-    if not isinstance(extra, dict):
-        raise ValueError('a JSON object is wanted, for example {"reasoning_effort": "low"}')
-    if taken := OURS & set(extra):
-        raise ValueError(f"{sorted(taken)[0]!r} is set by the judge itself")
-    return extra
+    """The JSON object of --extra; raises ValueError if it is none, or has fields that are not the user's to set."""
+    return endpoint.parse_extra(text, OURS, "the judge")
 
 
 def _extra(text: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from bottega.clients import endpoint
 from bottega.core.errors import did_you_mean
 from bottega.core.schema import Config, Seed
 
@@ -41,25 +40,13 @@ def parse_goodput(text: str) -> dict[str, float]:
 
 
 def parse_extra(text: str) -> dict[str, Any]:
-    """The JSON object of --extra; raises ValueError for other JSON, and for fields that the load tool sets itself."""
-    try:
-        extra = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"not valid JSON: {error}") from None
-    if not isinstance(extra, dict):
-        raise ValueError('a JSON object is wanted, for example {"temperature": 0}')
-    if taken := OURS & set(extra):
-        raise ValueError(f"{sorted(taken)[0]!r} is set by the load tool itself")
-    return extra
+    """The JSON object of --extra; raises ValueError if it is none, or has fields that the load tool sets itself."""
+    return endpoint.parse_extra(text, OURS, "the load tool")
 
 
 def _base_url(url: str) -> str:
     """The URL without the path of an endpoint; raises ValueError if it is none of http."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("a URL of http or https is wanted, for example http://127.0.0.1:8000")
-    if parts.query or parts.fragment or parts.port == 0:  # asking for the port raises ValueError if it is none
-        raise ValueError("a URL without '?' and '#', and with a port that can be reached, is wanted")
+    endpoint.require_http(url)
     url = url.rstrip("/")
     return next((url.removesuffix(path) for path in reversed(ENDPOINTS) if url.endswith(path)), url)
 

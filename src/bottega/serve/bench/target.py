@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from bottega.clients.endpoint import error_of
 from bottega.core.errors import UserError, did_you_mean
 from bottega.serve.bench.config import BenchServe
 from bottega.serve.guard import is_loopback
@@ -90,11 +90,7 @@ def _models(target: Target) -> list[dict[str, Any]] | None:
 
 def error_text(content: bytes) -> str:
     """OpenAI's error message, or the beginning of whatever was sent."""
-    try:
-        error = json.loads(content)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
-        return content[:300].decode("utf-8", "replace").strip()
+    return error_of(content)[0].strip()
 
 
 def failure_text(status: int, content: bytes) -> str:
