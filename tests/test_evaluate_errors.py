@@ -366,3 +366,17 @@ def test_calibration_of_what_chooses_nothing() -> None:
     several = Item("m", "t", 0, {}, "", "", gold=[1, 2], choices=list("abc"), loglikelihoods=[-9.0, -1.0, -math.inf])
     found = calibration([several])
     assert found is not None and found["accuracy"] == 1.0 and found["bins"][0]["low"] == 0.9
+
+
+def test_a_column_that_only_says_which_choice_is_right_is_no_group() -> None:
+    golds = [0, 1, 2, 3] * 5
+    columns = {
+        "from 0": lambda n: golds[n], "from 1": lambda n: str(golds[n] + 1), "letter": lambda n: "ABCD"[golds[n]],
+        "topic": lambda n: n % 3, "nearly": lambda n: golds[n] if n else 3,
+    }  # fmt: skip
+    items = [
+        Item("m", "t", n, {name: of(n) for name, of in columns.items()}, "", "", gold=golds[n], choices=list("wxyz"))
+        for n in range(20)
+    ]
+    kinds = {group.kind for group in groups_of([Answered(item, "", "acc", False) for item in items])}
+    assert kinds == {"column topic", "column nearly", "place of the right answer"}

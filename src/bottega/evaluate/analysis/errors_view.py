@@ -15,8 +15,6 @@ from bottega.evaluate.figures import interval_text, value_text
 ERRORS_FILE = "errors.json"
 MOST_BARS, LONGEST_TAIL = 24, 80
 MOST_ROWS = 5  # of a table or bars in the terminal
-PLACES = "place of the right answer"
-KEYS = ("gold", "answer", "answerkey", "answer_key", "answer_idx", "correct", "correct_answer", "label", "target")
 GROUPS_NOTE = (
     "Each group against the other items that have such a value. Share of mistakes with Wilson's interval, difference "
     "in points with Newcombe's; p is corrected for all groups (Benjamini and Hochberg): of those under 0.05, one in "
@@ -51,7 +49,7 @@ def errors_sections(data: Mapping[str, Any]) -> list[Section]:
     groups: list[Block] = [
         _groups_table(f"{kind}: {model['model']}", rows)
         for model in data["models"]
-        for kind, rows in _by_kind(_without_keys(model["groups"])).items()
+        for kind, rows in _by_kind(model["groups"]).items()
     ]
     return [*sections, *([Section("Every group", groups)] if groups else [])]
 
@@ -70,14 +68,6 @@ def _first_rows(block: Block) -> Block:
         note = f"{len(block.bars) - MOST_ROWS} more in the report (--out). {block.note}".strip()
         return replace(block, bars=block.bars[:MOST_ROWS], note=note)
     return block
-
-
-def _without_keys(rows: Sequence[Row]) -> list[Row]:
-    """Groups without columns that are the answer key: named so, with the same items as the places of right answers."""
-    kinds = {kind: {(row["items"], row["mistakes"]) for row in of} for kind, of in _by_kind(rows).items()}
-    places = kinds.get(PLACES, set())
-    keys = {f"column {name}" for name in KEYS}
-    return [row for row in rows if not (row["kind"].lower() in keys and kinds[row["kind"]] <= places)]
 
 
 def _model_blocks(model: Row) -> list[Block]:
@@ -108,7 +98,7 @@ def _model_blocks(model: Row) -> list[Block]:
 
 
 def _shown_groups(model: Row) -> list[Block]:
-    others = [row for row in _without_keys(model["groups"]) if row["kind"] != "task"]
+    others = [row for row in model["groups"] if row["kind"] != "task"]
     tested = [row for row in others if row["p_value"] is not None]
     shown = [row for row in tested if row["shown"]]
     untested = f" {len(others) - len(tested)} were too small to test." if len(tested) < len(others) else ""

@@ -47,7 +47,8 @@ def groups_of(answers: Sequence[Answered]) -> list[Group]:
     columns = dict.fromkeys(key for each in answers for key in each.item.doc)
     for key in columns:
         values = [_category(each.item.doc.get(key)) for each in answers]
-        if len({value for value in values if value is not None}) <= MOST_VALUES:
+        few = len({value for value in values if value is not None}) <= MOST_VALUES
+        if few and not _is_answer_key(values, answers):
             found += _by_value(f"column {key}", values)
     measures: dict[str, Callable[[Answered], float | None]] = {
         "length of the prompt": lambda each: len(each.item.prompt) or None,
@@ -112,6 +113,15 @@ def _category(value: Any) -> str | None:
     if isinstance(value, bool | int) or (isinstance(value, str) and 0 < len(value) <= LONGEST_VALUE):
         return str(value)
     return None
+
+
+def _is_answer_key(values: Sequence[str | None], answers: Sequence[Answered]) -> bool:
+    """Whether a column says nothing but which choice is right: its index from 0 or 1, or its letter, everywhere."""
+    golds = [(value, each.item.gold) for value, each in zip(values, answers, strict=True) if value is not None]
+    return any(
+        all(isinstance(gold, int) and value == name(gold) for value, gold in golds)
+        for name in (str, lambda gold: str(gold + 1), position)
+    )
 
 
 def _quarters(tasks: Sequence[str], values: Sequence[float | None]) -> list[str | None]:
