@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 BLOCK = 1 << 16
 
@@ -35,6 +35,18 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
         os.close(descriptor)
     if before == 0:
         _sync_name(path)
+
+
+def open_lines(path: Path) -> BinaryIO:
+    """A file to add lines to, each by one unbuffered write: in the file at once, and not cut in two by another writer.
+
+    What a killed writer left of a line stays a line of its own, which readers pass over.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("ab+", buffering=0)
+    if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+        file.write(b"\n")
+    return file
 
 
 def _end_last_line(descriptor: int) -> None:

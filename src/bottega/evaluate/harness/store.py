@@ -10,8 +10,9 @@ import json
 from array import array
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
+from bottega.core.append import open_lines
 from bottega.core.errors import UserError
 from bottega.evaluate.harness.requests import Request, Score
 
@@ -26,20 +27,16 @@ class Store:
     def __init__(self, folder: Path | None, model_hash: str) -> None:
         self._answers: dict[str, Answer] = {}
         self.hits = 0
-        self._file: IO[bytes] | None = None
+        self._file: BinaryIO | None = None
         if folder is None:
             return
         path = folder / f"{model_hash[:32]}.jsonl"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torn = self._read(path) if path.is_file() else False
-            # Unbuffered: each line is one write at the end, so that two processes may share the file.
-            self._file = path.open("ab", buffering=0)
+            self._file = open_lines(path)
+            self._read(path)
         except OSError as error:
             hint = "Give another folder with --store, or keep nothing with --no-reuse."
             raise UserError(f"answers cannot be kept in {folder}: {error.strerror}", hint=hint) from None
-        if torn:
-            self._file.write(b"\n")
 
     def get(self, key: str) -> Answer | None:
         """The answer that was kept under `key`."""
@@ -56,9 +53,8 @@ class Store:
         if self._file is not None:
             self._file.close()
 
-    def _read(self, path: Path) -> bool:
-        """Read what is there; a damaged line counts as not written. Whether the last one was cut off."""
-        line = b""
+    def _read(self, path: Path) -> None:
+        """Read what is there; a damaged line, or one that was cut off, counts as not written."""
         for line in path.open("rb"):
             try:
                 row = json.loads(line)
@@ -71,7 +67,6 @@ class Store:
                     self._answers[key] = (float(score), greedy)
                 case _:
                     pass
-        return bool(line) and not line.endswith(b"\n")
 
 
 def key_of(task: str, version: Any, request: Request) -> str:

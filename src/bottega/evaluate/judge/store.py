@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from bottega.clients.chat import Reply
+from bottega.core.append import open_lines
 from bottega.core.hashing import digest_data
 
 
@@ -49,9 +50,8 @@ class Store:
         said = self._said[key] = Said(reply, time.time())
         if self._path is not None:
             if self._file is None:
-                self._file = _open(self._path)
+                self._file = open_lines(self._path)
             row = {"key": key, "time": said.time, **asdict(reply)}
-            # One write of one line, which others that append do not cut in two.
             self._file.write(json.dumps(row).encode() + b"\n")
         return said
 
@@ -59,15 +59,6 @@ class Store:
 def key_of(messages: Sequence[Mapping[str, str]], decoding: Mapping[str, Any]) -> str:
     """The name under which a judge's answer to these messages is kept."""
     return digest_data([list(messages), decoding])
-
-
-def _open(path: Path) -> BinaryIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_bytes() if path.is_file() else b""
-    file = path.open("ab", buffering=0)
-    if before and not before.endswith(b"\n"):
-        file.write(b"\n")  # what a killed run left of a line stays a line of its own
-    return file
 
 
 def _read(path: Path) -> dict[str, Said]:
