@@ -58,7 +58,9 @@ def test_text_streams_in_the_order_of_the_api(client: openai.OpenAI) -> None:
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
     last = events[-1]
     assert last.type == "response.incomplete" and last.response.output_text == whole.output_text
-    assert last.response.usage == whole.usage and events[0].response.output == []  # type: ignore[union-attr]
+    usage = last.response.usage  # all but what the cache of shared prefixes saved, which is more the second time
+    assert usage and whole.usage and usage.total_tokens == whole.usage.total_tokens
+    assert usage.output_tokens == whole.usage.output_tokens and events[0].response.output == []  # type: ignore[union-attr]
     assert {event.item_id for event in events if hasattr(event, "item_id")} == {last.response.output[0].id}  # type: ignore[union-attr]
 
 
