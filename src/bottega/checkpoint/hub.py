@@ -24,6 +24,7 @@ from bottega.checkpoint.hub_repository import RemoteFile, Repository, ask, parse
 from bottega.checkpoint.hub_transfer import fetch_blobs
 from bottega.core.atomic import locked
 from bottega.core.errors import UserError
+from bottega.core.model_files import model_folder
 from bottega.core.plan import Specs, is_only_planning
 from bottega.core.progress import Lines, Quiet, Reporter, Rich
 
@@ -40,7 +41,7 @@ def locate(model: Path | str) -> Path:
     """
     path = Path(model)
     if path.is_dir():
-        return path
+        return model_folder(path)
     if path.suffix == ".gguf" and path.is_file():
         return path
     if path.exists():

@@ -170,10 +170,30 @@ def _config(verb: Verb, given: dict[str, Any], words: list[str]) -> Config:
             else:
                 given = {arguments.pop(0): word, **given}
         elif "=" in word:
-            values |= _single_setting(verb, word)
+            _merge(values, _single_setting(verb, word))
         else:
             values.update(_file_settings(verb, Path(word)))
+    given = {name: _section_value(verb, name, value) for name, value in given.items()}
     return verb.config_type().parse({**values, **given}, where=verb.name)
+
+
+def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
+    """Put settings into others, into their sections too."""
+    for name, value in more.items():
+        held = values.get(name)
+        if isinstance(value, dict) and isinstance(held, dict):
+            values[name] = {**held, **value}
+        else:
+            values[name] = value
+
+
+def _section_value(verb: Verb, name: str, value: Any) -> Any:
+    """A section given as an option is YAML: `--adapter '{type: lora, r: 8}'`."""
+    from bottega.core.schema import parse_scalar, section_of
+
+    if section_of(verb.config_type().model_fields[name].annotation) is None:
+        return value
+    return [parse_scalar(part) for part in value] if isinstance(value, list) else parse_scalar(value)
 
 
 def _takes_several(verb: Verb, name: str) -> bool:
@@ -187,7 +207,7 @@ def _name_in(verb: Verb, word: str) -> str:
 
 
 def _is_setting(verb: Verb, word: str) -> bool:
-    return "=" in word and _name_in(verb, word) in verb.config_type().model_fields
+    return "=" in word and _name_in(verb, word).partition(".")[0] in verb.config_type().model_fields
 
 
 def _single_setting(verb: Verb, word: str) -> dict[str, Any]:
@@ -197,7 +217,9 @@ def _single_setting(verb: Verb, word: str) -> dict[str, Any]:
     field = verb.config_type().model_fields.get(name)
     if field and text != "null" and optional_of(field.annotation)[0] in (str, Path):
         return {name: text}  # a folder may be called `2024` or `notes #1`
-    return {name: parse_override(word)[1]}
+    section, _, inner = name.partition(".")
+    value = parse_override(word)[1]
+    return {section: {inner: value}} if inner else {name: value}
 
 
 def _file_settings(verb: Verb, path: Path) -> dict[str, Any]:

@@ -62,6 +62,13 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text: {error}") from None
 
 
+def model_folder(path: Path) -> Path:
+    """The folder that holds the model: `path` itself, or its `model` where it is the folder of a training run."""
+    if not (path / "config.json").exists() and (path / "model" / "config.json").is_file():
+        return path / "model"
+    return path
+
+
 # Vocabularies in other formats than tokenizer.json, in the order in which they are looked for.
 VOCABULARY_FILES = (
     "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "tokenizer.bin",

@@ -88,7 +88,7 @@ def sections_of(cls: type[Config]) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in cls.__mro__[: cls.__mro__.index(Config)]:
         headings, heading = vars(base).get("sections", {}), "Options"
-        for name in vars(base).get("__annotations__", {}):
+        for name in (name for name in vars(base).get("__annotations__", {}) if name in cls.model_fields):
             heading = headings.get(name, heading)
             found[name] = heading  # where a class only changes a default, the class that had it first says
     return found
@@ -104,13 +104,29 @@ def _user_error(cls: type[Config], error: pydantic.ValidationError, where: str) 
             lines.append(message)
         elif problem["type"] == "extra_forbidden":
             lines.append(f"unknown setting {key!r}")
-            hint = hint or did_you_mean(str(problem["loc"][-1]), cls.model_fields)
+            hint = hint or did_you_mean(str(problem["loc"][-1]), _section(cls, problem["loc"][:-1]).model_fields)
         elif problem["type"] == "missing":
             lines.append(f"{key!r} is required")
         else:
             lines.append(f"{key}: {message} (got {problem['input']!r})")
     prefix = f"{where}: " if where else ""
     return UserError(prefix + "; ".join(lines), hint=hint)
+
+
+def section_of(annotation: Any) -> type[Config] | None:
+    """The settings that a field holds as a section of its own, or as a list of them; None if it holds a value."""
+    inner, _ = optional_of(annotation)
+    if typing.get_origin(inner) is tuple:
+        inner = typing.get_args(inner)[0]
+    return inner if isinstance(inner, type) and issubclass(inner, Config) else None
+
+
+def _section(cls: type[Config], place: tuple[int | str, ...]) -> type[Config]:
+    """The settings at a place of a nested error."""
+    for name in place:
+        field = cls.model_fields.get(str(name))
+        cls = (section_of(field.annotation) if field else None) or cls
+    return cls
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:

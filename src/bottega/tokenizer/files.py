@@ -17,7 +17,14 @@ from typing import Any
 
 from bottega.core.errors import UserError
 from bottega.core.hashing import digest_tokenizer
-from bottega.core.model_files import MAX_TOKENIZER_BYTES, chat_template, optional_object, parse_object, read_bounded
+from bottega.core.model_files import (
+    MAX_TOKENIZER_BYTES,
+    chat_template,
+    model_folder,
+    optional_object,
+    parse_object,
+    read_bounded,
+)
 
 # What a tokenizer's folder may hold.
 FILES = (
@@ -66,6 +73,7 @@ def read_files(folder: Path) -> TokenizerFiles:
 
         converted = convert(folder)
         return files_of(folder, converted.content, converted.config)
+    folder = model_folder(folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}", hint="A tokenizer is a folder with tokenizer.json.")
     path = folder / "tokenizer.json"
@@ -86,6 +94,7 @@ def write_tokenizer(source: Path, folder: Path) -> None:
     It is copied, or, where there is no tokenizer.json, converted. Raises UserError if there is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    source = model_folder(source)
     if (source / FILES[0]).is_file():
         for name in FILES:
             if (source / name).is_file():

@@ -1,43 +1,142 @@
-"""Settings of the verb `train`. Imports no torch."""
+"""Settings of the verb `train`. Imports no torch.
+
+What only some stages need stands in sections of its own: `adapter`, `preference` (reward, dpo, kto, orpo, simpo, cpo),
+`policy` and `rewards` (grpo, ppo). The section `train` of a recipe is a heading: what stands under it are the settings
+of this model, as if they stood beside it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from bottega.core.dial import SIZES, Dial, Size
-from bottega.core.schema import Compute, Seed, Writes
+from bottega.core.schema import Compute, Config, Seed, Writes
+from bottega.model.adapter_config import AdapterSettings
 from bottega.train.optimizer_names import OptimizerName
+from bottega.train.rewards.config import RewardSettings
 from bottega.train.schedule import Schedule
 
-Stage = Literal["pretrain", "sft"]
+Stage = Literal["pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "cpo", "ppo", "grpo"]
+TOKEN_STAGES = ("pretrain", "sft")
+PAIR_STAGES = ("reward", "dpo", "orpo", "simpo", "cpo")
+POLICY_STAGES = ("ppo", "grpo")
+REFERENCE_STAGES = ("dpo", "kto")
+# The form of tokens folder that each stage trains on (docs/data.md).
+FORMS: Mapping[str, str] = {
+    "pretrain": "text", "sft": "chat", "kto": "labelled", **dict.fromkeys(PAIR_STAGES, "pairs"),
+    **dict.fromkeys(POLICY_STAGES, "prompts"),
+}  # fmt: skip
+
+
+class PreferenceSettings(Config):
+    """What losses on preferences need. Each stage has defaults of its own where None is the default here."""
+
+    loss: Literal["sigmoid", "ipo", "hinge", "robust", "sigmoid_norm"] = "sigmoid"
+    """Variant of dpo: sigmoid, ipo, hinge, robust, or sigmoid_norm (by the answer's length)."""
+    beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Strength (default: 0.1; simpo 2.0)."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of the labels believed to be wrong (dpo: sigmoid, robust; cpo)."""
+    margin: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Margin of simpo, as a share of beta (default: 0.5)."""
+    nll_weight: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Weight of the chosen answers' own loss (default: 1 for orpo and cpo, else 0)."""
+    desirable_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Weight of the good examples of kto."""
+    undesirable_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Weight of the bad examples of kto."""
+    centre: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Weight of the pull of a reward model's scores to a mean of zero."""
+
+
+class PolicySettings(Config):
+    """What learning from the model's own answers needs."""
+
+    group: int = Field(default=8, ge=1)
+    """Answers to each prompt."""
+    advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
+    """What an answer's reward is measured by: its group's mean and deviation, mean only, or the mean of the others."""
+    normaliser: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
+    """Mean over each answer then answers (grpo), over all tokens (dapo), or by the greatest length (dr_grpo)."""
+    updates: int = Field(default=1, ge=1)
+    """Optimiser steps on each batch of answers."""
+    clip_low: float = Field(default=0.2, gt=0)
+    """How far the probability ratio may fall below 1."""
+    clip_high: float | None = Field(default=None, gt=0)
+    """How far it may rise above 1 (default: as clip_low; DAPO 0.28)."""
+    ratio: Literal["token", "sequence"] = "token"
+    """Probability ratio of each token, or of the answer as a whole (GSPO)."""
+    beta: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Weight of the distance (KL) to the model that was started from (default: 0 for grpo, 0.05 for ppo)."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    """Longest answer, in tokens."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Temperature of the answers, and of the probabilities that are trained."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Share of the probability that answers are drawn from."""
+    mask_truncated: bool = True
+    """Whether answers that were cut at max_new_tokens are left out of the loss."""
+    discount: float = Field(default=1.0, gt=0, le=1)
+    """Discount of later rewards (ppo; gamma)."""
+    trace: float = Field(default=0.95, ge=0, le=1)
+    """Weight of longer looks ahead in the advantages (ppo; lambda of GAE)."""
+    value_weight: float = Field(default=0.1, ge=0)
+    """Weight of the value loss (ppo)."""
+    value_clip: float = Field(default=0.2, gt=0)
+    """How far a value may move in one batch of answers (ppo)."""
+    value_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Learning rate of the value head (default: ten times the model's)."""
 
 
 class Train(Writes, Compute):
-    """Pre-train a new model, or fine-tune one, on a folder of prepared tokens."""
+    """Pre-train a new model, fine-tune one, align it with preferences, or let it learn from rewards."""
 
     without_effect: ClassVar = frozenset({"save_every", "trackers", "prompts", "sample_every"})
+    sections = {
+        "stage": "What is trained on what",
+        "size": "A new model",
+        "adapter": "What is trained of the model",
+        "max_steps": "Batch and steps",
+        "optimizer": "Optimiser",
+        "preference": "Preferences and rewards",
+        "heldout": "Measuring",
+        "save_every": "Running",
+    }
 
     stage: Stage = "pretrain"
-    """pretrain: every token of plain text; sft: the assistant's tokens of conversations."""
+    """pretrain: plain text; sft: conversations; reward, dpo, orpo, simpo, cpo: pairs; kto: judged answers; ppo, grpo: prompts."""
     data: Path
-    """Folder of tokens that `bottega data prepare` wrote."""
-    heldout: Path | None = None
-    """Folder of tokens to measure the loss on while training."""
+    """Data: a file or folder of examples in any common format, or tokens that `bottega data prepare` wrote."""
     model: Path | None = None
     """Model to start from; without it a new one is made from --size."""
     tokenizer: Path | None = None
     """Tokenizer of a new model (a folder with tokenizer.json)."""
+    train_on: Literal["assistant", "all", "last"] = "assistant"
+    """Whose words of a conversation are trained: the assistant's, everything, or the last answer only."""
+    train_on_eos: Literal["turn", "last", "none"] = "turn"
+    """Whether the stop token is trained after every turn, after the last, or not."""
     size: Size = "small"
     """The dial: sizes of a new model, batch, learning rate and tokens follow from it."""
     layers: int | None = Field(default=None, ge=1)
     """Layers of a new model (default: from the dial)."""
     hidden_size: int | None = Field(default=None, ge=16)
     """Width of a new model, a multiple of 64 (default: 32 per layer)."""
+    adapter: AdapterSettings | None = None
+    """Train a low-rank adapter and leave the model as it is: {type: lora, r: 16}; see docs/adapters.md."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """What trained weights are kept in; bfloat16 only with the optimiser adamw_kahan."""
+    checkpointing: Literal["none", "full", "offload"] = "none"
+    """Compute each layer's activations again for the gradient (full), or put them into the CPU's memory (offload)."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps, instead of --tokens or --epochs."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Examples per optimiser step, instead of --tokens-per-step; pairs and prompts are counted so (default: 16)."""
     row_length: int | None = Field(default=None, ge=8)
-    """Tokens per packed row (default: from the dial, at most the model's context)."""
+    """Tokens per packed row, and of the longest example (default: from the dial, at most the model's context)."""
     tokens_per_step: int | None = Field(default=None, ge=8)
     """Tokens per optimiser step (default: from the dial)."""
     micro_batch_tokens: int = Field(default=8192, ge=8)
@@ -46,12 +145,12 @@ class Train(Writes, Compute):
     """Tokens to train on in all (default: from the dial)."""
     epochs: float | None = Field(default=None, gt=0, le=10_000)
     """Passes over the data, instead of --tokens."""
-    optimizer: OptimizerName = "muon"
-    """muon (matrices of the blocks; AdamW for the rest) or adamw."""
+    optimizer: OptimizerName | None = None
+    """muon (matrices of the blocks; AdamW for the rest), adamw, adamw8bit, adamw_kahan (default: muon; adamw for adapters and alignment)."""
     learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Peak learning rate (default: from the dial; for sft less, see docs/dial.md)."""
-    weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Decay of the blocks' matrices, per unit of learning rate."""
+    """Peak learning rate (default: by stage and size, see docs/dial.md)."""
+    weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Decay of the matrices, per unit of learning rate (default: 0.1; 0 for adapters)."""
     schedule: Schedule = "wsd"
     """wsd (warm-up, stable, decay), cosine, linear or constant."""
     warmup: float = Field(default=0.03, ge=0, lt=1)
@@ -66,14 +165,28 @@ class Train(Writes, Compute):
     """What to do when loss or gradient is not finite, or the loss spikes."""
     spike_sigma: float = Field(default=6.0, gt=0)
     """A loss this many standard deviations (and half a nat) above the last 128 is a spike."""
+    preference: PreferenceSettings = PreferenceSettings()
+    """Settings of losses on preferences: {beta: 0.1, loss: ipo}; see docs/alignment.md."""
+    policy: PolicySettings = PolicySettings()
+    """Settings of grpo and ppo: {group: 8, max_new_tokens: 256}; see docs/alignment.md."""
+    rewards: tuple[RewardSettings, ...] = ()
+    """What answers are rewarded for: [{type: exact, field: answer}]; see docs/rewards.md."""
+    allow_code: bool = False
+    """Let rewards of type python run the file that they name."""
+    heldout: Path | None = None
+    """Data of the same kind to measure on while training."""
     evaluate_every: int = Field(default=50, ge=1)
     """Steps between measurements on --heldout."""
     evaluate_tokens: int = Field(default=32768, ge=1)
     """Tokens of --heldout to measure on."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many measurements without a better one, and keep the best weights."""
+    compare: bool = False
+    """Afterwards compare with the model that was started from: perplexity on general text, KL, tasks."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of `bottega eval` for the comparison."""
     sample_every: int | None = Field(default=None, ge=1)
-    """Steps between sample texts (default: only at the end)."""
+    """Steps between sample texts (default: only at the start and the end)."""
     prompts: tuple[str, ...] = ()
     """Prompts of the samples."""
     save_every: int = Field(default=25, ge=1)
@@ -85,27 +198,82 @@ class Train(Writes, Compute):
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where to log besides metrics.jsonl, if installed."""
     seed: Seed = 0
-    """Seed of the initial weights and of the order of the data."""
+    """Seed of the initial weights, of the order of the data, and of the answers that are drawn."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _heading(cls, values: Any) -> Any:
+        """What stands under `train` are settings like the others."""
+        if not isinstance(values, dict) or "train" not in values:
+            return values
+        under = values["train"]
+        if not isinstance(under, dict):
+            raise ValueError("train is a heading: write the settings of the training under it")
+        if twice := sorted(under.keys() & values.keys()):
+            raise ValueError(f"{twice[0]!r} is given twice, under train and beside it")
+        return {**{key: value for key, value in values.items() if key != "train"}, **under}
 
     @model_validator(mode="after")
     def _consistent(self) -> Train:
-        if self.tokens is not None and self.epochs is not None:
-            raise ValueError("give tokens or epochs, not both")
-        if self.model is None and self.tokenizer is None:
-            raise ValueError("a new model needs a tokenizer; to go on with a model, give it as model")
-        if self.stage == "sft" and self.model is None:
-            raise ValueError("sft needs a model to start from")
-        if self.when_empty == "copy" and self.model is None:
-            raise ValueError("when_empty=copy needs a model to copy")
-        if self.model is not None and (self.tokenizer or self.layers or self.hidden_size):
-            raise ValueError("tokenizer, layers and hidden_size are for a new model; model brings its own")
-        if self.patience is not None and self.heldout is None:
-            raise ValueError("patience needs heldout to measure on")
-        if self.dtype == "float16":
-            raise ValueError("gradients would vanish in float16; train in float32 or bfloat16")
+        for wrong, message in (*self._amounts(), *self._starting_points(), *self._alignment()):
+            if wrong:
+                raise ValueError(message)
         return self
+
+    def _amounts(self) -> list[tuple[bool, str]]:
+        given = [name for name in ("max_steps", "tokens", "epochs") if getattr(self, name) is not None]
+        rows = self.stage in TOKEN_STAGES
+        return [
+            (len(given) > 1, f"give {' or '.join(given)}, not both"),
+            (self.batch_size is not None and self.tokens_per_step is not None,
+             "give batch_size (examples) or tokens_per_step, not both"),
+            (not rows and (self.tokens_per_step or self.tokens) is not None,
+             f"{self.stage} counts examples: give batch_size, and max_steps or epochs"),
+            (self.stage == "pretrain" and self.batch_size is not None, "pretrain counts tokens: give tokens_per_step"),
+            (self.patience is not None and self.heldout is None, "patience needs heldout to measure on"),
+            (self.dtype == "float16", "gradients would vanish in float16; train in float32 or bfloat16"),
+            ((self.weights == "bfloat16") != (self.optimizer == "adamw_kahan"),
+             "weights: bfloat16 and optimizer: adamw_kahan belong together: without the correction that it keeps, "
+             "small steps would be rounded away"),
+        ]  # fmt: skip
+
+    def _starting_points(self) -> list[tuple[bool, str]]:
+        new = self.tokenizer or self.layers or self.hidden_size
+        return [
+            (self.model is None and self.stage != "pretrain", f"{self.stage} needs a model to start from"),
+            (self.model is None and self.tokenizer is None,
+             "a new model needs a tokenizer; to go on with a model, give it as model"),
+            (self.when_empty == "copy" and self.model is None, "when_empty=copy needs a model to copy"),
+            (self.model is not None and bool(new),
+             "tokenizer, layers and hidden_size are for a new model; model brings its own"),
+            (self.model is None and self.adapter is not None, "an adapter needs a model to be put on"),
+            (self.adapter is not None and self.weights == "bfloat16", "adapters are kept in float32"),
+            (self.model is None and self.compare, "a new model has no start to be compared with"),
+        ]  # fmt: skip
+
+    def _alignment(self) -> list[tuple[bool, str]]:
+        by_policy = self.stage in POLICY_STAGES
+        return [
+            (by_policy and not self.rewards, f"{self.stage} needs rewards: say what an answer is rewarded for"),
+            (not by_policy and bool(self.rewards), f"rewards are for grpo and ppo, not for {self.stage}"),
+            (self.stage == "grpo" and self.policy.group < 2, "grpo compares answers of a group: it needs 2 at least"),
+            (by_policy and self.adapter is None and self.kl_weight > 0,
+             "the distance to the start (policy.beta) is measured with the adapter switched off: train an adapter, or "
+             "give beta: 0"),
+        ]  # fmt: skip
 
     @property
     def dial(self) -> Dial:
         """What follows from the size."""
         return SIZES[self.size]
+
+    @property
+    def form(self) -> str:
+        """The form of data that the stage trains on."""
+        return FORMS[self.stage]
+
+    @property
+    def kl_weight(self) -> float:
+        """Weight of the distance to the model that was started from, of ppo and grpo."""
+        default = 0.05 if self.stage == "ppo" else 0.0
+        return default if self.policy.beta is None else self.policy.beta
