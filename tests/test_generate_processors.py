@@ -218,6 +218,7 @@ def test_every_setting_is_a_flag_and_reaches_the_sampler(workshop: Workshop) -> 
     assert sampling.banned_words == words.banned_words(tokenizer, ["river"])
     assert sampling.dry_breakers == words.dry_breakers(tokenizer, ["\n"]) and sampling.stop_regex == "[0-9]+"
     told = {"logprobs", "top_logprobs", "prompt_logprobs", "prompt_logprobs_from", "prompt_logprob_ids", "trace"}
+    told |= {"logprobs_temperature"}
     as_text = {"allowed_tokens": "allowed_word", "banned_words": "banned_word", "dry_breakers": "dry_breaker"}
     as_text["stop_token_ids"] = "stop_token"
     for field in fields(Sampling):

@@ -59,6 +59,7 @@ class Engine:
         self.scheduler = Scheduler(self.pool, max_batch=max_batch, step_tokens=step_tokens)
         self.speculator = speculator
         self.counts = Counts()
+        self._weights = 0  # how often they were changed
         self._masks = MaskFiller(runner.decoder.config.vocab_size)
         self._number = 0
 
@@ -115,12 +116,22 @@ class Engine:
             priority=priority,
             adapter=adapter,
             constraint=constraint,
-            root=root_hash(adapter, self.runner.decoder.regime(limit)),
+            root=root_hash(adapter, self.runner.decoder.regime(limit), self._weights),
             prompt_scores=None if sampling.prompt_logprobs is None else [],
         )
         self._number += 1
         self.scheduler.add(request)
         return request
+
+    def forget_prefixes(self) -> None:
+        """The weights have changed: what was computed before is found by no request that comes from now on.
+
+        Its blocks are the first to be written over. Raises BottegaError while a request is under way, whose keys would
+        be of two models.
+        """
+        if self.has_work:
+            raise BottegaError("the weights changed while requests were under way", hint="End the requests first.")
+        self._weights += 1
 
     def end(self, request: Request) -> None:
         """The request has what it wanted, or is not wanted any more."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from bottega.generate.candidates import Candidates, best
 from bottega.generate.draws import TOKEN, XTC, draw, greedy, uniform
 from bottega.generate.processors import process
-from bottega.generate.samplers import SAMPLERS, head_of, head_size, is_enough
+from bottega.generate.samplers import SAMPLERS, column, head_of, head_size, is_enough
 from bottega.generate.settings import Sampling
 from bottega.generate.trace import Drawn, Recorder, StepTrace
 
@@ -69,7 +69,8 @@ class Row:
 class Choice:
     """The token that follows; -1 where none may: the request forbids every token, and must end.
 
-    `logprob` and `top` (the most probable tokens) are the model's own, in nats, before any processor or sampler.
+    `logprob` and `top` (the most probable tokens) are the model's own, in nats, before any processor or sampler (at the
+    request's `logprobs_temperature`, which is 1 unless it says otherwise).
     """
 
     token: int
@@ -218,7 +219,9 @@ def _told(
     wanted = [number for number, row in enumerate(rows) if row.sampling.wants_logprobs]
     if not wanted:
         return told
-    for number, line in zip(wanted, logits[wanted].float().log_softmax(-1), strict=True):
+    scores = logits[wanted].float()
+    scores = scores / column([rows[number] for number in wanted], "logprobs_temperature", scores)
+    for number, line in zip(wanted, scores.log_softmax(-1), strict=True):
         ids = best(line, min(rows[number].sampling.top_logprobs, len(line)))
         top = list(zip(ids.tolist(), line[ids].tolist(), strict=True))
         told[number] = (None if tokens[number] == NOTHING else float(line[tokens[number]])), top

@@ -91,6 +91,7 @@ class Sampling:
 
     # What is told about it.
     logprobs: bool = False
+    logprobs_temperature: float = 1.0  # log-probabilities are those of the logits over this; 1: the model's own
     prompt_logprobs: int | None = None
     prompt_logprob_ids: tuple[int, ...] = ()  # tokens that are told behind the likeliest ones, wherever they rank
     prompt_logprobs_from: int = 1  # the first token of the prompt that is scored; nothing predicts token 0
@@ -187,6 +188,7 @@ class Sampling:
             "dry_allowed_length": (1, inf),
             "no_repeat_ngram_size": (0, inf),
             "top_logprobs": (0, 100),
+            "logprobs_temperature": (LEAST_TEMPERATURE, 1e6),
             "top_n_sigma": (0, 1e6),
             "top_h": (0, 1),
             "top_a": (0, 1),
