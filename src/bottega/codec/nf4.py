@@ -1,0 +1,127 @@
+"""NF4 with double quantisation: 4-bit numbers for weights that are normally distributed.
+
+Dettmers et al. 2023, QLoRA (arXiv:2305.14314), §3: blocks of 64 values are divided by their greatest magnitude, and
+each value becomes the nearest of 16 levels, quantiles of the normal distribution with an exact zero. Double
+quantisation keeps the blocks' scales, less their mean, in 8 bits, in blocks of 256 with a scale each. Stored as
+`codec/bitsandbytes.py` says, so what is made here is read there and the other way round.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bottega.codec.blockwise import dequantise_blockwise, dynamic_levels, nearest, quantise_blockwise, search_table
+
+BLOCK = 64
+"""Values that share a scale."""
+SCALE_BLOCK = 256
+"""Scales that share a scale."""
+# Quantiles as the appendix of the paper prints them (E), in the digits of bitsandbytes' table.
+LEVELS = (
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
+    -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
+    0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+)  # fmt: skip
+_QUANTISE_VALUES = 1 << 18
+_DEQUANTISE_BYTES = 1 << 16  # with their values, what a core's cache holds
+
+
+@dataclass(frozen=True)
+class FourBit:
+    """A tensor in 4 bits: `codes` (⌈n / 2⌉,) uint8, two a byte, the first in the high half.
+
+    `scales` (blocks,) are float32; or, doubly quantised, uint8, and then `outer` (⌈blocks / 256⌉,) float32 and
+    `offset` () float32 say what they stand for. `levels` (16,) and `scale_levels` (256,) are the code books.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    outer: Tensor | None
+    offset: Tensor | None
+    levels: Tensor
+    scale_levels: Tensor
+    block: int = BLOCK
+    scale_block: int = SCALE_BLOCK
+
+    def block_scales(self) -> Tensor:
+        """The scale of each block, float32."""
+        if self.outer is None or self.offset is None:
+            return self.scales
+        inner = dequantise_blockwise(self.scales, self.outer, levels=self.scale_levels, block=self.scale_block)
+        return inner.add_(self.offset)
+
+
+@functools.cache
+def nf4_levels() -> Tensor:
+    """The 16 levels, float32, ascending."""
+    return torch.tensor(LEVELS)
+
+
+@functools.cache
+def _table() -> tuple[Tensor, Tensor]:
+    return search_table(nf4_levels())
+
+
+def quantise_nf4(values: Tensor, *, double_quant: bool = True, block: int = BLOCK) -> FourBit:
+    """The nearest 4-bit numbers to a tensor of any shape, a chunk at a time.
+
+    A value in the middle between two levels takes the lower one. The work is done in float32 on the tensor's device.
+    """
+    flat, device = values.detach().reshape(-1), values.device
+    table = _table()
+    codes = torch.empty(-(-len(flat) // 2), dtype=torch.uint8, device=device)
+    scales = torch.empty(-(-len(flat) // block), device=device)
+    chunk = 2 * max(1, _QUANTISE_VALUES // 2 // block) * block
+    for start in range(0, len(flat), chunk):
+        part = flat[start : start + chunk].float()
+        rows = torch.nn.functional.pad(part, (0, -len(part) % (2 * block))).view(-1, block)
+        largest = rows.abs().amax(dim=1)
+        blocks = -(-len(part) // block)
+        scales[start // block : start // block + blocks] = largest[:blocks]
+        scaled = rows * largest.clamp_min(1e-38).reciprocal().unsqueeze(1)
+        found = nearest(scaled, table).reshape(-1)
+        packed = found[::2] << 4 | found[1::2]
+        count = -(-len(part) // 2)
+        codes[start // 2 : start // 2 + count] = packed[:count]
+    levels, scale_levels = nf4_levels().to(device), dynamic_levels(True).to(device)
+    if not double_quant:
+        return FourBit(codes, scales, None, None, levels, scale_levels, block)
+    offset = scales.mean()
+    inner, outer = quantise_blockwise(scales - offset, signed=True, block=SCALE_BLOCK)
+    return FourBit(codes, inner, outer, offset, levels, scale_levels, block)
+
+
+def dequantise_nf4(stored: FourBit, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """The values of `shape` in `dtype`: level · scale in float32, rounded once.
+
+    A byte is looked up as the pair of its two levels, which is one 8-byte number to the processor; the chunk then
+    takes its scales while it is still in the cache.
+    """
+    codes, block = stored.codes, stored.block
+    values = torch.empty(2 * len(codes), dtype=dtype, device=codes.device)
+    scales, pairs = stored.block_scales(), _pairs(stored.levels)
+    step = 2 * max(1, _DEQUANTISE_BYTES // block) * block
+    room = values if dtype == torch.float32 else torch.empty(min(step, len(values)), device=codes.device)
+    for start in range(0, len(values), step):
+        part = values[start : start + step]
+        looked_up = part if dtype == torch.float32 else room[: len(part)]
+        bytes_ = codes[start // 2 : (start + step) // 2].int()
+        torch.index_select(pairs, 0, bytes_, out=looked_up.view(torch.int64))
+        own, full = scales[start // block :], len(part) // block
+        looked_up[: full * block].view(full, block).mul_(own[:full].unsqueeze(1))
+        if full * block < len(part):
+            looked_up[full * block :].mul_(own[full])
+        if looked_up is not part:
+            part.copy_(looked_up)
+    return values[: torch.Size(shape).numel()].view(shape)
+
+
+def _pairs(levels: Tensor) -> Tensor:
+    """The two levels of each byte, (256,): two float32 each, seen as one int64."""
+    byte = torch.arange(256, device=levels.device)
+    return torch.stack((levels[byte >> 4], levels[byte & 15]), dim=1).contiguous().view(torch.int64).reshape(-1)
