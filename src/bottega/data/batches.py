@@ -47,6 +47,8 @@ class Batches:
             raise UserError(f"rows of {row_length} tokens are too short", hint="Use at least 2.")
         self.folder, self.row_length, self.seed = folder, row_length, seed
         self.spec = TokensSpec.read(folder)
+        if self.spec.form not in ("text", "chat"):
+            raise UserError(f"{folder} holds {self.spec.form}, no rows to train on", hint="Prepare kind text or chat.")
         self.truncated = self.dropped = 0
         self._tokens = [_map(shard.tokens) for shard in self.spec.shards]
         self._masks = [_map(shard.mask) for shard in self.spec.shards if shard.mask]

@@ -48,7 +48,8 @@ class ArrayFile:
 class ShardWriter:
     """Writes documents of token ids into numbered shards below `folder`.
 
-    Ids are stored as uint16 where the vocabulary allows it, else as uint32.
+    Ids are stored as uint16 where the vocabulary allows it, else as uint32. `chat` says that each
+    document has a mask (every form but text).
     """
 
     def __init__(self, folder: Path, *, vocab_size: int, chat: bool, shard_tokens: int) -> None:
@@ -59,7 +60,7 @@ class ShardWriter:
         self._open: tuple[ArrayFile, ArrayFile, ArrayFile | None] | None = None
 
     def add(self, ids: Sequence[int], mask: Sequence[bool] | None = None) -> None:
-        """One document; `mask` (chat only) is True on the tokens to train on."""
+        """One document; `mask` is True on the tokens to train on (none for text)."""
         if self._open is None:
             self._open = self._begin()
         tokens, offsets, masks = self._open
@@ -67,7 +68,7 @@ class ShardWriter:
         offsets.append([tokens.items])
         if masks is not None:
             if mask is None or len(mask) != len(ids):
-                raise ValueError("a chat document needs a mask as long as its ids")
+                raise ValueError("a document of this form needs a mask as long as its ids")
             masks.append(mask)
         self.tokens += len(ids)
         self.documents += 1

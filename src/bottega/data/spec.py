@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
@@ -22,6 +22,15 @@ MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION = 1
 TRAIN_FILE, HELDOUT_FILE = "train.jsonl", "heldout.jsonl"
 CONVERSATIONS_FILE, QUESTIONS_FILE = "conversations.jsonl", "questions.jsonl"
+EXAMPLES_FILE = "examples.jsonl"
+Form = Literal["text", "chat", "pairs", "labelled", "prompts"]
+"""What the documents of a tokens folder are.
+
+text: whole texts, trained on everywhere. chat: documents with a mask of what is trained. pairs: documents 2i (chosen)
+and 2i + 1 (rejected) have one prompt, the mask is True on the completion. labelled: prompt and completion, with a
+label in `examples.jsonl`. prompts: prompts alone, with the fields of their source row in `examples.jsonl`.
+"""
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class CorpusSpec:
 
 @dataclass(frozen=True)
 class Shard:
-    """The arrays of one shard: tokens (T,), offsets (documents + 1,) and, for chat, mask (T,)."""
+    """The arrays of one shard: tokens (T,), offsets (documents + 1,) and, of every form but text, mask (T,)."""
 
     tokens: Path
     offsets: Path
@@ -83,7 +92,7 @@ class Shard:
 
     @classmethod
     def at(cls, folder: Path, index: int, *, chat: bool, tokens: int = 0, documents: int = 0) -> Self:
-        """Shard number `index` of `folder`, by the naming rule."""
+        """Shard number `index` of `folder`, by the naming rule; `chat` says that it has a mask."""
         names = [folder / f"{part}-{index:05d}.npy" for part in ("tokens", "offsets", "mask")]
         return cls(names[0], names[1], names[2] if chat else None, tokens, documents)
 
@@ -97,7 +106,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class TokensSpec:
-    """A folder of token shards. Numbers are estimates until `exact`; `longest` is 0 while unknown."""
+    """A folder of token shards. Numbers are estimates until `exact`; `longest` is 0 while unknown.
+
+    `chat` says that the form is "chat"; a `form` that is left out follows from it.
+    """
 
     tokens: int
     documents: int
@@ -112,7 +124,24 @@ class TokensSpec:
     licence: str = ""
     """What the corpus says of its text, in words; empty if nothing is known."""
     shards: tuple[Shard, ...] = ()
+    form: Form | None = None
     kind: ClassVar[str] = "tokens"
+
+    def __post_init__(self) -> None:
+        form = self.form or ("chat" if self.chat else "text")
+        if form not in FORMS or (form == "chat") != self.chat:
+            raise ValueError(f"form {form!r}, chat {self.chat}")
+        object.__setattr__(self, "form", form)
+
+    @property
+    def masked(self) -> bool:
+        """Whether each document has a mask of what is trained."""
+        return self.form != "text"
+
+    @property
+    def examples(self) -> int:
+        """Documents, or pairs of them."""
+        return self.documents // 2 if self.form == "pairs" else self.documents
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -120,6 +149,7 @@ class TokensSpec:
         manifest = _read_manifest(path / MANIFEST_FILE, "tokens")
         try:
             chat = bool(manifest["chat"])
+            masked = chat or manifest.get("form", "text") != "text"
             spec = cls(
                 tokens=_count(manifest["tokens"]),
                 documents=_count(manifest["documents"]),
@@ -133,9 +163,10 @@ class TokensSpec:
                 exact=True,
                 licence=str(manifest.get("license") or ""),
                 shards=tuple(
-                    Shard.at(path, i, chat=chat, tokens=_count(row["tokens"]), documents=_count(row["documents"]))
+                    Shard.at(path, i, chat=masked, tokens=_count(row["tokens"]), documents=_count(row["documents"]))
                     for i, row in enumerate(manifest["shards"])
                 ),
+                form=manifest.get("form"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path / MANIFEST_FILE} is not a tokens manifest: {error!r}") from None
@@ -149,6 +180,10 @@ class TokensSpec:
         ):
             if sum(parts) != total:
                 raise UserError(f"{path}: the shards hold {sum(parts)} {name}, the manifest says {total}")
+        if self.form == "pairs" and self.documents % 2:
+            raise UserError(f"{path}: {self.documents} documents are no pairs")
+        if self.form in ("pairs", "labelled", "prompts") and not (path / EXAMPLES_FILE).is_file():
+            raise UserError(f"{path} is not a complete folder of {self.form}: {EXAMPLES_FILE} is missing")
         for shard in self.shards:
             if not shard.token_count:
                 raise UserError(f"{path}: {shard.tokens.name} is said to be empty; an empty shard is never written")
