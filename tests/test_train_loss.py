@@ -65,3 +65,23 @@ def test_large_logits_do_not_overflow() -> None:
     value = linear_cross_entropy(hidden, weight, torch.tensor([7, 7]))
     value.backward()
     assert value.item() == 0.0 and torch.isfinite(hidden.grad).all()
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("frozen", ["hidden", "weight"])
+def test_what_is_frozen_gets_no_gradient_and_costs_no_memory(frozen: str) -> None:
+    hidden, weight, targets = inputs(40, torch.float64)
+    both = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets), (hidden, weight))
+    (hidden if frozen == "hidden" else weight).requires_grad_(False)
+    trained = weight if frozen == "hidden" else hidden
+    saved: list[tuple[int, ...]] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = linear_cross_entropy(hidden, weight, targets)
+    (gradient,) = torch.autograd.grad(loss, (trained,))
+    assert torch.equal(gradient, both[frozen == "hidden"])
+    assert saved == [tuple(trained.shape)]

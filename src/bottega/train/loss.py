@@ -33,8 +33,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, cap: f
         return _LinearCrossEntropy.apply(hidden, weight, targets, cap)
     total = _zero(hidden)
     head = weight.to(hidden.dtype)
-    for rows in _chunks(len(targets), len(weight)):
-        logits = _capped(_wide(hidden[rows] @ head.T), cap)
+    for rows in chunks(len(targets), len(weight)):
+        logits = capped(wide(hidden[rows] @ head.T), cap)
         total += (logits.logsumexp(-1) - logits.gather(1, targets[rows].unsqueeze(1)).squeeze(1)).sum()
     return total
 
@@ -44,11 +44,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float | None) -> Tensor:
         head = weight.to(hidden.dtype)
         total = _zero(hidden)
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight)
-        for rows in _chunks(len(targets), len(weight)):
+        # A frozen head (under an adapter) costs neither memory nor the third product.
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for rows in chunks(len(targets), len(weight)):
             chosen = targets[rows].unsqueeze(1)
-            logits = _capped(_wide(hidden[rows] @ head.T), cap)
+            logits = capped(wide(hidden[rows] @ head.T), cap)
             slope = None if cap is None else 1 - (logits / cap).square()  # d capped / d logits
             logits -= logits.amax(-1, keepdim=True)
             scores = logits.gather(1, chosen)
@@ -61,33 +62,43 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if slope is not None:
                 gradient *= slope
             gradient = gradient.to(hidden.dtype)
-            torch.mm(gradient, head, out=grad_hidden[rows])
-            if grad_weight.dtype == gradient.dtype:
-                grad_weight.addmm_(gradient.T, hidden[rows])
-            else:
-                grad_weight += gradient.T @ hidden[rows]
+            if grad_hidden is not None:
+                torch.mm(gradient, head, out=grad_hidden[rows])
+            if grad_weight is not None:
+                add_product(grad_weight, gradient.T, hidden[rows])
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale.to(grad_weight.dtype), None, None
+        gradients = (None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.saved_tensors)
+        return *gradients, None, None
 
 
-def _chunks(rows: int, vocab_size: int) -> Iterator[slice]:
+def chunks(rows: int, vocab_size: int) -> Iterator[slice]:
+    """Slices of the rows for which logits are held together."""
     size = max(16, CHUNK_VALUES // vocab_size)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def _capped(logits: Tensor, cap: float | None) -> Tensor:
+def capped(logits: Tensor, cap: float | None) -> Tensor:
+    """The logits as a family with a `logit_cap` has them."""
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
+    """In float32, or float64 as it is: what a softmax is taken in."""
     return x if x.dtype == torch.float64 else x.float()
 
 
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a · b; products of a narrower type are rounded to it before they are added."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
 def _zero(hidden: Tensor) -> Tensor:
-    return torch.zeros((), dtype=_wide(hidden[:0]).dtype, device=hidden.device)
+    return torch.zeros((), dtype=wide(hidden[:0]).dtype, device=hidden.device)
