@@ -124,12 +124,12 @@ class OtherWork:
     """How busy others kept the machine while we measured: the share of all cores that was not ours."""
 
     def __init__(self) -> None:
-        self._before = self._read()
+        self._before, self._ended_before = self._read(), _ended_ticks()
 
-    def say(self, sides: Sequence[Side]) -> None:
-        """Print it, as a warning where it matters."""
+    def say(self, sides: Sequence[Side] = ()) -> None:
+        """Print it, as a warning where it matters. `sides` are those that still run; ended ones are known."""
         busy, total = (now - then for now, then in zip(self._read(), self._before, strict=True))
-        ours = sum(_process_ticks(side._process.pid) for side in sides)
+        ours = sum(_process_ticks(side._process.pid) for side in sides) + _ended_ticks() - self._ended_before
         share = max(0.0, (busy - ours) / max(total, 1))
         advice = ": run again when it is quiet" if share > 0.1 else ""
         print(f"other processes used {share:.0%} of the cores meanwhile{advice}")
@@ -141,6 +141,12 @@ class OtherWork:
         except OSError:
             return 0, 0
         return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def _ended_ticks() -> float:
+    """What this process's ended children used."""
+    times = os.times()
+    return (times.children_user + times.children_system) * os.sysconf("SC_CLK_TCK")
 
 
 def _process_ticks(process: int) -> int:
