@@ -89,11 +89,11 @@ def require_isolation() -> None:
         )
 
 
-def passes(program: str, tests: str) -> bool:
+def passes(program: str, tests: str, seconds: float = SECONDS) -> bool:
     """Whether `program` and then `tests` run through to their end, in the sandbox."""
     mark = secrets.token_hex(16)
     source = f"{program}\n{tests}".encode("utf-8", "replace")
-    result = run_python(_RUNNER, timeout=SECONDS, stdin=mark + "\n", files={"program.py": source})
+    result = run_python(_RUNNER, timeout=seconds, stdin=mark + "\n", files={"program.py": source})
     return result.ok and result.stdout.endswith(mark + "\n")
 
 

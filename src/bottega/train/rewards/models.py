@@ -1,0 +1,120 @@
+"""Rewards by models: a reward model's score, a judge's mark, and a function of the user's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bottega.core.errors import BottegaError, UserError, did_you_mean
+from bottega.core.progress import Quiet
+from bottega.evaluate.judge.answers import Answer as Judged
+from bottega.evaluate.judge.answers import Turn
+from bottega.evaluate.judge.asking import endpoint_judge, judge_all, judge_of, local_judge
+from bottega.evaluate.judge.calls import Call
+from bottega.evaluate.judge.config import JudgeAnswers
+from bottega.evaluate.judge.prompts import own_prompts, single_prompt
+from bottega.evaluate.judge.store import Store
+from bottega.evaluate.judge.verdicts import HIGHEST, LOWEST
+from bottega.train.rewards.answer import Answer, Score, ScoreAll
+from bottega.train.rewards.config import RewardSettings
+from bottega.train.rewards.text import texts_of
+
+
+def reward_model(settings: RewardSettings) -> ScoreAll:
+    """The score of prompt and answer by a reward model, as it is. Its tokens must be those of the policy."""
+    from bottega.model.reward import RewardModel
+
+    model = RewardModel.load(Path(settings.path or ""))
+    return lambda answers: model.scores([[*each.prompt_ids, *each.completion_ids] for each in answers]).tolist()
+
+
+def judged(settings: RewardSettings) -> ScoreAll:
+    """A judge's mark of 1 to 10 as 0 to 1; what cannot be read earns 0. Equal answers are judged once.
+
+    Judgements are kept in the workspace, as those of `bottega judge` are. Raises BottegaError if none came.
+    """
+    of_endpoint = {"judge_model": settings.judge_model, "api_key_env": settings.api_key_env}
+    given = {name: value for name, value in of_endpoint.items() if value is not None}
+    config = JudgeAnswers.parse({"answers": [Path()], "judge": settings.path, **given}, where="reward judge")
+    judge, prompts = judge_of(config), own_prompts()
+    ask_all = endpoint_judge(judge.endpoint, config) if judge.endpoint else local_judge(config)
+
+    def score(answers: Sequence[Answer]) -> list[float]:
+        each = [conversation(answer, settings.row_field) for answer in answers]
+        calls = [Call(("policy",), (one,), single_prompt(prompts, one)) for one in each]
+        with Store(judge.store_path(config)) as store, Quiet().bar("", None) as bar:
+            judgements, _ = judge_all(calls, judge, store, ask_all, bar)
+        failed = [judgement.error for judgement in judgements if judgement.reply is None]
+        if len(failed) == len(calls) > 0:
+            raise BottegaError(f"the judge answered none of {len(calls)} questions: {failed[0]}")
+        marks = [judgement.score for judgement in judgements]
+        return [0.0 if mark is None else (mark - LOWEST) / (HIGHEST - LOWEST) for mark in marks]
+
+    return score
+
+
+def conversation(answer: Answer, reference: str | None) -> Judged:
+    """What the judge is shown: the row's question (and turns before it), the answer, and the right one if named."""
+    system, said = "", []
+    for role, content in turns_of(answer.row):
+        if role == "system":
+            system = content
+        else:
+            said.append((role, content))
+    questions = [content for role, content in said if role == "user"]
+    replies = [content for role, content in said if role == "assistant"][: len(questions) - 1]
+    turns = tuple(Turn(*pair) for pair in zip(questions, [*replies, answer.text], strict=True))
+    right = tuple(texts_of(answer.row, reference)[:1]) if reference is not None else ()
+    references = ("",) * (len(turns) - 1) + right if right else ()
+    return Judged(id="", turns=turns, system=system, references=references)
+
+
+def turns_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(role, content) of a prompt's row: its `messages`, `prompt` or `question`."""
+    asked = next((row[name] for name in ("messages", "prompt", "question") if row.get(name)), None)
+    if isinstance(asked, str):
+        return [("user", asked)]
+    if isinstance(asked, list) and asked:
+        return [(str(each.get("role")), str(each.get("content") or "")) for each in asked if isinstance(each, Mapping)]
+    raise UserError("a prompt's row has neither prompt, question nor messages, which a judge is to be shown")
+
+
+def own_function(settings: RewardSettings) -> Score:
+    """The user's function of (text, row, finished). Its file is run here, in this process, as the user's own code.
+
+    Raises UserError if there is no such file or function, and if it fails or returns no finite number.
+    """
+    path, name = Path(settings.path or ""), settings.function
+    function = _loaded(path, name)
+
+    def score(text: str, row: Mapping[str, Any], finished: bool) -> float:
+        try:
+            value = float(function(text, dict(row), finished))
+        except Exception as error:  # it is the user's code
+            raise UserError(f"{name} of {path} fails: {type(error).__name__}: {error}") from error
+        if not math.isfinite(value):
+            raise UserError(f"{name} of {path} returned {value}", hint="A reward is a finite number.")
+        return value
+
+    return score
+
+
+def _loaded(path: Path, name: str) -> Any:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}, which a reward names")
+    spec = importlib.util.spec_from_file_location(f"bottega_reward_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not Python", hint="Give a file whose name ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # it is the user's code
+        raise UserError(f"{path} fails: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UserError(f"{path} has no function {name!r}", hint=did_you_mean(name, known))
+    return function
