@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bottega.core.errors import UserError
-from bottega.data import sources
+from bottega.data import rows, sources
 from bottega.data.convert import to_messages
 from bottega.data.markup import html_to_text
 from bottega.data.sources import Skipped, read_documents
@@ -54,8 +54,8 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
 
 
 def test_bad_files_are_counted_and_do_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_WHOLE", 1000)
-    monkeypatch.setattr(sources, "MAX_ROW", 1000)
+    monkeypatch.setattr(rows, "MAX_WHOLE", 1000)
+    monkeypatch.setattr(rows, "MAX_ROW", 1000)
     (tmp_path / "binary.txt").write_bytes(b"\x7fELF\0\0\0")
     (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     (tmp_path / "empty.md").write_text(" \n")
