@@ -7,8 +7,9 @@ base. The changed matrix, with s = alpha / r (rsLoRA: alpha / √r, Kalajdzievsk
     LoRA   W + s · B A                                    (Hu et al. 2021, arXiv:2106.09685)
     DoRA   m · (W + s · B A) / ‖W + s · B A‖, row by row  (Liu et al. 2024, arXiv:2402.09353)
 
-Embeddings have lora_embedding_A (r, vocab) and _B (hidden, r); `modules_to_save` are whole tensors. What is
-changed is computed, and kept, in float32.
+Embeddings have lora_embedding_A (r, vocab) and _B (hidden, r); `modules_to_save` are whole tensors. Rows of new
+tokens are in `….token_adapter.trainable_tokens_delta` (they are the rows themselves, whatever the name says), their
+ids in `trainable_token_indices`. What is changed is computed, and kept, in float32.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     import torch
 
 MAX_RANK = 1 << 17
+MAX_TOKENS = 1 << 20
 _PREFIX = "base_model.model."
+_ROWS = ".token_adapter.trainable_tokens_delta"
 _KINDS = ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 # What changes the computation in ways that are not read here.
-_UNSUPPORTED = ("layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens")
+_UNSUPPORTED = ("layer_replication", "target_parameters", "alora_invocation_tokens")
 
 
 @dataclass
@@ -47,13 +50,27 @@ class _Change:
 
 
 @dataclass(frozen=True)
+class TokenRows:
+    """Rows of an embedding or a head, (n, hidden), that stand in the place of the base's at `ids`."""
+
+    ids: tuple[int, ...]
+    rows: LazyTensor
+
+
+@dataclass(frozen=True)
 class Adapter:
-    """An opened adapter: the changes by the base's tensor names, and the tensors it replaces."""
+    """An opened adapter: changes, rows and whole tensors by the base's tensor names, and its config as it is.
+
+    `saved` are those of `replaced` that were trained: beside a changed embedding PEFT stores the base's own.
+    """
 
     path: Path
     base_model: str
     changes: Mapping[str, _Change]
     replaced: Mapping[str, LazyTensor]
+    rows: Mapping[str, TokenRows] = field(default_factory=dict)
+    saved: frozenset[str] = frozenset()
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, adapter: Path | str) -> Adapter:
@@ -67,32 +84,40 @@ class Adapter:
         _check_kind(config, path)
         changes: dict[str, _Change] = {}
         replaced: dict[str, LazyTensor] = {}
+        rows: dict[str, TokenRows] = {}
+        saved: set[str] = set()
         for name, tensor in _tensors(path).items():
             module, kind = _split(name, path)
-            if kind:
+            if kind == _ROWS:
+                rows[f"{module}.weight"] = _token_rows(config, module, tensor, path)
+            elif kind:
                 change = changes.setdefault(f"{module}.weight", _Change(*_rank_and_scale(config, module, path)))
                 change.parts[kind] = tensor
             else:
                 replaced[module] = tensor
+                saved |= set() if ".base_layer." in name else {module}
         if config.get("use_dora"):
             bare = [name for name, change in changes.items() if "lora_magnitude_vector" not in change.parts]
             if bare:
                 raise UserError(f"{path}: use_dora is set, and {bare[0]} has no lora_magnitude_vector")
-        return cls(path, str(config.get("base_model_name_or_path") or ""), changes, replaced)
+        base = str(config.get("base_model_name_or_path") or "")
+        return cls(path, base, changes, replaced, rows, frozenset(saved), config)
 
     def applied(self, tensors: Mapping[str, LazyTensor], config: ModelConfig) -> dict[str, LazyTensor]:
         """The base's tensors with the adapter on them, still lazy; raises UserError if it does not fit the base."""
         found = dict(tensors)
         proper = config.family.proper_name
-        for name in (*self.changes, *self.replaced):
-            if config.tie_word_embeddings and proper(name) == config.family.embedding:
-                self._refuse(name, "is the output layer too, which the adapter was trained to leave alone")
+        replaced = self._without_tied_head({proper(name): tensor for name, tensor in self.replaced.items()}, config)
         transposed = {place.name for place in places(config) if place.form == "transposed"}
-        for name, tensor in self.replaced.items():
-            base = self._base(found, proper(name))
+        for name, tensor in replaced.items():
+            base = self._base(found, name)
             if tensor.shape != base.shape:
                 self._refuse(name, f"has the shape {list(tensor.shape)}, the base's {list(base.shape)}")
-            found[proper(name)] = tensor
+            found[name] = tensor
+        for name, rows in self.rows.items():
+            base = self._base(found, proper(name))
+            self._check_rows(name, rows, base.shape)
+            found[proper(name)] = LazyTensor(base.info, _rows_loader(rows, base))
         for name, change in self.changes.items():
             base = self._base(found, proper(name))
             turn = proper(name) in transposed
@@ -100,6 +125,25 @@ class Adapter:
             info = TensorInfo(base.shape, "float32")
             found[proper(name)] = LazyTensor(info, _loader(change, base, transposed=turn))
         return found
+
+    def _without_tied_head(self, replaced: dict[str, LazyTensor], config: ModelConfig) -> dict[str, LazyTensor]:
+        """What is replaced, by the base's names; where the head is the embedding, both must have become the same."""
+        family = config.family
+        if not config.tie_word_embeddings:
+            return replaced
+        one, other = replaced.get(family.embedding), replaced.pop(family.head, None)
+        if other is not None and one is None:
+            self._refuse(family.head, "is the embedding too, which the adapter was trained to leave alone")
+        changed = any(family.proper_name(name) == family.embedding for name in self.changes)
+        if changed or (one is not None and (other is None or not _equal(one, other))):
+            self._refuse(family.embedding, "is the output layer too, which the adapter was trained to leave alone")
+        return replaced
+
+    def _check_rows(self, name: str, rows: TokenRows, shape: tuple[int, ...]) -> None:
+        if len(shape) != 2 or rows.rows.shape != (len(rows.ids), shape[1]):
+            self._refuse(name, f"has rows of the shape {list(rows.rows.shape)}, which do not fit {list(shape)}")
+        if max(rows.ids) >= shape[0]:
+            self._refuse(name, f"has a row for token {max(rows.ids)}, the base only {shape[0]}")
 
     def _base(self, tensors: Mapping[str, LazyTensor], name: str) -> LazyTensor:
         if name not in tensors:
@@ -154,6 +198,19 @@ def _check_kind(config: dict[str, Any], path: Path) -> None:
         raise UserError(f"{path}: {', '.join(unsupported)} of an adapter is not supported")
 
 
+def _token_rows(config: dict[str, Any], module: str, tensor: LazyTensor, path: Path) -> TokenRows:
+    """The rows of one module with their ids, from `trainable_token_indices`: a list, or lists by module."""
+    given = config.get("trainable_token_indices")
+    if isinstance(given, dict):
+        given = next((ids for name, ids in given.items() if module == name or module.endswith(f".{name}")), None)
+    ids = given if isinstance(given, list) else []
+    if not ids or len(ids) > MAX_TOKENS or any(type(id_) is not int or id_ < 0 for id_ in ids):
+        raise UserError(f"{path / ADAPTER_CONFIG}: trainable_token_indices has no usable ids for {module}")
+    if len(set(ids)) < len(ids):
+        raise UserError(f"{path / ADAPTER_CONFIG}: trainable_token_indices names a token of {module} twice")
+    return TokenRows(tuple(ids), tensor)
+
+
 def _rank_and_scale(config: dict[str, Any], module: str, path: Path) -> tuple[int, float]:
     """r, and alpha / r or alpha / √r; the module's own where the patterns name it."""
     rank = _for_module(config.get("rank_pattern"), module, config.get("r", 8), path)
@@ -194,6 +251,8 @@ def _split(name: str, path: Path) -> tuple[str, str]:
     if not name.startswith(_PREFIX):
         raise UserError(f"{path}: {name!r} is no tensor of an adapter; their names begin with {_PREFIX}")
     rest = name.removeprefix(_PREFIX)
+    if rest.endswith(_ROWS):
+        return rest.removesuffix(_ROWS), _ROWS
     for kind in _KINDS:
         found = re.fullmatch(rf"(.+)\.{re.escape(kind)}(\.weight)?", rest)
         if found:
@@ -212,6 +271,22 @@ def _loader(change: _Change, base: LazyTensor, *, transposed: bool) -> Callable[
         return (changed.t() if transposed else changed).contiguous()
 
     return load
+
+
+def _rows_loader(rows: TokenRows, base: LazyTensor) -> Callable[[], torch.Tensor]:
+    def load() -> torch.Tensor:
+        import torch
+
+        weight = base.load()
+        return weight.index_copy(0, torch.tensor(rows.ids), rows.rows.load().to(weight.dtype))
+
+    return load
+
+
+def _equal(one: LazyTensor, other: LazyTensor) -> bool:
+    import torch
+
+    return one.info == other.info and torch.equal(one.load(), other.load())
 
 
 def _changed(weight: torch.Tensor, parts: dict[str, torch.Tensor], scale: float) -> torch.Tensor:

@@ -80,8 +80,8 @@ def attach(decoder: Decoder, adapters: Mapping[str, Adapter]) -> AdapterRows:
     """Put adapters on a decoder that is prepared for inference. Raises UserError, naming what cannot be so applied."""
     rows, targets = AdapterRows(list(adapters)), _targets(decoder)
     for label, adapter in adapters.items():
-        if adapter.replaced:
-            _refuse(label, next(iter(adapter.replaced)), "is replaced as a whole")
+        for name in (*adapter.replaced, *adapter.rows):
+            _refuse(label, name, "is replaced, as a whole or in some rows")
         for name, change in adapter.changes.items():
             target = targets.get(decoder.config.family.proper_name(name))
             if target is None:

@@ -1,0 +1,91 @@
+"""`adapter_config.json` as huggingface/peft writes and reads it, and our settings back from one. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from bottega.checkpoint.adapter import Adapter
+from bottega.checkpoint.config import ModelConfig
+from bottega.model.adapter_config import AdapterSettings
+from bottega.model.adapter_targets import Target, Whole, module_of, row_modules, short_targets
+
+PEFT_VERSION = "0.21.2"  # the one whose keys these are
+# Keys that PEFT has and that are always at their neutral value here.
+_NEUTRAL: dict[str, Any] = {
+    "alora_invocation_tokens": None, "auto_mapping": None, "bias": "none", "exclude_modules": None,
+    "inference_mode": True, "init_lora_weights": True, "layer_replication": None, "layers_pattern": None,
+    "loftq_config": {}, "lora_bias": False, "megatron_config": None, "megatron_core": "megatron.core",
+    "revision": None, "target_parameters": None,
+}  # fmt: skip
+
+
+def peft_config(
+    config: ModelConfig,
+    settings: AdapterSettings,
+    targets: Sequence[Target],
+    whole: Sequence[Whole],
+    ids: Sequence[int],
+    base_name: str,
+) -> dict[str, Any]:
+    """The file's content for an adapter of these parts on the model `base_name` (a folder, or org/name of the hub)."""
+    # A PiSSA adapter is written with the part that the base gave up subtracted: twice the rank, the same scale.
+    widened = 2 if settings.init == "pissa" else 1
+    raised = math.sqrt(widened) if settings.use_rslora else widened
+    family = config.family
+    layers = settings.layers_to_transform
+    rows = {module_of(tensor).rpartition(".")[2]: list(ids) for tensor in row_modules(config)} if ids else None
+    saved = [each.name for each in whole]
+    tied = config.tie_word_embeddings and module_of(family.embedding) in saved
+    return {
+        **_NEUTRAL,
+        "base_model_name_or_path": base_name,
+        "peft_type": "LORA",
+        "peft_version": PEFT_VERSION,
+        "task_type": "CAUSAL_LM",
+        "r": settings.r * widened,
+        "lora_alpha": _plain(settings.lora_alpha * raised),
+        "lora_dropout": settings.dropout,
+        "use_rslora": settings.use_rslora,
+        "use_dora": settings.use_dora,
+        "target_modules": short_targets(config, [target.name for target in targets], layers),
+        "layers_to_transform": list(layers) or None,
+        "rank_pattern": {name: rank * widened for name, rank in settings.rank_pattern.items()},
+        "alpha_pattern": {name: _plain(alpha * raised) for name, alpha in settings.alpha_pattern.items()},
+        "modules_to_save": (saved + ([module_of(family.head)] if tied else [])) or None,
+        "ensure_weight_tying": tied,
+        "fan_in_fan_out": any(target.place.form == "transposed" for target in targets),
+        "trainable_token_indices": rows,
+    }
+
+
+def settings_of(adapter: Adapter, *, name: str = "default") -> AdapterSettings:
+    """The settings under which training of an opened adapter can go on. Raises UserError."""
+    data = adapter.config
+    return AdapterSettings.parse(
+        {
+            "name": name,
+            "r": data.get("r", 8),
+            "alpha": data.get("lora_alpha", 8),
+            "dropout": data.get("lora_dropout") or 0.0,
+            "use_rslora": bool(data.get("use_rslora")),
+            "use_dora": bool(data.get("use_dora")),
+            "target_modules": tuple(module_of(tensor) for tensor in adapter.changes),
+            "rank_pattern": _literal(data.get("rank_pattern")),
+            "alpha_pattern": _literal(data.get("alpha_pattern")),
+            "modules_to_save": tuple(dict.fromkeys(module_of(tensor) for tensor in adapter.saved)),
+            "new_tokens": tuple(sorted({id_ for rows in adapter.rows.values() for id_ in rows.ids})),
+        },
+        where=str(adapter.path),
+    )
+
+
+def _literal(patterns: Any) -> dict[str, Any]:
+    """Patterns as names; a reader has refused those that are none."""
+    given = patterns if isinstance(patterns, dict) else {}
+    return {str(key).replace("\\.", "."): value for key, value in given.items()}
+
+
+def _plain(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else value
