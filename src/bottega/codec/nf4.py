@@ -55,6 +55,19 @@ class FourBit:
         inner = dequantise_blockwise(self.scales, self.outer, levels=self.scale_levels, block=self.scale_block)
         return inner.add_(self.offset)
 
+    def copied(self, device: torch.device) -> FourBit:
+        """A copy on a device."""
+        return FourBit(
+            codes=self.codes.to(device, copy=True),
+            scales=self.scales.to(device, copy=True),
+            outer=None if self.outer is None else self.outer.to(device, copy=True),
+            offset=None if self.offset is None else self.offset.to(device, copy=True),
+            levels=self.levels.to(device, copy=True),
+            scale_levels=self.scale_levels.to(device, copy=True),
+            block=self.block,
+            scale_block=self.scale_block,
+        )
+
 
 @functools.cache
 def nf4_levels() -> Tensor:

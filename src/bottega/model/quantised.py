@@ -10,15 +10,22 @@ neither the dense weight nor the layer's input is kept, because nothing here is 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from bottega.codec.nf4 import dequantise_nf4, quantise_nf4
+from bottega.codec.nf4 import FourBit, dequantise_nf4, quantise_nf4
+from bottega.model.bitsandbytes_kernels import available, dequantise, knows
 
 Kind = Literal["nf4", "int8"]
+KEEP = ("lm_head", "gate", "shared_expert_gate")
+"""Layers that stay dense: what chooses among all tokens, and what chooses among experts."""
 LARGEST_INT8 = 127.0
+_CHUNK_VALUES = 1 << 18  # stays in a core's cache
 
 
 def rounded(weight: Tensor, kind: Kind, double_quant: bool = True) -> Tensor:
@@ -31,12 +38,187 @@ def rounded(weight: Tensor, kind: Kind, double_quant: bool = True) -> Tensor:
 
 def quantise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Codes (out, in) int8 and the rows' greatest magnitudes (out,) float32: W = codes · scale / 127."""
-    values = weight.detach().float()
-    scales = values.abs().amax(dim=1)
-    codes = (values * (LARGEST_INT8 / scales.clamp_min(1e-38)).unsqueeze(1)).round_().to(torch.int8)
+    codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scales = torch.empty(len(weight), device=weight.device)
+    for rows in _row_chunks(weight.shape):
+        values = weight.detach()[rows].float()
+        scales[rows] = values.abs().amax(dim=1)
+        factors = (LARGEST_INT8 / scales[rows].clamp_min(1e-30)).unsqueeze(1)
+        codes[rows] = (values * factors).round_()
     return codes, scales
 
 
 def dequantise_int8(codes: Tensor, scales: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The weight (out, in) in `dtype`, from what `quantise_int8` gives."""
-    return codes.float().mul_((scales / LARGEST_INT8).unsqueeze(1)).to(dtype)
+    """The weight (out, in) in `dtype`, from what `quantise_int8` gives; computed in float32 and rounded once."""
+    weight = torch.empty(codes.shape, dtype=dtype, device=codes.device)
+    factors = (scales / LARGEST_INT8).unsqueeze(1)
+    for rows in _row_chunks(codes.shape):
+        if dtype == torch.float32:
+            weight[rows].copy_(codes[rows]).mul_(factors[rows])
+        else:
+            weight[rows] = codes[rows].float().mul_(factors[rows])
+    return weight
+
+
+def _row_chunks(shape: torch.Size) -> Iterator[slice]:
+    step = max(1, _CHUNK_VALUES // max(1, shape[1]))
+    return (slice(start, start + step) for start in range(0, shape[0], step))
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """x · Wᵀ and its gradient in x, W from a function that makes it anew each time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dense_weight: Callable[[torch.dtype], Tensor]) -> Tensor:
+        ctx.dense_weight = dense_weight
+        return F.linear(x, dense_weight(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return gradient @ ctx.dense_weight(gradient.dtype), None
+
+
+class QuantisedLinear(nn.Module):
+    """`nn.Linear` over a frozen weight of few bits; subclasses hold the codes as buffers."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, shape: tuple[int, int], dtype: torch.dtype, bias: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.register_parameter("bias", bias)
+        self.out_features, self.in_features = shape
+        self.dtype = dtype
+        """What `dense_weight` gives unless asked for another."""
+
+    @staticmethod
+    def from_linear(linear: nn.Linear, kind: Kind, double_quant: bool = True) -> QuantisedLinear:
+        """The quantised twin of a dense layer; they share the bias, which is frozen."""
+        return QuantisedLinear.from_weight(linear.weight, kind, double_quant, linear.bias)
+
+    @staticmethod
+    def from_weight(
+        weight: Tensor,
+        kind: Kind,
+        double_quant: bool = True,
+        bias: nn.Parameter | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> QuantisedLinear:
+        """A layer from its dense weight (out, in), which is not kept; `dtype` is what `dense_weight` gives it in."""
+        if bias is not None:
+            bias.requires_grad_(False)
+        shape, dtype = (weight.shape[0], weight.shape[1]), dtype or weight.dtype
+        if kind == "nf4":
+            return NF4Linear(quantise_nf4(weight, double_quant=double_quant), shape, dtype, bias)
+        return Int8Linear(*quantise_int8(weight), dtype, bias)
+
+    def dense_weight(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The weight (out, in), made anew; in `dtype`, or the layer's."""
+        raise NotImplementedError
+
+    @property
+    def weight(self) -> Tensor:
+        """`dense_weight()`, for who reads a layer's weight once; not a parameter, and not kept."""
+        return self.dense_weight()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) → (..., out), in the precision of `x`, or in autocast's where that is on."""
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        y = _FrozenProduct.apply(x, self.dense_weight)
+        assert isinstance(y, Tensor)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def stored_bytes(self) -> int:
+        """Bytes of codes and scales."""
+        persistent = self.state_dict(keep_vars=True)
+        return sum(part.nbytes for name, part in persistent.items() if name != "bias")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move with the model, but keep the scales' precision: `model.to(torch.bfloat16)` is not meant for them."""
+        before = {name: buffer for name, buffer in self.named_buffers() if buffer.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            moved = getattr(self, name)
+            if moved.dtype != buffer.dtype:
+                setattr(self, name, buffer.to(moved.device))
+        return self
+
+    def extra_repr(self) -> str:
+        """Sizes, as `nn.Linear` shows them."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class NF4Linear(QuantisedLinear):
+    """A linear layer of 4-bit numbers (NF4, or another code book that came with stored codes)."""
+
+    codes: Tensor
+    scales: Tensor
+    outer: Tensor | None
+    offset: Tensor | None
+    levels: Tensor
+    scale_levels: Tensor
+
+    def __init__(
+        self, stored: FourBit, shape: tuple[int, int], dtype: torch.dtype, bias: nn.Parameter | None = None
+    ) -> None:
+        super().__init__(shape, dtype, bias)
+        self.block, self.scale_block = stored.block, stored.scale_block
+        self.known_by_kernels = knows(stored)
+        for name in ("codes", "scales", "outer", "offset"):
+            self.register_buffer(name, getattr(stored, name))
+        for name in ("levels", "scale_levels"):  # constants that all layers share: no state
+            self.register_buffer(name, getattr(stored, name), persistent=False)
+
+    def stored(self) -> FourBit:
+        """Codes and scales."""
+        parts = (self.codes, self.scales, self.outer, self.offset, self.levels, self.scale_levels)
+        return FourBit(*parts, self.block, self.scale_block)
+
+    def dense_weight(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The weight (out, in), made anew; on a GPU by bitsandbytes' kernel if it is installed."""
+        stored, shape = self.stored(), (self.out_features, self.in_features)
+        if stored.codes.is_cuda and self.known_by_kernels and available():
+            return dequantise(stored, shape, dtype or self.dtype)
+        return dequantise_nf4(stored, shape, dtype or self.dtype)
+
+
+class Int8Linear(QuantisedLinear):
+    """A linear layer of whole numbers of 8 bits with a scale for each row."""
+
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(self, codes: Tensor, scales: Tensor, dtype: torch.dtype, bias: nn.Parameter | None = None) -> None:
+        super().__init__((codes.shape[0], codes.shape[1]), dtype, bias)
+        self.register_buffer("codes", codes)
+        self.register_buffer("scales", scales)
+
+    def dense_weight(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The weight (out, in), made anew."""
+        return dequantise_int8(self.codes, self.scales, dtype or self.dtype)
+
+
+def linear_layers(decoder: nn.Module, keep: tuple[str, ...] = KEEP) -> dict[str, nn.Linear]:
+    """The layers that a quantised base quantises, by name: all linear ones but those whose last name is in `keep`."""
+    return {
+        name: module
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] not in keep
+    }
+
+
+@torch.no_grad()
+def quantise_base(
+    decoder: nn.Module, kind: Kind, double_quant: bool = True, keep: tuple[str, ...] = KEEP
+) -> list[str]:
+    """Replace the linear layers in place, one after the other, before adapters are put on; returns their names.
+
+    At most one layer is there twice at a time. Embeddings, norms and the layers of `keep` stay as they are.
+    """
+    names = list(linear_layers(decoder, keep))
+    for name in names:
+        layer = decoder.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        decoder.set_submodule(name, QuantisedLinear.from_linear(layer, kind, double_quant))
+    return names
