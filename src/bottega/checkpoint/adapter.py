@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from bottega.checkpoint.config import ModelConfig, places, read_json
 from bottega.checkpoint.header import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LEGACY_ADAPTER_WEIGHTS, TensorInfo, read_header
 from bottega.checkpoint.hub import locate
+from bottega.checkpoint.layout import HEAD
 from bottega.checkpoint.rope_config import is_number
 from bottega.checkpoint.tensors import LazyTensor, load_legacy, map_tensors
 from bottega.core.errors import UserError, did_you_mean
@@ -106,7 +107,10 @@ class Adapter:
     def applied(self, tensors: Mapping[str, LazyTensor], config: ModelConfig) -> dict[str, LazyTensor]:
         """The base's tensors with the adapter on them, still lazy; raises UserError if it does not fit the base."""
         found = dict(tensors)
-        proper = config.family.proper_name
+
+        def proper(name: str) -> str:
+            return own_name(config, name)
+
         replaced = self._without_tied_head({proper(name): tensor for name, tensor in self.replaced.items()}, config)
         transposed = {place.name for place in places(config) if place.form == "transposed"}
         for name, tensor in replaced.items():
@@ -134,7 +138,7 @@ class Adapter:
         one, other = replaced.get(family.embedding), replaced.pop(family.head, None)
         if other is not None and one is None:
             self._refuse(family.head, "is the embedding too, which the adapter was trained to leave alone")
-        changed = any(family.proper_name(name) == family.embedding for name in self.changes)
+        changed = any(own_name(config, name) == family.embedding for name in self.changes)
         if changed or (one is not None and (other is None or not _equal(one, other))):
             self._refuse(family.embedding, "is the output layer too, which the adapter was trained to leave alone")
         return replaced
@@ -178,6 +182,19 @@ class Adapter:
     def _refuse(self, name: str, problem: str, hint: str = "") -> None:
         made = f" It was made for {self.base_model}." if self.base_model else ""
         raise UserError(f"the adapter {self.path} does not fit: {name} {problem}", hint=(hint + made).strip())
+
+
+def own_name(config: ModelConfig, name: str) -> str:
+    """The family's own name of a tensor that an adapter's file names, as transformers calls its module.
+
+    (A checkpoint of GPT-NeoX has `embed_out`, transformers' model of it since version 5 `lm_head`.)
+    """
+    return config.family.head if name == HEAD else config.family.proper_name(name)
+
+
+def module_in_files(config: ModelConfig, module: str) -> str:
+    """The name that an adapter's file has for the family's own `module`: the inverse of `own_name`."""
+    return HEAD.removesuffix(".weight") if f"{module}.weight" == config.family.head else module
 
 
 def open_adapters(adapters: Sequence[Path | str]) -> list[Adapter]:

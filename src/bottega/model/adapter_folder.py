@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bottega.checkpoint.adapter import Adapter
+from bottega.checkpoint.adapter import Adapter, own_name
 from bottega.checkpoint.adapter_writer import AdapterBase, read_base, weights_hash, write_adapter
 from bottega.checkpoint.card import CardText
-from bottega.checkpoint.config import places
+from bottega.checkpoint.config import ModelConfig, places
 from bottega.core.errors import UserError
 from bottega.model.adapter_config import AdapterSettings
 from bottega.model.adapter_targets import Target, module_of
@@ -57,16 +57,16 @@ def load_adapter_into(decoder: Decoder, adapter: Path | str, *, name: str = "def
     Raises UserError if it does not fit, or holds what is not trained here.
     """
     opened = Adapter.open(adapter)
-    settings = continued_settings(opened, name)
+    settings = continued_settings(opened, decoder.config, name)
     info = add_adapter(decoder, settings, torch.Generator().manual_seed(0))
     with torch.no_grad():
         fill_adapter(decoder, opened, info)
     return info
 
 
-def continued_settings(adapter: Adapter, name: str = "default") -> AdapterSettings:
+def continued_settings(adapter: Adapter, config: ModelConfig, name: str = "default") -> AdapterSettings:
     """The settings of an adapter's training; where PEFT's config has no key for one, those of `bottega.json`."""
-    found, base = settings_of(adapter, name=name), read_base(adapter)
+    found, base = settings_of(adapter, config, name=name), read_base(adapter)
     kept = {"lora_plus_ratio", "double_quant", "base", "type"} & base.settings.keys()
     return AdapterSettings.parse(
         {**found.as_data(), **{key: base.settings[key] for key in kept}}, where=str(adapter.path)
@@ -75,20 +75,20 @@ def continued_settings(adapter: Adapter, name: str = "default") -> AdapterSettin
 
 def fill_adapter(decoder: Decoder, adapter: Adapter, info: AdapterInfo) -> None:
     """Copy the tensors of an opened adapter into the one that stands on the decoder. Raises UserError."""
-    proper = decoder.config.family.proper_name
-    changes = {proper(key): change for key, change in adapter.changes.items()}
+    config = decoder.config
+    changes = {own_name(config, key): change for key, change in adapter.changes.items()}
     for target in info.targets:
         change = changes[f"{target.name}.weight"]
         parts = {kind.removesuffix(".weight"): tensor.load() for kind, tensor in change.parts.items()}
         _fill_low_rank(decoder, target, info, parts, adapter)
     for key, rows in adapter.rows.items():
-        path = "model.embed_tokens" if proper(key) == decoder.config.family.embedding else "lm_head"
+        path = "model.embed_tokens" if own_name(config, key) == config.family.embedding else "lm_head"
         module = decoder.get_submodule(path)
         assert isinstance(module, TrainedRows)
         order = torch.tensor(rows.ids).argsort()  # ours stand in the order of the ids
         _copy(module.rows[info.name], rows.rows.load()[order], key, adapter)
-    saved = {proper(key): adapter.replaced[key] for key in adapter.saved}
-    for place in places(decoder.config):
+    saved = {own_name(config, key): adapter.replaced[key] for key in adapter.saved}
+    for place in places(config):
         if place.name not in saved:
             continue
         for held, part in place.unpack(_fitting(saved[place.name].load(), place.shape, place.name, adapter)).items():

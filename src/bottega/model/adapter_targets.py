@@ -73,7 +73,7 @@ def low_rank_targets(config: ModelConfig, settings: AdapterSettings) -> list[Tar
     """The matrices that get a change of low rank, in the model's order; raises UserError naming what does not exist."""
     candidates = [place for place in places(config) if len(place.shape) == 2 and place.name.endswith(".weight")]
     _require_known(config, settings, candidates)
-    chosen = [place for place in candidates if _is_chosen(place, settings)]
+    chosen = [place for place in candidates if _is_chosen(place, config, settings)]
     if not chosen and not settings.trains_more:
         raise UserError(
             f"target_modules {_shown(settings.target_modules)} names no module of a {config.model_type} model",
@@ -89,14 +89,15 @@ def saved_modules(config: ModelConfig, settings: AdapterSettings) -> list[Whole]
         by_module.setdefault(module_of(place.name), []).append(place)
     found: dict[str, Whole] = {}
     family = config.family
-    for wanted in settings.modules_to_save:
+    for given in settings.modules_to_save:
+        wanted = _own_module(config, given)
         names = [name for name in by_module if _ends_with(name, wanted)]
         if config.tie_word_embeddings and _ends_with(module_of(family.head), wanted):
             names.append(module_of(family.embedding))  # one matrix under two names
         if not names:
             known = sorted({name.rpartition(".")[2] for name in by_module})
             raise UserError(
-                f"modules_to_save: a {config.model_type} model has no {wanted!r}",
+                f"modules_to_save: a {config.model_type} model has no {given!r}",
                 hint=did_you_mean(wanted, known) or f"It has {', '.join(known)}.",
             )
         found |= {name: Whole(name, tuple(by_module[name])) for name in names}
@@ -143,7 +144,7 @@ def short_targets(config: ModelConfig, names: Iterable[str], layers: Sequence[in
     return sorted(last if meant == wanted else wanted)
 
 
-def _is_chosen(place: Place, settings: AdapterSettings) -> bool:
+def _is_chosen(place: Place, config: ModelConfig, settings: AdapterSettings) -> bool:
     name, wanted = module_of(place.name), settings.target_modules
     if not _in_layers(name, settings.layers_to_transform) or any(_ends_with(name, n) for n in settings.exclude_modules):
         return False
@@ -152,13 +153,15 @@ def _is_chosen(place: Place, settings: AdapterSettings) -> bool:
         return inside and not place.holds[0][0].endswith(_ROUTERS)
     if isinstance(wanted, str) and not _PLAIN_NAME.fullmatch(wanted):
         return re.fullmatch(wanted, name) is not None
-    return any(_ends_with(name, each) for each in ((wanted,) if isinstance(wanted, str) else wanted))
+    names = (wanted,) if isinstance(wanted, str) else wanted
+    return any(_ends_with(name, _own_module(config, each)) for each in names)
 
 
 def _require_known(config: ModelConfig, settings: AdapterSettings, candidates: Sequence[Place]) -> None:
     """Raise UserError for a name of `target_modules` that no module has, or that a tied model has no matrix for."""
     wanted = settings.target_modules
-    names = wanted if isinstance(wanted, tuple) else (wanted,) if _PLAIN_NAME.fullmatch(wanted) else ()
+    given = wanted if isinstance(wanted, tuple) else (wanted,) if _PLAIN_NAME.fullmatch(wanted) else ()
+    names = [_own_module(config, name) for name in given]
     modules = [module_of(place.name) for place in candidates]
     if config.tie_word_embeddings:
         family = config.family
@@ -196,6 +199,12 @@ def _of_pattern(patterns: Mapping[str, Number], name: str, default: Number) -> N
         if name == text or (_ends_with(name, text) and not pattern.startswith("^")):
             return value
     return default
+
+
+def _own_module(config: ModelConfig, name: str) -> str:
+    """The family's own name of what every family may call embed_tokens and lm_head."""
+    family = config.family
+    return {"embed_tokens": module_of(family.embedding), "lm_head": module_of(family.head)}.get(name, name)
 
 
 def _ends_with(name: str, end: str) -> bool:

@@ -110,7 +110,7 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.embed_tokens.weight.device
+        return next(self.parameters()).device
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> Decoder:

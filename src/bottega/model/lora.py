@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from bottega.checkpoint.adapter import module_in_files
 from bottega.checkpoint.layout import HEAD, Place
 from bottega.core.errors import UserError
 from bottega.model.adapter_config import AdapterSettings
@@ -165,7 +166,8 @@ def adapter_tensors(decoder: Decoder, name: str | None = None) -> dict[str, Tens
         found |= _low_rank_tensors(decoder, target, info.name)
     for tensor in row_modules(decoder.config) if info.ids else ():
         rows = _rows_module(decoder, tensor).rows[info.name]
-        found[f"{module_of(tensor)}.token_adapter.trainable_tokens_delta"] = rows
+        module = module_in_files(decoder.config, module_of(tensor))
+        found[f"{module}.token_adapter.trainable_tokens_delta"] = rows
     for each in info.whole:
         found |= _whole_tensors(decoder, each, info.name)
     return {f"{PREFIX}{key}": tensor.detach().cpu().contiguous().clone() for key, tensor in found.items()}
@@ -303,11 +305,12 @@ def _add_whole(decoder: Decoder, name: str, whole: Whole, adapters: Adapters) ->
 
 
 def _low_rank_tensors(decoder: Decoder, target: Target, name: str) -> dict[str, Tensor]:
+    file_name = module_in_files(decoder.config, target.name)
     modules = [decoder.get_submodule(module_of(held)) for held, _ in target.place.holds]
     changes = [module.change(name) for module in modules if isinstance(module, LoRALinear)]
     parts = [change for change in changes if change is not None]
     if target.is_embedding:
-        return {f"{target.name}.lora_embedding_A": parts[0].A, f"{target.name}.lora_embedding_B": parts[0].B}
+        return {f"{file_name}.lora_embedding_A": parts[0].A, f"{file_name}.lora_embedding_B": parts[0].B}
     place = row_order(target.place)
     names = [held for held, _ in place.holds]
     down, ups = parts[0].A, [part.B for part in parts]
@@ -315,16 +318,17 @@ def _low_rank_tensors(decoder: Decoder, target: Target, name: str) -> dict[str, 
         down = torch.cat([down, parts[0].first_down])
         ups = [torch.cat([part.B, -part.first_up], dim=1) for part in parts]
     found = {
-        f"{target.name}.lora_A.weight": down,
-        f"{target.name}.lora_B.weight": place.pack(dict(zip(names, ups, strict=True))),
+        f"{file_name}.lora_A.weight": down,
+        f"{file_name}.lora_B.weight": place.pack(dict(zip(names, ups, strict=True))),
     }
     lengths = [part.magnitude for part in parts if part.magnitude is not None]
     if lengths:
-        found[f"{target.name}.lora_magnitude_vector"] = place.pack(dict(zip(names, lengths, strict=True)))
+        found[f"{file_name}.lora_magnitude_vector"] = place.pack(dict(zip(names, lengths, strict=True)))
     return found
 
 
 def _whole_tensors(decoder: Decoder, whole: Whole, name: str) -> dict[str, Tensor]:
+    config = decoder.config
     found: dict[str, Tensor] = {}
     for place in whole.places:
         parts: dict[str, Tensor] = {}
@@ -332,9 +336,10 @@ def _whole_tensors(decoder: Decoder, whole: Whole, name: str) -> dict[str, Tenso
             module = decoder.get_submodule(module_of(held))
             assert isinstance(module, TrainedModule)
             parts[held] = module.copies[name].get_parameter(held.rpartition(".")[2]).detach()
-        found[place.name] = place.pack(parts)
-        if decoder.config.tie_word_embeddings and place.name == decoder.config.family.embedding:
-            found[decoder.config.family.head] = found[place.name]
+        module, _, kind = place.name.rpartition(".")
+        found[f"{module_in_files(config, module)}.{kind}"] = place.pack(parts)
+        if config.tie_word_embeddings and place.name == config.family.embedding:
+            found[HEAD] = found[place.name]
     return found
 
 

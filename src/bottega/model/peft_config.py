@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bottega.checkpoint.adapter import Adapter
+from bottega.checkpoint.adapter import Adapter, module_in_files, own_name
 from bottega.checkpoint.config import ModelConfig
 from bottega.model.adapter_config import AdapterSettings
 from bottega.model.adapter_targets import Target, Whole, module_of, row_modules, short_targets
@@ -35,9 +35,10 @@ def peft_config(
     raised = math.sqrt(widened) if settings.use_rslora else widened
     family = config.family
     layers = settings.layers_to_transform
-    rows = {module_of(tensor).rpartition(".")[2]: list(ids) for tensor in row_modules(config)} if ids else None
-    saved = [each.name for each in whole]
+    row_names = [module_in_files(config, module_of(tensor)) for tensor in row_modules(config)]
+    saved = [module_in_files(config, each.name) for each in whole]
     tied = config.tie_word_embeddings and module_of(family.embedding) in saved
+    names = short_targets(config, [target.name for target in targets], layers)
     return {
         **_NEUTRAL,
         "base_model_name_or_path": base_name,
@@ -49,20 +50,21 @@ def peft_config(
         "lora_dropout": settings.dropout,
         "use_rslora": settings.use_rslora,
         "use_dora": settings.use_dora,
-        "target_modules": short_targets(config, [target.name for target in targets], layers),
+        "target_modules": [module_in_files(config, name) for name in names],
         "layers_to_transform": list(layers) or None,
         "rank_pattern": {name: rank * widened for name, rank in settings.rank_pattern.items()},
         "alpha_pattern": {name: _plain(alpha * raised) for name, alpha in settings.alpha_pattern.items()},
-        "modules_to_save": (saved + ([module_of(family.head)] if tied else [])) or None,
+        "modules_to_save": (saved + (["lm_head"] if tied else [])) or None,
         "ensure_weight_tying": tied,
         "fan_in_fan_out": any(target.place.form == "transposed" for target in targets),
-        "trainable_token_indices": rows,
+        "trainable_token_indices": {name.rpartition(".")[2]: list(ids) for name in row_names} if ids else None,
     }
 
 
-def settings_of(adapter: Adapter, *, name: str = "default") -> AdapterSettings:
-    """The settings under which training of an opened adapter can go on. Raises UserError."""
+def settings_of(adapter: Adapter, config: ModelConfig, *, name: str = "default") -> AdapterSettings:
+    """The settings under which training of an opened adapter of a model can go on. Raises UserError."""
     data = adapter.config
+    targets, saved = ([module_of(own_name(config, t)) for t in each] for each in (adapter.changes, adapter.saved))
     return AdapterSettings.parse(
         {
             "name": name,
@@ -71,10 +73,10 @@ def settings_of(adapter: Adapter, *, name: str = "default") -> AdapterSettings:
             "dropout": data.get("lora_dropout") or 0.0,
             "use_rslora": bool(data.get("use_rslora")),
             "use_dora": bool(data.get("use_dora")),
-            "target_modules": tuple(module_of(tensor) for tensor in adapter.changes),
+            "target_modules": tuple(targets),
             "rank_pattern": _literal(data.get("rank_pattern")),
             "alpha_pattern": _literal(data.get("alpha_pattern")),
-            "modules_to_save": tuple(dict.fromkeys(module_of(tensor) for tensor in adapter.saved)),
+            "modules_to_save": tuple(dict.fromkeys(saved)),
             "new_tokens": tuple(sorted({id_ for rows in adapter.rows.values() for id_ in rows.ids})),
         },
         where=str(adapter.path),
