@@ -41,7 +41,8 @@ def add_verb(app: typer.Typer, name: str, verb: Verb, *, full: bool) -> None:
         words = [given.pop(name) for name in verb.arguments] + (given.pop("settings", None) or [])
         with handled(flags["debug"], goes_on=verb.restartable) as console:
             given = {key: value for key, value in given.items() if value not in (None, [])}
-            config = _config(verb, given, [str(word) for word in words if word is not None])
+            words = [str(word) for word in words if word is not None]
+            config = _config(verb, given, words, show_all=flags["plan"])
             _run(verb, config, console, plan_only=flags["plan"], as_json=flags["json"], quiet=flags["quiet"])
 
     if full:
@@ -153,11 +154,11 @@ def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_js
             output.print(f"written: {plan.out}", markup=False)
 
 
-def _config(verb: Verb, given: dict[str, Any], words: list[str]) -> Config:
+def _config(verb: Verb, given: dict[str, Any], words: list[str], *, show_all: bool = False) -> Config:
     """Settings from a file, then single overrides, then options; later ones win.
 
     Of the `words`, NAME=VALUE with the name of a setting and files of YAML are settings wherever they stand;
-    the first others are the verb's arguments.
+    the first others are the verb's arguments. `show_all` tells all that became of another program's settings.
     """
     values: dict[str, Any] = {}
     arguments = list(verb.arguments)
@@ -172,7 +173,7 @@ def _config(verb: Verb, given: dict[str, Any], words: list[str]) -> Config:
         elif "=" in word:
             _merge(values, _single_setting(verb, word))
         else:
-            values.update(_file_settings(verb, Path(word)))
+            values.update(_file_settings(verb, Path(word), show_all))
     given = {name: _section_value(verb, name, value) for name, value in given.items()}
     return verb.config_type().parse({**values, **given}, where=verb.name)
 
@@ -222,7 +223,7 @@ def _single_setting(verb: Verb, word: str) -> dict[str, Any]:
     return {section: {inner: value}} if inner else {name: value}
 
 
-def _file_settings(verb: Verb, path: Path) -> dict[str, Any]:
+def _file_settings(verb: Verb, path: Path, show_all: bool) -> dict[str, Any]:
     from bottega.core.schema import read_yaml
 
     data = read_yaml(path)
@@ -232,7 +233,22 @@ def _file_settings(verb: Verb, path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is a recipe", hint=f"Run it with: bottega run {path}")
     if data.pop("verb", verb.name) != verb.name:
         raise UserError(f"{path} holds the settings of another verb, not of {verb.name}")
-    return data
+    return _foreign_settings(verb, data, path, show_all) if verb.foreign else data
+
+
+def _foreign_settings(verb: Verb, data: dict[str, Any], path: Path, show_all: bool) -> dict[str, Any]:
+    """The same, also from a file of another program's; what became of its settings is shown beside the result."""
+    from rich.console import Console
+
+    from bottega.cli.render import show
+    from bottega.core.verb import load
+
+    foreign = load(verb.foreign)(data)
+    if foreign is None:
+        return data
+    show(foreign.view(everything=show_all), Console(stderr=True, highlight=False))
+    foreign.require(str(path))
+    return foreign.settings
 
 
 def _parameters(verb: Verb) -> list[inspect.Parameter]:

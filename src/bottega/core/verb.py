@@ -91,6 +91,8 @@ class Verb:
     """Settings that the command line takes by position."""
     step: bool = True
     """Whether a recipe may have it as a step (servers and chats are none)."""
+    foreign: str = ""
+    """'module:function' that reads another program's file: plain data → `core.foreign.Foreign`, None if it is none."""
 
     def config_type(self) -> type[Config]:
         """The verb's config model."""

@@ -71,6 +71,7 @@ _ALL = (
         plan="bottega.train.plan:plan_train",
         run="bottega.train.run:run_train",
         report="bottega.verbs.reports:training",
+        foreign="bottega.train.axolotl.mapping:translate",
         restartable=True,
     ),
     Verb(
