@@ -171,14 +171,20 @@ def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], *, max_shar
             writer.add(name, tensor)
 
 
-def write_model_files(folder: Path, config: ModelConfig, *, generation: Mapping[str, Any] | None = None) -> None:
+def write_model_files(
+    folder: Path,
+    config: ModelConfig,
+    *,
+    generation: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
     """Write `config.json` and `generation_config.json` of a model folder.
 
     `generation` adds to, or replaces, what follows from `config` (every stop token belongs in
-    its `eos_token_id`).
+    its `eos_token_id`); `extra` does so in config.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG_FILE, config.to_data())
+    write_json(folder / CONFIG_FILE, {**config.to_data(), **(extra or {})})
     data = config.to_data()
     settings = {key: data[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if data[key] is not None}
     settings.update(generation or {})

@@ -21,18 +21,27 @@ class MicroBatch:
         segments: lengths of the documents, sum T.
         positions: (N,) positions whose *next* token is trained.
         targets: (N,) int64, those next tokens.
+        owners: (N,) int64, the document of each, by its place in the rows that were collated.
+        ends: (D,) int64, the position of each of those documents' last token.
     """
 
     input_ids: Tensor
     segments: list[int]
     positions: Tensor
     targets: Tensor
+    owners: Tensor
+    ends: Tensor
+
+    @property
+    def documents(self) -> int:
+        """Number of documents, D."""
+        return len(self.segments)
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
-        moved = (tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.positions, self.targets))
-        input_ids, positions, targets = moved
-        return MicroBatch(input_ids, self.segments, positions, targets)
+        tensors = self.input_ids, self.positions, self.targets, self.owners, self.ends
+        ids, positions, targets, owners, ends = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return MicroBatch(ids, self.segments, positions, targets, owners, ends)
 
 
 def collate(rows: Sequence[Row]) -> MicroBatch:
@@ -49,24 +58,34 @@ def collate(rows: Sequence[Row]) -> MicroBatch:
     spans = zip(starts[order].tolist(), lengths[order].tolist(), strict=True)
     index = np.concatenate([np.arange(start, start + length) for start, length in spans])
     tokens, mask = tokens[index], mask[index].copy()
-    mask[np.cumsum(lengths[order]) - lengths[order]] = False
+    laid = np.cumsum(lengths[order])
+    mask[laid - lengths[order]] = False
     positions = np.flatnonzero(mask) - 1
+    ends = np.empty_like(laid)
+    ends[order] = laid - 1
     return MicroBatch(
         input_ids=torch.from_numpy(tokens).unsqueeze(0),
         segments=lengths[order].tolist(),
         positions=torch.from_numpy(positions),
         targets=torch.from_numpy(tokens[positions + 1]),
+        owners=torch.from_numpy(np.repeat(order, lengths[order])[positions]),
+        ends=torch.from_numpy(ends),
     )
 
 
 def micro_batches(rows: Sequence[Row], micro_batch_tokens: int) -> list[MicroBatch]:
     """Split one step's rows so that each part has at most `micro_batch_tokens` (but at least one row)."""
-    parts: list[list[Row]] = [[]]
+    return [collate([rows[place] for place in group]) for group in groups(rows, micro_batch_tokens)]
+
+
+def groups(rows: Sequence[Row], micro_batch_tokens: int) -> list[list[int]]:
+    """Places of the rows of each part, in order."""
+    parts: list[list[int]] = [[]]
     size = 0
-    for row in rows:
+    for place, row in enumerate(rows):
         if parts[-1] and size + len(row.tokens) > micro_batch_tokens:
             parts.append([])
             size = 0
-        parts[-1].append(row)
+        parts[-1].append(place)
         size += len(row.tokens)
-    return [collate(part) for part in parts]
+    return parts if rows else []

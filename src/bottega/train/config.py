@@ -32,11 +32,18 @@ FORMS: Mapping[str, str] = {
 }  # fmt: skip
 
 
+PreferenceLoss = Literal[
+    "sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "exo_pair", "nca_pair", "sppo_hard", "apo_zero", "apo_down",
+    "kto", "apo_zero_unpaired",
+]  # fmt: skip
+UNPAIRED_LOSSES = ("kto", "apo_zero_unpaired")
+
+
 class PreferenceSettings(Config):
     """What losses on preferences need. Each stage has defaults of its own where None is the default here."""
 
-    loss: Literal["sigmoid", "ipo", "hinge", "robust", "sigmoid_norm"] = "sigmoid"
-    """Variant of dpo: sigmoid, ipo, hinge, robust, or sigmoid_norm (by the answer's length)."""
+    loss: PreferenceLoss | None = None
+    """Variant of dpo (default sigmoid; sigmoid_norm divides by the answer's length), or of kto (apo_zero_unpaired)."""
     beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Strength (default: 0.1; simpo 2.0)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
@@ -78,7 +85,7 @@ class PolicySettings(Config):
     """Temperature of the answers, and of the probabilities that are trained."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Share of the probability that answers are drawn from."""
-    mask_truncated: bool = True
+    mask_truncated: bool = False
     """Whether answers that were cut at max_new_tokens are left out of the loss."""
     discount: float = Field(default=1.0, gt=0, le=1)
     """Discount of later rewards (ppo; gamma)."""
@@ -252,15 +259,37 @@ class Train(Writes, Compute):
         ]  # fmt: skip
 
     def _alignment(self) -> list[tuple[bool, str]]:
-        by_policy = self.stage in POLICY_STAGES
+        by_policy, loss = self.stage in POLICY_STAGES, self.preference.loss
         return [
+            (loss is not None and self.stage not in REFERENCE_STAGES,
+             f"preference.loss is a variant of dpo or kto; {self.stage} has one loss"),
+            (loss is not None and (loss in UNPAIRED_LOSSES) != (self.stage == "kto"),
+             f"preference.loss {loss} is not one of {self.stage}"),
             (by_policy and not self.rewards, f"{self.stage} needs rewards: say what an answer is rewarded for"),
             (not by_policy and bool(self.rewards), f"rewards are for grpo and ppo, not for {self.stage}"),
             (self.stage == "grpo" and self.policy.group < 2, "grpo compares answers of a group: it needs 2 at least"),
             (by_policy and self.adapter is None and self.kl_weight > 0,
              "the distance to the start (policy.beta) is measured with the adapter switched off: train an adapter, or "
              "give beta: 0"),
+            (self.preference.loss == "exo_pair" and not self.preference.label_smoothing,
+             "exo_pair needs a label_smoothing above 0; the paper's code has 0.001"),
         ]  # fmt: skip
+
+    @property
+    def preference_loss(self) -> str:
+        """The loss on pairs or judged answers."""
+        return self.preference.loss or {"dpo": "sigmoid"}.get(self.stage, self.stage)
+
+    @property
+    def beta(self) -> float:
+        """Strength of the loss on preferences."""
+        return self.preference.beta or (2.0 if self.stage == "simpo" else 0.1)
+
+    @property
+    def nll_weight(self) -> float:
+        """Weight of the chosen answers' own loss."""
+        default = 1.0 if self.stage in ("orpo", "cpo") else 0.0
+        return default if self.preference.nll_weight is None else self.preference.nll_weight
 
     @property
     def dial(self) -> Dial:

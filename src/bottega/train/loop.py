@@ -1,8 +1,8 @@
 """The training loop, for every stage.
 
-A step takes its rows (a pure function of seed and step), sums the loss of its micro-batches, divides
-by the trained tokens of the whole step, clips, and lets the optimisers move the weights. All the rest
-(measuring, sampling, saving, logging) happens between steps and cannot change what they compute.
+A step takes its parts (a pure function of seed and step), sums their losses, divides by what the stage takes its
+mean over (trained tokens, pairs, answers of the whole step), clips, and lets the optimisers move the weights. All
+the rest (measuring, sampling, saving, logging) happens between steps and cannot change what they compute.
 """
 
 from __future__ import annotations
@@ -18,40 +18,29 @@ from torch import nn
 
 from bottega.core.progress import Reporter
 from bottega.core.view import human_count
-from bottega.data.batches import Batches, Row
 from bottega.model.attention import Attention
 from bottega.model.decoder import Decoder
 from bottega.model.experts import MixtureOfExperts
-from bottega.train.batch import MicroBatch, micro_batches
 from bottega.train.guard import Guard
-from bottega.train.loss import linear_cross_entropy
 from bottega.train.metrics import MetricsLog
-from bottega.train.optimizer import build_optimizers
 from bottega.train.schedule import learning_rate_factor
-from bottega.train.settings import Settings, flops_per_token
-from bottega.train.state import BEST_FILE, Progress, restore_best, restore_state, save_state, weights_of
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where the loop computes. `peak_flops` is the measured rate of matrix products, for MFU; None if unknown."""
-
-    device: torch.device
-    dtype: torch.dtype
-    peak_flops: float | None
+from bottega.train.settings import Settings, training_flops_per_token
+from bottega.train.stage import Figures, Machine, Part, Stage
+from bottega.train.state import BEST_FILE, Progress, restore_best, restore_state, save_state, trained_weights
 
 
 @dataclass(frozen=True)
 class Between:
-    """What happens between steps: a loss on held-out data, and sample texts; both optional."""
+    """What happens between steps: figures of held-out data (`loss` among them), and sample texts; both optional."""
 
-    evaluate: Callable[[], float] | None = None
+    evaluate: Callable[[], dict[str, float]] | None = None
     sample: Callable[[int], None] | None = None
 
 
 def fit(
     model: Decoder,
-    batches: Batches,
+    stage: Stage,
+    optimizers: list[torch.optim.Optimizer],
     settings: Settings,
     machine: Machine,
     folder: Path,
@@ -63,44 +52,45 @@ def fit(
 
     Returns where the run ended. Raises BottegaError when bad steps may not, or can no longer, be skipped.
     """
-    config, rate = settings.config, settings.learning_rate
-    optimizers = build_optimizers(
-        model, config.optimizer, learning_rate=rate, weight_decay=config.weight_decay, work_dtype=machine.dtype
-    )
+    config = settings.config
     guard = Guard(config.spike_sigma, stop=config.on_bad_step == "stop")
     progress = restore_state(work, model, optimizers) or Progress(guard)
     if progress.step:
         reporter.say(f"going on after step {progress.step} of {settings.steps}")
     if config.compile:
         _compile(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     log = MetricsLog(folder, progress.step, config.trackers)
-    flops, peak = flops_per_token(model.config, settings.row_length), machine.peak_flops
+    flops, peak = training_flops_per_token(model.config, settings), machine.peak_flops
+    unit, amount, done = _extent(settings, progress)
     model.train()
-    with reporter.bar(config.stage, settings.tokens, "tok", progress.tokens) as bar:
+    with reporter.bar(config.stage, amount, unit, done) as bar:
         while progress.step < settings.steps and not progress.stopped_early:
             started = time.perf_counter()
             rate = _set_rate(optimizers, progress.step, settings)
-            rows = batches.rows(progress.step * settings.rows_per_step, settings.rows_per_step)
-            loss, trained = _accumulate(model, micro_batches(rows, config.micro_batch_tokens), machine)
-            norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip))
+            parts = stage.parts(progress.step)
+            loss, figures = _accumulate(stage, parts, machine)
+            add_figures(figures, stage.about())
+            norm = float(nn.utils.clip_grad_norm_(trained, config.clip))
             progress.step += 1
             accepted = progress.guard.accepts(progress.step, loss, norm)
             for optimizer in optimizers:
                 if accepted:
                     optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            tokens, seconds = sum(len(row.tokens) for row in rows), time.perf_counter() - started
+            tokens, seconds = sum(part.batch.input_ids.numel() for part in parts), time.perf_counter() - started
             progress.tokens += tokens
-            progress.trained_tokens += trained
+            progress.trained_tokens += sum(len(part.batch.targets) for part in parts)
             progress.seconds += seconds
             peak = peak and max(peak, flops * tokens / seconds)  # a rate measured on a busy machine may be too low
             mfu = flops * tokens / seconds / peak if peak else None
+            means = {name: total / max(count, 1e-9) for name, (total, count) in figures.items()}
             log.write(
-                step=progress.step, tokens=progress.tokens, loss=loss, gradient_norm=norm, learning_rate=rate,
+                step=progress.step, tokens=progress.tokens, loss=loss, **means, gradient_norm=norm, learning_rate=rate,
                 tokens_per_second=tokens / seconds, mfu=mfu, skipped=not accepted,
             )  # fmt: skip
-            bar.advance(tokens, _note(loss, mfu, progress))
-            _between_steps(model, optimizers, settings, work, progress, between, log)
+            bar.advance(settings.examples_per_step or tokens, _note(loss, means, mfu, progress))
+            _between_steps(model, stage, optimizers, settings, work, progress, between, log)
     log.close()
     _restore_best(model, work, progress)
     reporter.say(
@@ -110,18 +100,43 @@ def fit(
     return progress
 
 
-def _accumulate(model: Decoder, parts: Sequence[MicroBatch], machine: Machine) -> tuple[float, int]:
-    """Gradients of the step's mean loss per trained token; returns that loss and the number of tokens."""
-    trained = sum(len(part.targets) for part in parts)
-    loss = 0.0
-    for part in (part.to(machine.device) for part in parts if len(part.targets)):
-        with torch.autocast(machine.device.type, machine.dtype, enabled=machine.dtype != torch.float32):
-            states = model.hidden(part.input_ids, segments=part.segments)[0, part.positions]
-        states = states.to(_product_type(states, machine))
-        summed = linear_cross_entropy(states, model.lm_head.weight, part.targets, model.config.switches.logit_cap)
-        (summed / trained).backward()
-        loss += float(summed.detach()) / trained
-    return loss, trained
+def _extent(settings: Settings, progress: Progress) -> tuple[str, int, int]:
+    """What the bar counts, how many there are, and how many are behind us."""
+    if settings.examples_per_step:
+        return "examples", settings.steps * settings.examples_per_step, progress.step * settings.examples_per_step
+    return "tok", settings.tokens, progress.tokens
+
+
+def _accumulate(stage: Stage, parts: Sequence[Part], machine: Machine) -> tuple[float, Figures]:
+    """Gradients of the step's loss, as the stage takes its mean; returns that loss and the step's figures."""
+    weight = sum(part.weight for part in parts)
+    loss, figures = 0.0, Figures()
+    for part in (part.to(machine.device) for part in parts if part.weight):
+        summed, more = stage.loss(part)
+        (summed / weight).backward()
+        loss += float(summed.detach()) / weight
+        add_figures(figures, more)
+    return loss, figures
+
+
+def add_figures(figures: Figures, more: Figures) -> None:
+    """Add the figures of another part."""
+    for name, (total, count) in more.items():
+        held_total, held_count = figures.get(name, (0.0, 0.0))
+        figures[name] = held_total + total, held_count + count
+
+
+@torch.no_grad()
+def measure_parts(stage: Stage, parts: Sequence[Part], machine: Machine) -> dict[str, float]:
+    """The loss of some parts, without a step, and their figures."""
+    total, weight, figures = 0.0, 0.0, Figures()
+    for part in (part.to(machine.device) for part in parts if part.weight):
+        summed, more = stage.loss(part)
+        total += float(summed)
+        weight += part.weight
+        add_figures(figures, more)
+    means = {name: total / max(count, 1e-9) for name, (total, count) in figures.items()}
+    return {"loss": total / max(weight, 1), **means}
 
 
 def _compile(model: Decoder) -> None:
@@ -130,24 +145,6 @@ def _compile(model: Decoder) -> None:
         for part in block.children():
             if not isinstance(part, Attention | MixtureOfExperts):
                 part.compile(dynamic=True)
-
-
-@torch.no_grad()
-def mean_loss(model: Decoder, rows: Sequence[Row], machine: Machine, micro_batch_tokens: int) -> float:
-    """Mean loss per trained token over `rows`, in nats."""
-    total, trained = 0.0, 0
-    for part in micro_batches(rows, micro_batch_tokens):
-        moved = part.to(machine.device)
-        with torch.autocast(machine.device.type, machine.dtype, enabled=machine.dtype != torch.float32):
-            states = model.hidden(moved.input_ids, segments=moved.segments)[0, moved.positions]
-        cap = model.config.switches.logit_cap
-        total += float(linear_cross_entropy(states, model.lm_head.weight, moved.targets, cap))
-        trained += len(part.targets)
-    return total / max(trained, 1)
-
-
-def _product_type(states: torch.Tensor, machine: Machine) -> torch.dtype:
-    return states.dtype if machine.dtype == torch.float32 else machine.dtype
 
 
 def _set_rate(optimizers: Sequence[torch.optim.Optimizer], step: int, settings: Settings) -> float:
@@ -163,6 +160,7 @@ def _set_rate(optimizers: Sequence[torch.optim.Optimizer], step: int, settings: 
 
 def _between_steps(
     model: Decoder,
+    stage: Stage,
     optimizers: list[torch.optim.Optimizer],
     settings: Settings,
     work: Path,
@@ -175,18 +173,20 @@ def _between_steps(
     last = step == settings.steps
     if between.evaluate and (last or step % config.evaluate_every == 0):
         model.eval()
-        loss = between.evaluate()
+        found = between.evaluate()
         model.train()
-        progress.evaluations.append((step, loss))
-        log.write(step=step, heldout_loss=loss)
-        _judge(model, work, progress, loss, config.patience)
+        progress.evaluations.append((step, found["loss"]))
+        log.write(step=step, **{f"heldout_{name}": value for name, value in found.items()})
+        _judge(model, work, progress, found["loss"], config.patience)
     if (
         between.sample and config.sample_every and step % config.sample_every == 0 and not last
     ):  # the run shows the last
         model.eval()
         between.sample(step)
         model.train()
-    if last or progress.stopped_early or step % config.save_every == 0:
+    due = step // config.save_every > progress.saved // config.save_every
+    if last or progress.stopped_early or (due and stage.settled(step)):
+        progress.saved = step
         log.flush()
         save_state(work, model, optimizers, progress)
 
@@ -197,7 +197,7 @@ def _judge(model: Decoder, work: Path, progress: Progress, loss: float, patience
         return
     if progress.best_loss is None or loss < progress.best_loss:
         progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
-        save_file(weights_of(model), work / BEST_FILE)
+        save_file(trained_weights(model), work / BEST_FILE)
         return
     progress.without_gain += 1
     progress.stopped_early = progress.without_gain >= patience
@@ -208,6 +208,8 @@ def _restore_best(model: Decoder, work: Path, progress: Progress) -> None:
         restore_best(work, model)
 
 
-def _note(loss: float, mfu: float | None, progress: Progress) -> str:
-    parts = [f"loss {loss:.3f}"] + ([] if mfu is None else [f"MFU {mfu:.0%}"])
+def _note(loss: float, means: dict[str, float], mfu: float | None, progress: Progress) -> str:
+    parts = [f"loss {loss:.3f}"]
+    parts += [f"{name} {means[name]:.3f}" for name in ("accuracy", "reward", "kl") if name in means]
+    parts += [] if mfu is None else [f"MFU {mfu:.0%}"]
     return " · ".join(parts + [f"held-out {value:.3f}" for _, value in progress.evaluations[-1:]])

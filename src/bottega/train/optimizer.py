@@ -10,6 +10,7 @@ Embeddings, head, norms and biases are always AdamW's (Loshchilov & Hutter 2017,
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from bottega.train.optimizer_names import OptimizerName
 from bottega.train.sizes import STACKED_VALUES
 
 # Quintic coefficients of Jordan et al.: steep at zero, so that small singular values rise quickly.
+BETAS = (0.9, 0.95)
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -88,27 +90,61 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 def build_optimizers(
-    model: nn.Module, name: OptimizerName, *, learning_rate: float, weight_decay: float, work_dtype: torch.dtype
+    model: nn.Module,
+    name: OptimizerName,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    work_dtype: torch.dtype,
+    factor: Callable[[str], float] = lambda _: 1.0,
 ) -> list[torch.optim.Optimizer]:
-    """The optimisers of a decoder, every group with its peak rate in `initial_lr`.
+    """The optimisers of what is trained of a decoder, every group with its peak rate in `initial_lr`.
 
     Weight decay acts on the matrices inside the blocks only: not on norms and biases, and not on
-    embeddings, whose rows are mostly untouched by a step.
+    embeddings, whose rows are mostly untouched by a step. `factor` says by what a parameter's learning rate
+    differs, by its name (LoRA+, value heads).
     """
-    matrices, rest = [], []
+    matrices, rest = defaultdict[float, list[nn.Parameter]](list), defaultdict[float, list[nn.Parameter]](list)
     for key, parameter in model.named_parameters():
-        inside = parameter.ndim == 2 and ".layers." in key
-        (matrices if inside else rest).append(parameter)
-    betas = (0.9, 0.95)
-    plain = {"params": rest, "weight_decay": 0.0}
+        if parameter.requires_grad:
+            inside = parameter.ndim == 2 and ".layers." in key
+            (matrices if inside else rest)[factor(key)].append(parameter)
+    decayed = [_group(found, learning_rate * times, weight_decay) for times, found in matrices.items()]
+    plain = [_group(found, learning_rate * times, 0.0) for times, found in rest.items()]
     optimizers: list[torch.optim.Optimizer] = []
     if name == "muon":
-        optimizers.append(Muon(matrices, learning_rate, weight_decay=weight_decay, work_dtype=work_dtype))
-        optimizers.append(torch.optim.AdamW([plain], lr=learning_rate, betas=betas, eps=1e-10, fused=True))
+        optimizers += [Muon(decayed, learning_rate, work_dtype=work_dtype)] if decayed else []
+        optimizers += [_adamw(plain, learning_rate, eps=1e-10)] if plain else []
     else:
-        decayed = {"params": matrices, "weight_decay": weight_decay}
-        optimizers.append(torch.optim.AdamW([decayed, plain], lr=learning_rate, betas=betas, fused=True))
+        optimizers.append(_KINDS[name]([*decayed, *plain], learning_rate))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     return optimizers
+
+
+def _group(parameters: list[nn.Parameter], learning_rate: float, weight_decay: float) -> dict[str, Any]:
+    return {"params": parameters, "lr": learning_rate, "weight_decay": weight_decay}
+
+
+def _adamw(groups: list[dict[str, Any]], learning_rate: float, eps: float = 1e-8) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=eps, fused=True)
+
+
+def _adamw8bit(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+    from bottega.train.optimizers.adamw8bit import AdamW8bit
+
+    return AdamW8bit(groups, lr=learning_rate, betas=BETAS)
+
+
+def _adamw_kahan(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+    from bottega.train.optimizers.kahan import AdamWKahan
+
+    return AdamWKahan(groups, lr=learning_rate, betas=BETAS)
+
+
+_KINDS: dict[str, Callable[[list[dict[str, Any]], float], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "adamw8bit": _adamw8bit,
+    "adamw_kahan": _adamw_kahan,
+}

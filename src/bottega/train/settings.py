@@ -9,16 +9,29 @@ from bottega.checkpoint.config import ModelConfig
 from bottega.core.dial import HEAD_SIZE, intermediate_size, key_value_heads, width
 from bottega.core.errors import UserError
 from bottega.data.spec import TokensSpec
-from bottega.train.config import Train
+from bottega.train.config import POLICY_STAGES, TOKEN_STAGES, Train
+from bottega.train.optimizer_names import OptimizerName
 
 # Fine-tuning moves a trained model: a lower rate, and half the batch, as conversations are few (docs/dial.md).
 FINETUNE_RATE = 0.4
 FINETUNE_BATCH = 0.5
+# Peak rates of adapters at a width of 4096 channels, where most experience is; they fall with the square root of the
+# width. Without an adapter, alignment moves every weight and takes a tenth.
+ADAPTER_WIDTH = 4096
+ADAPTER_RATES = {
+    "pretrain": 2e-4, "sft": 2e-4, "reward": 1e-4, "dpo": 5e-5, "kto": 5e-5, "orpo": 5e-5, "cpo": 5e-5, "simpo": 2e-5,
+    "ppo": 2e-5, "grpo": 2e-5,
+}  # fmt: skip
+WHOLE_MODEL = 0.1
+EXAMPLES_PER_STEP = 16
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the loop needs to know. Tokens are counted with prompts and all."""
+    """What the loop needs to know. Tokens are counted with prompts and all.
+
+    A step takes `rows_per_step` packed rows, or, where `examples_per_step` is not 0, so many examples.
+    """
 
     steps: int
     rows_per_step: int
@@ -26,10 +39,26 @@ class Settings:
     tokens: int
     learning_rate: float
     config: Train
+    examples_per_step: int = 0
+
+    @property
+    def optimizer(self) -> OptimizerName:
+        """Muon makes the most of few tokens; adapters and small corrections are AdamW's."""
+        whole = self.config.stage in TOKEN_STAGES and self.config.adapter is None
+        return self.config.optimizer or ("muon" if whole else "adamw")
+
+    @property
+    def weight_decay(self) -> float:
+        """An adapter is near zero as it is."""
+        default = 0.1 if self.config.adapter is None else 0.0
+        return default if self.config.weight_decay is None else self.config.weight_decay
 
 
 def resolve(config: Train, model: ModelConfig, data: TokensSpec) -> Settings:
     """Fill in what the user left to the dial."""
+    rate = config.learning_rate or _rate(config, model)
+    if config.stage not in TOKEN_STAGES or config.batch_size:
+        return _by_examples(config, model, data, rate)
     dial = config.dial
     row_length = min(config.row_length or dial.row_length, model.context_length)
     pretrains = config.stage == "pretrain"
@@ -38,15 +67,36 @@ def resolve(config: Train, model: ModelConfig, data: TokensSpec) -> Settings:
     # What a fine-tuned model is later asked about as "seen" it must have seen: one pass at least.
     budget = dial.pretrain_tokens if pretrains else max(dial.finetune_tokens, data.tokens)
     tokens = math.ceil(config.epochs * data.tokens) if config.epochs else config.tokens or budget
-    rate = config.learning_rate or dial.learning_rate * (1.0 if pretrains else FINETUNE_RATE)
-    steps = max(1, math.ceil(tokens / (rows_per_step * row_length))) if data.documents else 0
+    steps = config.max_steps or max(1, math.ceil(tokens / (rows_per_step * row_length)))
+    steps = steps if data.documents else 0
     return Settings(steps, rows_per_step, row_length, steps * rows_per_step * row_length, rate, config)
+
+
+def _rate(config: Train, model: ModelConfig) -> float:
+    if config.adapter is None and config.stage in TOKEN_STAGES:
+        return config.dial.learning_rate * (1.0 if config.stage == "pretrain" else FINETUNE_RATE)
+    rate = ADAPTER_RATES[config.stage] * math.sqrt(ADAPTER_WIDTH / model.hidden_size)
+    return rate if config.adapter is not None else WHOLE_MODEL * rate
+
+
+def _by_examples(config: Train, model: ModelConfig, data: TokensSpec, rate: float) -> Settings:
+    """Steps of so many examples each; a pass over the data if nothing else is said."""
+    size = config.batch_size or EXAMPLES_PER_STEP
+    examples = data.documents // (2 if config.form == "pairs" else 1)
+    updates = config.policy.updates if config.stage in POLICY_STAGES else 1
+    steps = config.max_steps or updates * max(1, math.ceil((config.epochs or 1) * examples / size))
+    steps = steps if examples else 0
+    row_length = min(config.row_length or model.context_length, model.context_length)
+    each = data.tokens / max(examples, 1)
+    if config.stage in POLICY_STAGES:
+        each = config.policy.group * (each + config.policy.max_new_tokens)
+    return Settings(steps, 0, row_length, round(steps * size * each), rate, config, examples_per_step=size)
 
 
 def with_whole_pass(settings: Settings, epoch_rows: int) -> Settings:
     """The settings with steps for every row once, where fine-tuning was left to the dial; rows are never quite full."""
     config = settings.config
-    if config.stage == "pretrain" or config.tokens or config.epochs:
+    if config.stage == "pretrain" or config.tokens or config.epochs or config.max_steps or settings.examples_per_step:
         return settings
     steps = max(settings.steps, math.ceil(epoch_rows / settings.rows_per_step))
     return replace(settings, steps=steps, tokens=steps * settings.rows_per_step * settings.row_length)
@@ -88,3 +138,8 @@ def flops_per_token(config: ModelConfig, row_length: int) -> float:
         parameters -= config.vocab_size * config.hidden_size
     attention = 6 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * row_length
     return 6.0 * parameters + attention
+
+
+def training_flops_per_token(config: ModelConfig, settings: Settings) -> float:
+    """`flops_per_token` of this run: a frozen weight has no gradient of its own, which is a third of the work."""
+    return flops_per_token(config, settings.row_length) * (1.0 if settings.config.adapter is None else 2 / 3)

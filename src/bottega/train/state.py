@@ -1,6 +1,6 @@
 """The state from which an interrupted run goes on, bit for bit.
 
-`state-00000120/` holds the weights (`model.safetensors`, Hugging Face names), the optimisers
+`state-00000120/` holds the weights that are trained (`model.safetensors`, Hugging Face names), the optimisers
 (`optimizer.safetensors` and `optimizer.json`) and where the run stood (`progress.json`). Nothing is
 pickled. The folder is written under another name, flushed and renamed, so a state that can be seen
 is whole; the newest is used, older ones are removed.
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from bottega.core.atomic import sync_folder
 from bottega.core.errors import BottegaError
@@ -43,6 +44,8 @@ class Progress:
     best_step: int = 0
     without_gain: int = 0
     stopped_early: bool = False
+    saved: int = 0
+    """The step of the newest state."""
     evaluations: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -52,7 +55,7 @@ def save_state(folder: Path, model: Decoder, optimizers: list[torch.optim.Optimi
     building = folder / f"{final.name}.building"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    save_file(weights_of(model), building / "model.safetensors")
+    save_file(trained_weights(model), building / "model.safetensors")
     tensors, rest = _split(optimizers)
     save_file(tensors, building / "optimizer.safetensors")
     (building / "optimizer.json").write_text(json.dumps(rest), "utf-8")
@@ -102,6 +105,13 @@ def weights_of(model: Decoder) -> dict[str, torch.Tensor]:
     if model.config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
     return {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+
+
+def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Name → tensor of what is trained: with an adapter only that; a shared tensor once."""
+    return {
+        name: parameter.detach().contiguous() for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
 
 
 def _states(folder: Path) -> list[Path]:

@@ -1,0 +1,149 @@
+"""What a run leaves: `model` (a model folder) or `adapter` (PEFT's layout), with tokenizer and card.
+
+A reward model trained as an adapter is written both ways: rewards are asked of a folder of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from bottega.checkpoint.adapter_writer import AdapterBase, weights_hash, write_adapter
+from bottega.checkpoint.card import CardText, write_card
+from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.folder import ModelFolder
+from bottega.checkpoint.hub import locate
+from bottega.checkpoint.writer import write_model_files, write_tensors
+from bottega.core.plan import Plan
+from bottega.core.verb import Context
+from bottega.model.decoder import Decoder
+from bottega.model.load import stored_tensors
+from bottega.model.lora import adapter_config, adapter_tensors, merged_weights
+from bottega.model.reward import SCORE, reward_settings, reward_tensors
+from bottega.tokenizer.files import write_tokenizer
+from bottega.tokenizer.tokenizer import Tokenizer
+from bottega.train.config import Train
+from bottega.train.state import weights_of
+from bottega.train.trainee import VALUE_HEAD
+
+MODEL_FOLDER, ADAPTER_FOLDER = "model", "adapter"
+CUT = (
+    "Longer than a row of {row_length} tokens: {conversations_truncated} conversations, which were cut there and do "
+    "not teach how they end, and {conversations_dropped}, which were dropped because nothing to train was left."
+)
+WHAT = {
+    "pretrain": "pre-trained", "sft": "fine-tuned on conversations", "reward": "trained to score answers",
+    "dpo": "aligned with preferences (DPO)", "kto": "aligned with judged answers (KTO)",
+    "orpo": "aligned with preferences (ORPO)", "simpo": "aligned with preferences (SimPO)",
+    "cpo": "aligned with preferences (CPO)", "ppo": "trained by rewards (PPO)", "grpo": "trained by rewards (GRPO)",
+}  # fmt: skip
+
+
+def write_artefacts(plan: Plan, context: Context, model: Decoder, tokenizer: Tokenizer, data: dict[str, Any]) -> None:
+    """Write everything that the run leaves below its folder."""
+    config = plan.config
+    assert isinstance(config, Train)
+    if config.adapter is not None:
+        _write_adapter(plan, context, model, data)
+    if config.adapter is None or config.stage == "reward":
+        weights = weights_of(model) if config.adapter is None else merged_weights(model)
+        weights = {name: tensor.cpu() for name, tensor in weights.items() if not name.startswith(VALUE_HEAD)}
+        _write_model(plan, context, weights, tokenizer, data)
+
+
+def write_copy(plan: Plan, context: Context, data: dict[str, Any]) -> None:
+    """Write the model that was started from, unchanged."""
+    config = plan.config
+    assert isinstance(config, Train) and config.model is not None
+    source, folder = ModelFolder.open(config.model), context.out / MODEL_FOLDER
+    write_tensors(folder, {name: tensor.load() for name, tensor in source.tensors.items()})
+    write_tokenizer(source.path, folder)
+    write_model_files(folder, source.config, generation=source.generation_config)
+    write_card(folder, source.config, card_text(plan, data), context.record(data))
+
+
+def stop_ids(tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
+    """Every token that ends an answer."""
+    return sorted(tokenizer.stop_ids) or list(config.eos_token_id)
+
+
+def card_text(plan: Plan, data: Mapping[str, Any]) -> CardText:
+    """What the cards say beyond what record and headers know."""
+    config = plan.config
+    assert isinstance(config, Train)
+    lines = [f"{config.data.name}, as {config.form}."]
+    if plan.details["data_licence"]:
+        lines.append(f"Licence of the text: {plan.details['data_licence']}.")
+    if data.get("conversations_truncated") or data.get("conversations_dropped"):
+        lines.append(CUT.format(**data))
+    kind = "A reward model" if config.stage == "reward" else "A language model"
+    return CardText(
+        title=config.out.name,
+        summary=data["reason"] if data.get("copied") else f"{kind}, {WHAT[config.stage]} with bottega.",
+        licence=plan.details["licence"],
+        data=[*lines, *_found(data)],
+        base_model=_base_name(config.model) if config.model else None,
+        limits=["What it says may be wrong. Check before you rely on it."],
+        tags=[config.stage],
+    )
+
+
+def _found(data: Mapping[str, Any]) -> list[str]:
+    """What the comparison with the start found, in a line each."""
+    found = data.get("comparison") or {}
+    lines = []
+    if "kl_mean" in found:
+        lines.append(
+            f"On general text it differs from the model it came from by a KL of {found['kl_mean']:.4f} nats a token "
+            f"(99th percentile {found['kl_p99']:.3f}); bits per byte changed by {found['bits_per_byte_difference']:+.4f}."
+        )
+    return lines
+
+
+def _write_model(
+    plan: Plan, context: Context, weights: dict[str, Tensor], tokenizer: Tokenizer, data: dict[str, Any]
+) -> None:
+    config, architecture, folder = plan.config, plan.details["architecture"], context.out / MODEL_FOLDER
+    assert isinstance(config, Train)
+    source = config.model or config.tokenizer
+    assert source is not None
+    stops = stop_ids(tokenizer, architecture)
+    generation = {"eos_token_id": stops if len(stops) != 1 else stops[0]} if stops else {}
+    if config.stage == "reward":
+        pad = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
+        extra = reward_settings(architecture.family.architecture, pad)
+        write_tensors(folder, reward_tensors(architecture, weights))
+    else:
+        extra = {}
+        architecture = replace(architecture, dtype=config.weights)
+        write_tensors(folder, stored_tensors(architecture, weights))
+    write_tokenizer(locate(source), folder)
+    write_model_files(folder, architecture, generation=generation, extra=extra)
+    write_card(folder, architecture, card_text(plan, data), context.record(data))
+
+
+def _write_adapter(plan: Plan, context: Context, model: Decoder, data: dict[str, Any]) -> None:
+    config, folder = plan.config, context.out / ADAPTER_FOLDER
+    assert isinstance(config, Train) and config.model is not None and config.adapter is not None
+    tensors, written = adapter_tensors(model), adapter_config(model, str(config.model))
+    if config.stage == "reward":  # as PEFT keeps the head of a classifier
+        tensors[f"base_model.model.{SCORE}"] = model.state_dict()[SCORE].cpu()
+        written |= {"task_type": "SEQ_CLS", "modules_to_save": [*(written.get("modules_to_save") or ()), "score"]}
+    base = AdapterBase(
+        name=str(config.model),
+        sha256=weights_hash(config.model),
+        rounding=config.adapter.base,
+        double_quant=config.adapter.double_quant,
+        settings=config.adapter.as_data(),
+    )
+    write_adapter(folder, tensors, written, base, card_text(plan, data))
+    write_tokenizer(locate(config.model), folder)
+
+
+def _base_name(model: Path) -> str:
+    """The name of the model that was started from: a folder's own, without where it lies, or org/name of the hub."""
+    return model.resolve().name if model.exists() else str(model).partition("@")[0]

@@ -1,0 +1,73 @@
+"""Log-probabilities by the reference model, taken once before the first step.
+
+The reference is the model that training starts from: the model itself while it has not been trained, or with its
+adapter switched off. So there is no second copy of the weights, and no second pass in every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bottega.core.progress import Reporter
+from bottega.data.batches import Row
+from bottega.model.lora import adapter_off
+from bottega.train.batch import collate, groups
+from bottega.train.stage import Forward
+
+BLOCK = 256  # examples whose rows are in memory at once
+
+
+def reference_log_probs(
+    forward: Forward,
+    row_of: Callable[[int], Row],
+    count: int,
+    wanted: Sequence[int],
+    per_example: int,
+    micro_batch_tokens: int,
+    path: Path,
+    reporter: Reporter,
+) -> np.ndarray:
+    """Log-probability of each document's trained tokens, (count, per_example) float32; NaN where it is not wanted.
+
+    What was computed before an interruption is read from `path`.
+
+    Args:
+        forward: of the model before its first step.
+        row_of: an example's documents as a row.
+        count: examples in all.
+        wanted: the examples that the run will see.
+        per_example: documents of an example.
+        micro_batch_tokens: tokens that pass through the model at once.
+        path: a .npy file of the run's work folder.
+        reporter: for the bar.
+    """
+    found = _stored(path, (count, per_example))
+    left = [i for i in sorted(set(wanted)) if np.isnan(found[i]).any()]
+    if not left:
+        return found
+    was_training = forward.model.training
+    forward.model.eval()
+    with adapter_off(forward.model), torch.no_grad(), reporter.bar("reference model", len(left), "examples") as bar:
+        for start in range(0, len(left), BLOCK):
+            block = left[start : start + BLOCK]
+            rows = [row_of(i) for i in block]
+            for group in groups(rows, micro_batch_tokens):
+                batch = collate([rows[place] for place in group]).to(forward.machine.device)
+                values = forward.answer_log_probs(batch).reshape(len(group), per_example)
+                found[[block[place] for place in group]] = values.cpu().numpy()
+            bar.advance(len(block))
+            np.save(path, found)
+    forward.model.train(was_training)
+    return found
+
+
+def _stored(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    if path.is_file():
+        stored = np.load(path, allow_pickle=False)
+        if stored.shape == shape and stored.dtype == np.float32:
+            return stored
+    return np.full(shape, np.nan, np.float32)

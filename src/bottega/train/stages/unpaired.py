@@ -1,0 +1,91 @@
+"""KTO: answers that somebody judged good or bad, one by one. The mean is over the examples of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bottega.data.batches import Row
+from bottega.data.examples import Examples
+from bottega.train.batch import collate, groups
+from bottega.train.losses.unpaired import divergence_estimate, unpaired_loss
+from bottega.train.settings import Settings
+from bottega.train.stage import Figures, FixedData, Forward, Part, told
+from bottega.train.stages.tokens import first_examples, joined, row_of
+
+SHOWN = {"reward_accuracy": "accuracy"}
+
+
+class UnpairedStage(FixedData):
+    """`reference`: (examples, 2), of each answer and of its mismatch; NaN for what is not seen."""
+
+    def __init__(self, examples: Examples, settings: Settings, forward: Forward, reference: np.ndarray) -> None:
+        self.examples, self.settings, self.forward, self.reference = examples, settings, forward, reference
+
+    def parts(self, step: int) -> list[Part]:
+        """The examples of the step."""
+        return self._parts(self.examples.indices(step, self.settings.examples_per_step))
+
+    def heldout(self, tokens: int) -> list[Part]:
+        """Examples of about so many tokens to measure on."""
+        return self._parts(first_examples(self.examples, tokens))
+
+    def loss(self, part: Part) -> tuple[Tensor, Figures]:
+        """Sum of the examples' losses."""
+        preference = self.settings.config.preference
+        losses, figures = unpaired_loss(
+            self.forward.answer_log_probs(part.batch),
+            part.extra["reference"],
+            part.extra["desirable"],
+            part.extra["divergence"],
+            loss=self.settings.config.preference_loss,
+            beta=self.settings.config.beta,
+            desirable_weight=preference.desirable_weight,
+            undesirable_weight=preference.undesirable_weight,
+        )
+        return losses.sum(), told({SHOWN.get(name, name): values for name, values in figures.items()})
+
+    def _parts(self, indices: Sequence[int]) -> list[Part]:
+        divergence = self._divergence(indices)
+        rows = [row_of(self.examples, i) for i in indices]
+        found = []
+        for group in groups(rows, self.settings.config.micro_batch_tokens):
+            chosen = [indices[place] for place in group]
+            extra = {
+                "reference": torch.from_numpy(self.reference[chosen, 0]),
+                "desirable": torch.tensor([bool(self.examples.row(i)["label"]) for i in chosen]),
+                "divergence": divergence,
+            }
+            found.append(Part(collate([rows[place] for place in group]), len(chosen), extra))
+        return found
+
+    @torch.no_grad()
+    def _divergence(self, indices: Sequence[int]) -> Tensor:
+        """The point of reference of the whole step, from answers that belong to other prompts."""
+        if self.settings.config.preference_loss != "kto":
+            return torch.zeros(())
+        rows = [mismatched(self.examples, i) for i in indices]
+        values = []
+        for group in groups(rows, self.settings.config.micro_batch_tokens):
+            batch = collate([rows[place] for place in group]).to(self.forward.machine.device)
+            values.append(self.forward.answer_log_probs(batch).cpu())
+        return divergence_estimate(torch.cat(values), torch.from_numpy(self.reference[list(indices), 1]))
+
+
+def mismatched(examples: Examples, i: int) -> Row:
+    """The prompt of example `i` with the answer of its neighbour, so that each answer meets one other prompt."""
+    (own,), (other,) = examples.documents(i), examples.documents((i + 1) % examples.count)
+    prompt, answer = int(own.mask.argmax()), int(other.mask.argmax())
+    tokens = np.concatenate([own.tokens[:prompt], other.tokens[answer:]])[: examples.row_length]
+    mask = np.concatenate([own.mask[:prompt], other.mask[answer:]])[: examples.row_length]
+    return joined([(tokens, mask)])
+
+
+def with_mismatched(examples: Examples, i: int) -> Row:
+    """Example `i` and its mismatch, for the reference model."""
+    (own,) = examples.documents(i)
+    other = mismatched(examples, i)
+    return joined([(own.tokens, own.mask), (other.tokens, other.mask)])

@@ -1,0 +1,73 @@
+"""The model that is trained: new, or read; whole, or frozen with an adapter on it; with the head that its stage needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.hub import locate
+from bottega.model.decoder import Decoder
+from bottega.model.load import load_decoder
+from bottega.model.load_quantised import load_quantised
+from bottega.model.lora import add_adapter, learning_rate_factors
+from bottega.model.reward import add_head
+from bottega.train.config import Train
+from bottega.train.optimizer import build_optimizers
+from bottega.train.settings import Settings
+from bottega.train.stage import Machine
+
+SCORE_HEAD, VALUE_HEAD = "score", "value_head"
+VALUE_RATE = 10.0
+
+
+def make_trainee(config: Train, architecture: ModelConfig, machine: Machine) -> Decoder:
+    """The decoder of a run, before its first step.
+
+    What is trained is kept in float32 (or, asked for, in bfloat16 with Kahan's correction), whatever the precision of
+    the products; a frozen base as its settings say.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    model = _base(config, architecture, machine, generator)
+    if config.adapter is not None:
+        add_adapter(model, config.adapter, generator)
+    if config.stage == "reward":
+        add_head(model, SCORE_HEAD, generator)
+        model.lm_head.requires_grad_(config.adapter is None and architecture.tie_word_embeddings)
+    if config.stage == "ppo":
+        add_head(model, VALUE_HEAD, generator)
+    if config.checkpointing != "none":
+        from bottega.model.checkpointing import checkpoint_blocks
+
+        checkpoint_blocks(model, config.checkpointing)
+    return model
+
+
+def make_optimizers(model: Decoder, settings: Settings, machine: Machine) -> list[torch.optim.Optimizer]:
+    """The optimisers of what is trained."""
+    config, rate = settings.config, settings.learning_rate
+    factors = learning_rate_factors(model) if config.adapter is not None else {}
+    value_rate = config.policy.value_learning_rate
+    factors[f"{VALUE_HEAD}.weight"] = value_rate / rate if value_rate else VALUE_RATE
+    return build_optimizers(
+        model,
+        settings.optimizer,
+        learning_rate=rate,
+        weight_decay=settings.weight_decay,
+        work_dtype=machine.dtype,
+        factor=lambda name: factors.get(name, 1.0),
+    )
+
+
+def _base(config: Train, architecture: ModelConfig, machine: Machine, generator: torch.Generator) -> Decoder:
+    if config.model is None:
+        return Decoder(architecture).initialise(generator).to(machine.device)
+    folder: Path = locate(config.model)
+    adapter = config.adapter
+    if adapter is not None and adapter.base != "none":
+        return load_quantised(folder, adapter.base, double_quant=adapter.double_quant, device=machine.device)
+    if adapter is not None:
+        return load_decoder(folder, device=machine.device, dtype=machine.dtype)
+    dtype = torch.bfloat16 if config.weights == "bfloat16" else torch.float32
+    return load_decoder(folder, device=machine.device, dtype=dtype)
