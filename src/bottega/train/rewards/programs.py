@@ -38,7 +38,8 @@ def unit_tests(settings: RewardSettings) -> ScoreAll:
             runs += [(program or "", tests) for tests in own]
         distinct = list(dict.fromkeys(runs))  # a policy that has settled says the same again and again
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            passed = dict(zip(distinct, pool.map(lambda run: passes(run[0], run[1], settings.timeout), distinct), strict=True))
+            outcomes = pool.map(lambda run: passes(run[0], run[1], settings.timeout), distinct)
+            passed = dict(zip(distinct, outcomes, strict=True))
         return [sum(passed[runs[place]] for place in span) / len(span) if span else 0.0 for span in spans]
 
     return score
