@@ -78,6 +78,7 @@ def test_nf4_codes_are_bitsandbytes(shape: tuple[int, int], dtype: torch.dtype):
     weight = torch.randn(shape, dtype=dtype)
     weight.view(-1)[:64] = 0  # a block of zeros
     codes, state = peer.quantize_4bit(weight, quant_type="nf4")
+    assert state.code is not None
     ours = quantise_nf4(weight, double_quant=False)
     assert torch.equal(ours.codes, codes.reshape(-1))
     assert torch.allclose(ours.scales, state.absmax, rtol=0, atol=1e-37)
@@ -126,6 +127,7 @@ def test_double_quantisation():
     weight = torch.randn(512, 512, generator=torch.Generator().manual_seed(0)) * 0.02
     ours = quantise_nf4(weight)
     codes, state = peer.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+    assert state.state2 is not None
     assert torch.equal(ours.codes, codes.reshape(-1))
     assert ours.outer is not None and torch.equal(ours.outer, state.state2.absmax)
     assert ours.offset == state.offset
