@@ -104,11 +104,11 @@ def copy_recipe(
     name: Annotated[str, typer.Argument(help="The recipe's name.")],
     to: Annotated[Path | None, typer.Argument(help="The file to write [default: NAME.yaml].")] = None,
 ) -> None:
-    """Copy a recipe into a file, to change it."""
+    """Copy a recipe into a file, to change it, and the examples that it uses into a folder beside it."""
     with handled(False) as console:
         from bottega.core.atomic import write_text
         from bottega.core.errors import UserError, did_you_mean
-        from bottega.core.recipe import shipped_recipes
+        from bottega.core.recipe import examples_of, shipped_folder, shipped_recipes
 
         shipped = shipped_recipes()
         if name not in shipped:
@@ -116,6 +116,11 @@ def copy_recipe(
         path = to or Path(f"{name}.yaml")
         if path.exists():
             raise UserError(f"{path} exists already", hint="Give another name.")
+        for example in examples_of(shipped[name]):
+            place = path.parent / example
+            if not place.exists():  # what stands there may have been changed on purpose
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_text(place, (shipped_folder() / example).read_text("utf-8"))
         write_text(path, shipped[name])
         console.print(f"written: {path}; run it with: bottega run {path}", markup=False, highlight=False)
 

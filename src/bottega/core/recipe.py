@@ -11,7 +11,9 @@ steps:
   tokenizer: {verb: tokenizer train, data: "${corpus}", size: "${size}"}
 ```
 
-`${name}` is a parameter, or the folder that an earlier step writes. A step's folder is
+`${name}` is a parameter, or the folder that an earlier step writes; `${here}` is the recipe's own
+folder. A parameter's default may be a step, as in `parameters: {model: "${base}"}`: once another
+model is given, `base` and what only `base` needs are left out. A step's folder is
 `WORKSPACE/RECIPE/STEP` unless its `out` says otherwise. A chain is planned as a whole before
 anything runs; a step that is done already (same verb, settings and content of inputs) is skipped.
 """
@@ -35,6 +37,8 @@ from bottega.core.verb import Result, Verb, execute, find_verb, is_done, overwri
 from bottega.core.workspace import open_workspace, writing
 
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
+HERE = "here"
+EXAMPLE = re.compile(r"\$\{here\}/(examples/[\w.-]+)")
 KEYS = {"name", "description", "parameters", "steps", "patience_seconds", "smaller", "report"}
 
 
@@ -43,7 +47,8 @@ class Recipe:
     """A recipe as written.
 
     From an estimate of `patience_seconds` on, a smaller value of a parameter is suggested: `smaller` maps
-    its name to its values, the smallest first. `report` holds the title and the words of the report.
+    its name to its values, the smallest first. `report` holds the title and the words of the report, `folder`
+    is where the recipe lies.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Recipe:
     patience_seconds: float | None = None
     smaller: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 @dataclass
@@ -71,9 +77,19 @@ class Step:
     result: Result | None = None
 
 
+def shipped_folder() -> Path:
+    """Where the recipes that come with the package lie, and the examples that they use."""
+    return Path(str(resources.files("bottega") / "recipes"))
+
+
+def examples_of(text: str) -> list[str]:
+    """The files beside a recipe that its text names, relative to it, each once."""
+    return sorted(set(EXAMPLE.findall(text)))
+
+
 def shipped_recipes() -> dict[str, str]:
     """Name → text of the recipes that come with the package."""
-    folder = resources.files("bottega") / "recipes"
+    folder = shipped_folder()
     files = (entry for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     return {file.name.removesuffix(".yaml"): file.read_text("utf-8") for file in sorted(files, key=lambda f: f.name)}
 
@@ -82,11 +98,11 @@ def load_recipe(name: str) -> Recipe:
     """A recipe by path or by the name of a shipped one; raises UserError."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
-        return recipe_from(read_yaml(path), str(path))
+        return replace(recipe_from(read_yaml(path), str(path)), folder=path.parent)
     shipped = shipped_recipes()
     if name not in shipped:
         raise UserError(f"no recipe {name!r}", hint=did_you_mean(name, shipped))
-    return parse_recipe(shipped[name], name)
+    return replace(parse_recipe(shipped[name], name), folder=shipped_folder())
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
@@ -153,12 +169,25 @@ def _check_name(name: Any, what: str, where: str) -> None:
 
 
 def with_parameters(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with some parameters given; raises UserError for a name it does not have."""
+    """The recipe with some parameters given, without the steps that only their defaults needed.
+
+    Raises UserError for a name that it does not have.
+    """
     for name in values:
         if name not in recipe.parameters:
             hint = did_you_mean(name, recipe.parameters)
             raise UserError(f"recipe {recipe.name} has no parameter {name!r}", hint=hint)
-    return replace(recipe, parameters={**recipe.parameters, **values})
+    given = replace(recipe, parameters={**recipe.parameters, **values})
+    before = _referred_to(recipe)
+    while idle := [name for name in given.steps if name in before - _referred_to(given)]:
+        given = replace(given, steps={name: step for name, step in given.steps.items() if name not in idle})
+    return given
+
+
+def _referred_to(recipe: Recipe) -> set[str]:
+    """Every name that a step refers to, also by way of a parameter's value."""
+    names = set(REFERENCE.findall(str(recipe.steps)))
+    return names.union(*(REFERENCE.findall(str(recipe.parameters[name])) for name in names & recipe.parameters.keys()))
 
 
 def with_setting(recipe: Recipe, registry: Mapping[str, Verb], name: str, value: Any) -> Recipe:
@@ -285,6 +314,8 @@ class Chain:
         """Replace `${name}` in a setting; a setting that is only a reference keeps the parameter's type."""
         if isinstance(value, list):
             return [self._resolve(item, step) for item in value]
+        if isinstance(value, dict):
+            return {key: self._resolve(item, step) for key, item in value.items()}
         if not isinstance(value, str):
             return value
         whole = REFERENCE.fullmatch(value)
@@ -292,19 +323,28 @@ class Chain:
             return self._look_up(whole[1], step)
         return REFERENCE.sub(lambda match: str(self._look_up(match[1], step)), value)
 
-    def _look_up(self, name: str, step: str) -> Any:
+    def _look_up(self, name: str, step: str, *, default: bool = False) -> Any:
+        """What `${name}` stands for; a parameter's own value (`default`) may name a step, but no parameter."""
+        if name == HERE and self.recipe.folder is not None:
+            return str(self.recipe.folder)
         earlier = list(self.recipe.steps)[: list(self.recipe.steps).index(step)]
         if name in earlier:
             out = self._outs[name]
             if out is None:
                 raise UserError(f"step {step} refers to ${{{name}}}, but that step writes nothing")
             return str(out)
-        if name in self.recipe.parameters:
-            return self.recipe.parameters[name]
+        if name in self.recipe.parameters and not default:
+            return self._value_of(self.recipe.parameters[name], step)
         raise UserError(
             f"step {step} refers to ${{{name}}}, which is no parameter and no earlier step",
             hint=did_you_mean(name, [*earlier, *self.recipe.parameters]),
         )
+
+    def _value_of(self, value: Any, step: str) -> Any:
+        """A parameter's value, with what it refers to."""
+        if not isinstance(value, str):
+            return value
+        return REFERENCE.sub(lambda match: str(self._look_up(match[1], step, default=True)), value)
 
 
 def _require_own_place(name: str, out: Path, earlier: Iterable[Step]) -> None:
