@@ -148,17 +148,17 @@ def test_what_cannot_be_prepared_is_the_users_error(tmp_path: Path, tokenizer: P
         plan(data=tmp_path / "none", tokenizer=tokenizer, out=tmp_path / "out")
     text = tmp_path / "a.txt"
     text.write_text("the cat")
-    with pytest.raises(UserError, match="no conversation found"):
+    with pytest.raises(UserError, match="no file of rows"):
         prepare(data=text, tokenizer=tokenizer, out=tmp_path / "out", kind="chat")
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "tokenizer.json").write_bytes((tokenizer / "tokenizer.json").read_bytes())
-    data = chats(tmp_path / "c.jsonl", [{"prompt": "q", "completion": "a"}])
+    data = chats(tmp_path / "c.jsonl", [{"instruction": "q", "output": "a"}])
     with pytest.raises(UserError, match="chat template"):
         prepare(data=data, tokenizer=bare, out=tmp_path / "out", kind="chat")
     # A template whose turns end without a stop token.
     (bare / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
     (bare / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}:{{ m.content }} {% endfor %}")
-    with pytest.raises(UserError, match="can be trained on"):
+    with pytest.raises(UserError, match="none of 1 rows can be used as chat"):
         prepare(data=data, tokenizer=bare, out=tmp_path / "out", kind="chat")
     assert not (tmp_path / "out").exists()

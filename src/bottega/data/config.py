@@ -1,4 +1,4 @@
-"""Settings of the verbs `data collect` and `data prepare`."""
+"""Settings of the verbs `data collect`, `data prepare` and `data check`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bottega.core.schema import Seed, Writes
+from bottega.core.schema import Config, Seed, Writes
 
 
 class CollectData(Writes):
@@ -23,15 +23,32 @@ class CollectData(Writes):
     """At most this many multiple-choice questions about seen things, and as many about unseen ones."""
 
 
-class PrepareData(Writes):
-    """Turn documents or conversations into memory-mapped shards of token ids."""
+class ExampleOptions(Config):
+    """How examples become tokens and a mask."""
+
+    sections = {"train_on": "Examples"}
+
+    train_on: Literal["assistant", "all", "last"] = "assistant"
+    """Of a conversation: every turn of the assistant, all that anybody says, or the assistant's last turn."""
+    train_on_eos: Literal["turn", "last", "none"] = "turn"
+    """Train the token that ends every trained turn, the last one only, or none (a model that never learns to stop)."""
+    ranked: Literal["best-worst", "all"] = "best-worst"
+    """Of several ranked answers make one pair, or every pair of different scores."""
+    tools: Literal["template", "text"] = "template"
+    """Write tools and their calls as the chat template has it, or as JSON into the messages."""
+
+
+class PrepareData(ExampleOptions, Writes):
+    """Turn documents, conversations or preferences into memory-mapped shards of token ids."""
+
+    sections = {"data": "Data"}
 
     data: Path
-    """Corpus folder, or any file or folder of documents (kind text) or of conversations (kind chat)."""
+    """Corpus folder, or any file or folder of documents (kind text) or of rows (every other kind)."""
     tokenizer: Path
     """Tokenizer folder, or a model folder that has one."""
-    kind: Literal["text", "chat"] = "text"
-    """'text' trains on every token, 'chat' only on what the assistant says."""
+    kind: Literal["text", "chat", "pairs", "labelled", "prompts"] = "text"
+    """text: all of it; chat: answers; pairs: chosen and rejected; labelled: good or bad answers; prompts: to answer."""
     split: Literal["train", "heldout"] = "train"
     """Which side of a corpus folder to take (kind text only)."""
     shard_tokens: int = Field(default=2**26, ge=1024)

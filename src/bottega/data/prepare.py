@@ -1,39 +1,32 @@
-"""`bottega data prepare`: from documents or conversations to memory-mapped shards of token ids.
-
-Text: each document is the tokenizer's document prefix (BOS, if it has one that it adds) and
-the ids of the text. Chat: what the chat template makes of the conversation, with a mask that
-is True on what the model is trained to produce.
-"""
+"""`bottega data prepare`: from documents, conversations or preferences to memory-mapped shards of token ids."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bottega.core.atomic import write_json
 from bottega.core.errors import UserError
 from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.verb import Context, Result
 from bottega.core.view import Table, human_bytes, human_count
 from bottega.data import spec
 from bottega.data.config import PrepareData
-from bottega.data.shards import ShardWriter
-from bottega.data.sources import Document, Skipped, read_documents, source_files
-from bottega.data.spec import CorpusSpec, TokensSpec
-from bottega.tokenizer.chat import encode_chat
+from bottega.data.detection import data_path, detect, sample
+from bottega.data.formats.detect import examples_of
+from bottega.data.formats.kinds import Completion, Conversation, Labelled, Pair, Prompt, Rejected, Tokens
+from bottega.data.rows import Skipped
+from bottega.data.sources import source_files
+from bottega.data.spec import CorpusSpec, Form, TokensSpec
+from bottega.data.writing import TokensWriter
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.tokenizer.tokenizer import Tokenizer
 
-_BATCH_CHARACTERS = 2**20
-_BATCH_DOCUMENTS = 512
 # Estimates for plans, from English text and Python sources.
 _BYTES_PER_TOKEN = 3.6
 _BYTES_PER_CONVERSATION = 140
 _TEXT_BYTES_PER_SECOND = 2.8e6
 _CONVERSATIONS_PER_SECOND = 3_400
-_TRAINED_SHARE = 0.4
+_TRAINED_SHARE: dict[Form, float] = {"text": 1.0, "chat": 0.4, "pairs": 0.5, "labelled": 0.5, "prompts": 0.0}
 
 
 def plan_prepare(config: PrepareData, specs: Specs) -> Plan:
@@ -41,31 +34,39 @@ def plan_prepare(config: PrepareData, specs: Specs) -> Plan:
     plan = Plan("data prepare", config, out=config.out, inputs={"data": config.data, "tokenizer": config.tokenizer})
     tokenizer = specs.of(config.tokenizer, TokenizerSpec)
     plan.checks.append(Check("tokenizer", True, f"{tokenizer.vocab_size} tokens"))
-    if config.kind == "chat":
-        detail = "present" if tokenizer.has_template else f"{config.tokenizer} has none, so conversations have no form"
-        plan.checks.append(Check("chat template", tokenizer.has_template, detail))
     size, documents = _sizes(config, specs)
-    tokens = int(size / _BYTES_PER_TOKEN)
+    if config.kind != "text":
+        plan.checks += _form_checks(config, tokenizer, specs)
+    made = estimate(config.kind, tokenizer, size, documents)
     item = 2 if tokenizer.vocab_size <= 2**16 else 4
-    is_chat = config.kind == "chat"
-    plan.work = [f"tokenize about {human_bytes(size)} of {config.kind}", f"write about {human_count(tokens)} tokens"]
+    plan.work = [
+        f"tokenize about {human_bytes(size)} of {config.kind}",
+        f"write about {human_count(made.tokens)} tokens",
+    ]
     plan.cost = Cost(
         bytes_read=size,
-        bytes_written=tokens * (item + is_chat) + 8 * documents,
+        bytes_written=made.tokens * (item + made.masked) + 8 * documents,
         peak_memory=int(200e6),
-        seconds=0.1 + (documents / _CONVERSATIONS_PER_SECOND if is_chat else size / _TEXT_BYTES_PER_SECOND),
+        seconds=0.1 + (documents / _CONVERSATIONS_PER_SECOND if made.masked else size / _TEXT_BYTES_PER_SECOND),
     )
-    plan.produces = TokensSpec(
+    plan.produces = made
+    return plan
+
+
+def estimate(form: Form, tokenizer: TokenizerSpec, size: int, documents: int) -> TokensSpec:
+    """What about `size` bytes of data will become."""
+    tokens = int(size / _BYTES_PER_TOKEN)
+    return TokensSpec(
         tokens=tokens,
-        documents=documents,
-        trained_tokens=int(tokens * _TRAINED_SHARE) if is_chat else tokens,
+        documents=documents + (form == "pairs" and documents % 2),
+        trained_tokens=int(tokens * _TRAINED_SHARE[form]),
         vocab_size=tokenizer.vocab_size,
         tokenizer_hash=tokenizer.hash,
-        template_hash=tokenizer.template_hash if is_chat else "",
-        chat=is_chat,
+        template_hash=tokenizer.template_hash if form != "text" else "",
+        chat=form == "chat",
         text_bytes=size,
+        form=form,
     )
-    return plan
 
 
 def run_prepare(plan: Plan, context: Context) -> Result:
@@ -73,108 +74,79 @@ def run_prepare(plan: Plan, context: Context) -> Result:
     config = plan.config
     assert isinstance(config, PrepareData)
     tokenizer = Tokenizer.load(config.tokenizer)
-    is_chat = config.kind == "chat"
-    writer = ShardWriter(context.out, vocab_size=tokenizer.vocab_size, chat=is_chat, shard_tokens=config.shard_tokens)
-    skipped, formats = Skipped(), Counter[str]()
-    documents = read_documents(_data_path(config), skipped)
-    text_bytes = 0
+    writer = TokensWriter(context.out, config.kind, tokenizer, config, config.shard_tokens)
+    source = data_path(config.data, config.kind, config.split)
     with context.reporter.bar("tokenizing", plan.cost.bytes_read or None, "B") as bar:
-        if is_chat:
-            text_bytes = _write_chat(tokenizer, documents, writer, skipped, formats, bar.advance)
-        else:
-            text_bytes = _write_text(tokenizer, documents, writer, bar.advance)
-    writer.close()
-    reason = _why_empty(config, skipped) if not writer.documents else ""
-    manifest = {
-        "kind": "tokens",
-        "schema_version": spec.SCHEMA_VERSION,
-        "chat": is_chat,
-        "vocab_size": tokenizer.vocab_size,
-        "tokenizer_hash": tokenizer.hash,
-        "template_hash": tokenizer.template_hash if is_chat else "",
-        "documents": writer.documents,
-        "tokens": writer.tokens,
-        "trained_tokens": writer.trained_tokens,
-        "masked_share": round(1 - writer.trained_tokens / writer.tokens, 4) if writer.tokens else 0.0,
-        "longest": writer.longest,
-        "text_bytes": text_bytes,
-        "license": CorpusSpec.read(config.data).licence if (config.data / spec.CORPUS_FILE).is_file() else "",
-        "formats": dict(formats),
-        "dropped": skipped.as_data(),
-        "reason": reason,
-        "dtype": writer.dtype.name,
-        "shards": writer.shards,
-    }
-    write_json(context.out / spec.MANIFEST_FILE, manifest)
+        write(writer, source, bar.advance)
+    manifest = writer.finish(
+        licence=CorpusSpec.read(config.data).licence if (config.data / spec.CORPUS_FILE).is_file() else "",
+        reason=_why_empty(config, writer.skipped) if not writer.shards.documents else "",
+    )
     return Result(manifest, [_table(manifest)])
 
 
-def _write_text(
-    tokenizer: Tokenizer, documents: Iterator[Document], writer: ShardWriter, advance: Callable[[float], None]
-) -> int:
-    prefix = tokenizer.document_prefix()
-    text_bytes = 0
-    for batch in _batches(documents):
-        size = sum(len(text.encode("utf-8")) for text in batch)
-        for ids in tokenizer.encode_batch(batch):
-            writer.add(prefix + ids)
-        text_bytes += size
-        advance(size)
-    return text_bytes
+def write(writer: TokensWriter, source: Path, advance: Any) -> None:
+    """All of `source` through the writer, the way its form and its files need it."""
+    if writer.form == "text" and not _is_tokens(source):
+        writer.write_text(source, advance)
+    else:
+        writer.write_rows(source, advance)
 
 
-def _batches(documents: Iterator[Document]) -> Iterator[list[str]]:
-    """Texts in groups that bound the memory and are worth a call into Rust."""
-    batch: list[str] = []
-    characters = 0
-    for document in documents:
-        batch.append(document.text)
-        characters += len(document.text)
-        if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def _write_chat(
-    tokenizer: Tokenizer,
-    documents: Iterator[Document],
-    writer: ShardWriter,
-    skipped: Skipped,
-    formats: Counter[str],
-    advance: Callable[[float], None],
-) -> int:
-    text_bytes = stops = rows = 0
-    for document in documents:
-        size = len(document.text.encode("utf-8"))
-        advance(size)
-        if document.messages is None:
-            skipped.add("text without a conversation", document.id)
-            continue
-        rows += 1
+def form_checks(form: Form, source: Path, tokenizer: TokenizerSpec) -> list[Check]:
+    """Whether the first rows of `source` can be used as `form`, and have a chat template if they need one."""
+    rows = sample(source)
+    if not rows:
+        return []
+    examples: list[Any] = []
+    reasons = Skipped()
+    for row in rows:
         try:
-            chat = encode_chat(tokenizer, document.messages)
-        except UserError as error:
-            skipped.add(error.message.partition(": ")[2] or error.message, document.id)
-            continue
-        # The first token has nothing before it: a mask on it alone trains nothing.
-        if not any(chat.mask[1:]):
-            skipped.add("no token to train on", document.id)
-            continue
-        stops += any(trained and id_ in tokenizer.stop_ids for id_, trained in zip(chat.ids, chat.mask, strict=True))
-        writer.add(chat.ids, chat.mask)
-        formats[document.format] += 1
-        text_bytes += size
-    if rows and not writer.documents:
-        reason, count = skipped.counts.most_common(1)[0]
-        raise UserError(f"none of {rows} conversations can be trained on; {count} because: {reason}")
-    if writer.documents and not stops:
-        raise UserError(
-            "no conversation trains a token that ends the assistant's turn, so the model would never stop",
-            hint="Set eos_token_id in the tokenizer's generation_config.json to the token that its template ends with.",
-        )
-    return text_bytes
+            examples += examples_of(row.value, form)[1]
+        except Rejected as rejected:
+            reasons.add(str(rejected), row.place)
+    seen = ", ".join(f"{name} ({count})" for name, count in detect(source).seen.items()) if examples else ""
+    if not examples:
+        reason, count = reasons.counts.most_common(1)[0]
+        return [Check("format", False, f"none of the first {len(rows)} rows is {form}: {reason} ({count})")]
+    checks = [Check("format", True, seen)]
+    if all(_is_plain(example) for example in examples) and not tokenizer.has_template:
+        has = tokenizer.eos_id is not None or form == "prompts"
+        detail = "the texts end with the tokenizer's" if has else "the tokenizer has neither one nor a chat template"
+        return [*checks, Check("end of sequence", has, detail)]
+    return [*checks, *_template_check(tokenizer)]
+
+
+def _template_check(tokenizer: TokenizerSpec) -> list[Check]:
+    has = tokenizer.has_template
+    return [Check("chat template", has, "present" if has else "the tokenizer has none, so conversations have no form")]
+
+
+def _form_checks(config: PrepareData, tokenizer: TokenizerSpec, specs: Specs) -> list[Check]:
+    source = data_path(config.data, config.kind, config.split)
+    if specs.is_predicted(config.data) or not source.exists():
+        return _template_check(tokenizer)
+    return form_checks(config.kind, source, tokenizer)
+
+
+def _is_plain(example: Any) -> bool:
+    """Whether it can be written without a chat template."""
+    match example:
+        case Conversation():
+            return False
+        case Prompt():
+            return isinstance(example.prompt, str)
+        case Pair():
+            return isinstance(example.chosen, str)
+        case Labelled():
+            return isinstance(example.prompt, str) and isinstance(example.completion, str)
+        case _:
+            return isinstance(example, Completion | Tokens)
+
+
+def _is_tokens(source: Path) -> bool:
+    rows = sample(source, 1)
+    return bool(rows) and isinstance(rows[0].value, dict) and "input_ids" in rows[0].value
 
 
 def _why_empty(config: PrepareData, skipped: Skipped) -> str:
@@ -182,17 +154,8 @@ def _why_empty(config: PrepareData, skipped: Skipped) -> str:
     if config.kind == "chat" and (config.data / spec.CORPUS_FILE).is_file():
         return "the corpus holds no conversations: its corpus.json says why"
     reasons = ", ".join(f"{reason} ({count})" for reason, count in skipped.counts.most_common(5))
-    wanted = "conversation" if config.kind == "chat" else "text"
-    raise UserError(f"no {wanted} found in {config.data}" + (f": {reasons}" if reasons else ""))
-
-
-def _data_path(config: PrepareData) -> Path:
-    """The file of a corpus folder that is meant, or the data itself."""
-    if not (config.data / spec.CORPUS_FILE).is_file():
-        return config.data
-    if config.kind == "chat":
-        return config.data / spec.CONVERSATIONS_FILE
-    return config.data / (spec.TRAIN_FILE if config.split == "train" else spec.HELDOUT_FILE)
+    wanted = {"text": "text", "chat": "conversation", "pairs": "pair", "labelled": "label", "prompts": "prompt"}
+    raise UserError(f"no {wanted[config.kind]} found in {config.data}" + (f": {reasons}" if reasons else ""))
 
 
 def _sizes(config: PrepareData, specs: Specs) -> tuple[int, int]:
@@ -200,18 +163,27 @@ def _sizes(config: PrepareData, specs: Specs) -> tuple[int, int]:
     is_corpus = specs.is_predicted(config.data) or (config.data / spec.CORPUS_FILE).is_file()
     if is_corpus:
         corpus = specs.of(config.data, CorpusSpec)
-        if config.kind == "chat":
+        if config.kind != "text":
             # A corpus not made yet: about as the standard library's, a conversation for each 900 bytes.
             count = corpus.conversations if corpus.exact else corpus.bytes // 900
             return (count * _BYTES_PER_CONVERSATION, count) if corpus.has_conversations is not False else (0, 0)
         share = corpus.heldout_bytes / max(corpus.bytes, 1)
         share = share if config.split == "heldout" else 1 - share
         return int(corpus.bytes * share), int(corpus.documents * share)
-    if not config.data.exists():
-        raise UserError(f"{config.data} does not exist", hint="Give a corpus folder, or a file or folder of documents.")
-    files = list(source_files(config.data, Skipped())) if config.data.is_dir() else [config.data]
+    return source_sizes(config.data, config.kind)
+
+
+def source_sizes(source: Path, form: Form) -> tuple[int, int]:
+    """Bytes of a file or folder of data, and about how many documents it holds; raises UserError if it is not there."""
+    if not source.exists():
+        raise UserError(f"{source} does not exist", hint="Give a corpus folder, or a file or folder of data.")
+    files = list(source_files(source, Skipped())) if source.is_dir() else [source]
     size = sum(file.stat().st_size for file in files)
-    return size, max(len(files), size // _BYTES_PER_CONVERSATION if config.kind == "chat" else 0)
+    if form == "text":
+        return size, len(files)
+    rows = sample(source)
+    each = sum(row.size for row in rows) / len(rows) if rows else _BYTES_PER_CONVERSATION
+    return size, max(1, int(size / max(each, 1))) * (2 if form == "pairs" else 1)
 
 
 def _table(manifest: dict[str, Any]) -> Table:
@@ -219,6 +191,7 @@ def _table(manifest: dict[str, Any]) -> Table:
         ("documents", manifest["documents"], ""),
         ("tokens", manifest["tokens"], f"{manifest['text_bytes'] / max(manifest['tokens'], 1):.2f} bytes each"),
         ("trained tokens", manifest["trained_tokens"], f"{manifest['masked_share']:.1%} masked"),
+        *([("documents that train a stop token", manifest["stops"], "")] if manifest["trained_tokens"] else []),
         ("longest document", manifest["longest"], "tokens"),
         *((f"format {name}", count, "") for name, count in manifest["formats"].items()),
     ]

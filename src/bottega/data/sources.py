@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bottega.core.errors import UserError
-from bottega.data.convert import Message, to_messages
+from bottega.data.convert import Message, text_of, to_messages
 from bottega.data.markup import html_to_text
 from bottega.data.rows import (
     ROW_READERS,
@@ -131,7 +131,7 @@ def _read_rows(path: Path, name: str, skipped: Skipped) -> Iterator[Document]:
             skipped.add("row without a text or a conversation", id_)
             continue
         if not isinstance(text, str):
-            text = "\n\n".join(message["content"] for message in found.messages) if found else ""
+            text = text_of(found.messages) if found else ""
         # Half of a surrogate pair is valid JSON, but no text.
         text = text.encode("utf-8", "replace").decode("utf-8")
         yield Document(id_, text, name, found.messages if found else None, found.format if found else "")

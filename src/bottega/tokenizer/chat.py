@@ -10,7 +10,7 @@ what it is given later. How:
   token spans the place where generation starts.
 * Trained are the tokens of the turn up to and including its stop token; a turn without one
   is refused, because a model trained on it would never learn to stop. The mask goes by
-  position, never by id.
+  position, never by id. `Masking` says which turns, and whether their stop tokens.
 * Special strings inside a message stay text. They are cut in two, in the rendering, by a
   character that occurs nowhere in the conversation; the pieces are tokenised apart and the
   character is never seen by the tokenizer.
@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 from bottega.core.errors import UserError
 from bottega.tokenizer.template import render
@@ -29,6 +29,23 @@ from bottega.tokenizer.tokenizer import Tokenizer
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 Message = Mapping[str, Any]
+TrainOn = Literal["assistant", "all", "last"]
+TrainOnEos = Literal["turn", "last", "none"]
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What of a conversation is trained.
+
+    `train_on`: every turn of the assistant, all tokens of everybody, or the assistant's last turn.
+    `train_on_eos`: the stop token of every trained turn, of the last one, or of none.
+    """
+
+    train_on: TrainOn = "assistant"
+    train_on_eos: TrainOnEos = "turn"
+
+
+_EVERY_TURN = Masking()
 
 
 @dataclass
@@ -46,40 +63,59 @@ def encode_chat(
     *,
     add_generation_prompt: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
+    weights: Sequence[bool | None] = (),
+    masking: Masking = _EVERY_TURN,
 ) -> ChatTokens:
     """Encode a conversation: with `add_generation_prompt` for the model to go on from, else for training on.
 
     The ids of a training conversation begin with the ids of every serving prompt that leads
-    up to one of its assistant turns. Raises UserError if there is no template, a message is
-    malformed, the template fails, or (in training) rewrites what came before a turn or ends
-    a turn without a stop token.
+    up to one of its trained turns. `weights` (empty, or one for each message) are False on
+    messages of the assistant that are not trained. Raises UserError if there is no template, a
+    message is malformed, the template fails, or (in training) rewrites what came before a
+    trained turn or ends one without a stop token.
     """
     check_messages(messages)
     chat = _Chat(tokenizer, messages, tools)
     text = chat.render(len(messages), add_generation_prompt)
-    turns = chat.turns(text, strict=not add_generation_prompt)
+    trained = trained_turns(messages, weights, masking)
     ids: list[int] = []
     mask: list[bool] = []
-    for piece, turn in _pieces(text, turns):
+    for piece, turn in _pieces(text, chat.turns(text, strict=() if add_generation_prompt else trained)):
         piece_ids = chat.encode(piece, ids[-1] if ids else None)
-        trained = 0
-        if turn is not None:
-            trained = 1 + max((at for at, id_ in enumerate(piece_ids) if id_ in tokenizer.stop_ids), default=-1)
-            if trained == 0 and not add_generation_prompt:
-                raise UserError(
-                    f"message {turn}: the assistant's turn ends without a stop token, so the model would not learn to "
-                    "stop",
-                    hint=f"The stop tokens are {_shown(tokenizer, tokenizer.stop_ids)}. Let the chat template end the "
-                    "turn with one of them, or add the one it uses to eos_token_id in generation_config.json.",
-                )
         ids += piece_ids
-        mask += [True] * trained + [False] * (len(piece_ids) - trained)
+        if turn is None or turn not in trained:
+            mask += [turn is None and masking.train_on == "all"] * len(piece_ids)
+            continue
+        stop = max((at for at, id_ in enumerate(piece_ids) if id_ in tokenizer.stop_ids), default=-1)
+        if stop < 0 and not add_generation_prompt:
+            _refuse_unstopped(tokenizer, turn)
+        ends = masking.train_on_eos == "turn" or (masking.train_on_eos == "last" and turn == trained[-1])
+        rest = masking.train_on == "all"
+        mask += [at < stop or (at == stop and ends) or (at > stop and rest) for at in range(len(piece_ids))]
     if tokenizer.bos_id is not None and ids[:2] == [tokenizer.bos_id] * 2:
         raise UserError(
             f"the chat template writes {tokenizer.token_text(tokenizer.bos_id)!r} twice at the beginning",
             hint="Remove one of them from the template.",
         )
     return ChatTokens(ids, mask, chat.unmarked(text))
+
+
+def trained_turns(
+    messages: Sequence[Message], weights: Sequence[bool | None] = (), masking: Masking = _EVERY_TURN
+) -> list[int]:
+    """Indices of the assistant's messages that are trained."""
+    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    if masking.train_on == "last":
+        turns = turns[-1:]
+    return [index for index in turns if not weights or weights[index] is not False]
+
+
+def _refuse_unstopped(tokenizer: Tokenizer, turn: int) -> NoReturn:
+    raise UserError(
+        f"message {turn}: the assistant's turn ends without a stop token, so the model would not learn to stop",
+        hint=f"The stop tokens are {_shown(tokenizer, tokenizer.stop_ids)}. Let the chat template end the turn with "
+        "one of them, or add the one it uses to eos_token_id in generation_config.json.",
+    )
 
 
 def check_messages(messages: Sequence[Message]) -> None:
@@ -142,11 +178,11 @@ class _Chat:
             **self.tokenizer.special_tokens,
         )
 
-    def turns(self, text: str, *, strict: bool) -> list[tuple[int, int, int]]:
+    def turns(self, text: str, *, strict: Sequence[int]) -> list[tuple[int, int, int]]:
         """(index of the message, start, end) in `text` of each assistant turn.
 
         A turn that the template renders otherwise once more messages follow has no place in
-        `text`: an error if `strict`, else left out (it can be read by the model, but not trained).
+        `text`: an error if it is one of `strict`, else left out (it can be read by the model, but not trained).
         """
         found: list[tuple[int, int, int]] = []
         for index, message in enumerate(self.plain):
@@ -155,13 +191,13 @@ class _Chat:
             try:
                 before, after = self.render(index, True), self.render(index + 1, False)
             except UserError:
-                if strict:
+                if index in strict:
                     raise
                 continue
             last_end = found[-1][2] if found else 0
             if last_end <= len(before) <= len(after) and after.startswith(before) and text.startswith(after):
                 found.append((index, len(before), len(after)))
-            elif strict:
+            elif index in strict:
                 self._refuse(index, before, after, text)
         return found
 
