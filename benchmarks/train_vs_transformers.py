@@ -155,8 +155,11 @@ def ours(settings: dict[str, Any]) -> None:
     from bottega.data.batches import Batches
     from bottega.model.load import DTYPES, load_decoder
     from bottega.train.config import Train
-    from bottega.train.loop import Between, Machine, fit
+    from bottega.train.loop import Between, fit
     from bottega.train.settings import Settings
+    from bottega.train.stage import Forward, Machine
+    from bottega.train.stages.tokens import TokenStage
+    from bottega.train.trainee import make_optimizers
 
     torch.set_num_threads(settings["threads"])
     folder = Path(settings["folder"])
@@ -170,7 +173,9 @@ def ours(settings: dict[str, Any]) -> None:
     plan = Settings(steps, ROWS_PER_STEP, ROW_LENGTH, steps * ROWS_PER_STEP * ROW_LENGTH, LEARNING_RATE, config)
     batches = Batches(folder / "tokens", row_length=ROW_LENGTH, seed=0)
     machine = Machine(torch.device("cpu"), DTYPES[settings["dtype"]], peak_flops=1e12)
-    fit(load_decoder(folder / "model"), batches, plan, machine, out, out, Asked(settings), Between())
+    model = load_decoder(folder / "model")
+    stage, optimizers = TokenStage(batches, plan, Forward(model, machine)), make_optimizers(model, plan, machine)
+    fit(model, stage, optimizers, plan, machine, out, out, Asked(settings), Between())
 
 
 def peer(settings: dict[str, Any]) -> None:

@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 from bottega.checkpoint.config import ModelConfig
 from bottega.data.batches import Row
 from bottega.model.decoder import Decoder
-from bottega.train.batch import collate, micro_batches
-from bottega.train.loop import Machine, _accumulate
+from bottega.train.batch import collate
+from bottega.train.config import Train
+from bottega.train.loop import _accumulate
+from bottega.train.settings import Settings
+from bottega.train.stage import Forward, Machine
+from bottega.train.stages.tokens import TokenStage
 
 CONFIG = ModelConfig(
     vocab_size=61,
@@ -54,10 +58,28 @@ def test_targets_are_the_masked_tokens_that_have_something_before_them(shapes: l
     assert batch.segments == sorted(batch.segments, reverse=True)
 
 
+class Given:
+    """Rows that are the same in every step."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.given = rows
+
+    def rows(self, start: int, count: int) -> list[Row]:
+        return self.given
+
+
+def accumulated(model: Decoder, rows: list[Row], micro_batch_tokens: int) -> float:
+    """The loss of one step over the rows; the gradients are in the model."""
+    config = Train.parse({"data": "d", "tokenizer": "t", "out": "o", "micro_batch_tokens": max(8, micro_batch_tokens)})
+    settings = Settings(1, len(rows), 64, 64 * len(rows), 1e-3, config)
+    stage = TokenStage(Given(rows), settings, Forward(model, MACHINE))  # type: ignore[arg-type]
+    loss, _ = _accumulate(stage, stage.parts(0), MACHINE)
+    return loss
+
+
 def gradients(rows: list[Row], micro_batch_tokens: int) -> tuple[float, list[torch.Tensor]]:
     model = Decoder(CONFIG).initialise(torch.Generator().manual_seed(3)).double()
-    machine = Machine(torch.device("cpu"), torch.float32, 1e9)
-    loss, _ = _accumulate(model, micro_batches(rows, micro_batch_tokens), machine)
+    loss = accumulated(model, rows, micro_batch_tokens)
     return loss, [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
@@ -85,6 +107,5 @@ def test_packed_equals_unpacked() -> None:
 def test_a_batch_with_nothing_to_train_has_no_gradient() -> None:
     empty = Row(np.arange(5), np.zeros(5, bool), [5])
     model = Decoder(CONFIG)
-    loss, trained = _accumulate(model, micro_batches([empty], 100), MACHINE)
-    assert (loss, trained) == (0.0, 0)
+    assert accumulated(model, [empty], 100) == 0.0
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -33,10 +33,12 @@ from bottega.model.decoder import Decoder
 from bottega.tokenizer.files import write_tokenizer
 from bottega.train.batch import micro_batches
 from bottega.train.config import Train
-from bottega.train.loop import Machine, _accumulate
 from bottega.train.memory import saved_values_per_token, train_memory
 from bottega.train.metrics import read_metrics
 from bottega.train.plan import plan_train
+from bottega.train.samples import read_samples
+from bottega.train.stage import Forward, Machine
+from bottega.train.stages.tokens import token_loss
 from bottega.verbs.reports import training
 from conftest import Workshop, peak_of_command
 
@@ -79,13 +81,15 @@ def test_golden_losses_of_fine_tuning_and_the_whole_folder(workshop: Workshop, t
     verbs.train(stage="sft", data=workshop.conversations, model=tmp_path / "base", out=tmp_path / "chat", **settings)
     got = losses(tmp_path / "chat")
     assert (got[0], got[9], got[19]) == pytest.approx(GOLDEN["sft", "muon"], abs=2e-3)
-    names = {path.name for path in (tmp_path / "chat").iterdir()}
+    chat = tmp_path / "chat" / "model"
+    assert {path.name for path in chat.parent.iterdir()} == {"model", "record.json", "metrics.jsonl"}
+    names = {path.name for path in chat.iterdir()}
     weights_and_words = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json"}
-    assert names >= weights_and_words | {"chat_template.jinja", "README.md", "record.json", "metrics.jsonl"}
+    assert names >= weights_and_words | {"chat_template.jinja", "README.md"}
     assert not any("state" in name for name in names)
-    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "chat"))
+    before, after = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("base", "chat"))
     assert all(not torch.equal(before[name], after[name]) for name in before), "a trained tensor did not move"
-    stops = json.loads((tmp_path / "chat" / "generation_config.json").read_text())["eos_token_id"]
+    stops = json.loads((chat / "generation_config.json").read_text())["eos_token_id"]
     assert stops, "a chat model must know when to stop"
 
 
@@ -126,7 +130,7 @@ def test_an_interrupted_run_goes_on_bitwise(workshop: Workshop, tmp_path: Path, 
         for path in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "parts" / "metrics.jsonl")
     ]
     assert strip[0] == strip[1]
-    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    whole, parts = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert not partial_path(tmp_path / "parts").exists()
 
@@ -181,14 +185,16 @@ def test_samples_are_shown_while_training_and_change_nothing(workshop: Workshop,
     pretrain(workshop, tmp_path / "shown", prompts=prompts, sample_every=10, reporter=reporter)
     shown = [re.match(r"\s*step (\d+) · '(.+)' → '(.+)'$", line) for line in reporter.lines]
     found = [(int(match[1]), match[2]) for match in shown if match]
-    assert found == [(step, prompt) for step in (10, 20) for prompt in prompts]
+    assert found == [(step, prompt) for step in (0, 10, 20) for prompt in prompts]
     last = [match[3] for match in shown if match][-2]
     assert ast.literal_eval(f"'{last}'") == greedy(tmp_path / "shown", prompts[0])
+    written = read_samples(tmp_path / "shown" / "samples.jsonl")
+    assert [(row["step"], row["prompt"]) for row in written] == found
     assert losses(tmp_path / "shown") == losses(tmp_path / "plain")
 
 
 def greedy(model: Path, prompt: str) -> str:
-    return verbs.generate(model=str(model), prompt=prompt, temperature=0.0, max_new_tokens=48, threads=1)["text"]
+    return verbs.generate(model=str(model), prompt=prompt, temperature=0.0, max_new_tokens=64, threads=1)["text"]
 
 
 def test_tensorboard_reads_what_training_logged(workshop: Workshop, tmp_path: Path) -> None:
@@ -323,7 +329,7 @@ def test_fine_tuning_that_trains_no_stop_token_is_refused(workshop: Workshop, tm
     verbs.data_prepare(data=tmp_path / "long.jsonl", tokenizer=workshop.tokenizer, kind="chat", out=tmp_path / "mixed")
     data = verbs.train(**{**settings, "data": tmp_path / "mixed"})
     assert (data["conversations_truncated"], data["conversations_dropped"]) == (6, 0)
-    assert "6 conversations, which were cut there" in (tmp_path / "chat" / "README.md").read_text()
+    assert "6 conversations, which were cut there" in (tmp_path / "chat" / "model" / "README.md").read_text()
 
 
 def test_the_card_passes_licences_and_the_base_on(workshop: Workshop, tmp_path: Path) -> None:
@@ -333,9 +339,9 @@ def test_the_card_passes_licences_and_the_base_on(workshop: Workshop, tmp_path: 
     (corpus / "corpus.json").write_text(json.dumps(manifest | {"license": "PSF-2.0"}))
     verbs.data_prepare(data=corpus, tokenizer=workshop.tokenizer, out=tmp_path / "tokens")
     pretrain(workshop, base, data=tmp_path / "tokens", tokens=256)
-    card = (base / "README.md").read_text()
+    card = (base / "model" / "README.md").read_text()
     assert "Licence of the text: PSF-2.0." in card and "license" not in front_matter(card)
-    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    (base / "model" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     for empty in (False, True):
         data = workshop.conversations
         if empty:
@@ -355,8 +361,8 @@ def test_the_card_passes_licences_and_the_base_on(workshop: Workshop, tmp_path: 
         assert any("model: apache-2.0" in check.detail for check in plan.checks)
         assert bool(verbs.train(**settings).get("copied")) == empty
         assert ModelSpec.read(chat / str(empty)).licence == "apache-2.0"
-        front = front_matter((chat / str(empty) / "README.md").read_text())
-        assert front["base_model"] == "base" and str(tmp_path) not in (chat / str(empty) / "README.md").read_text()
+        front = front_matter((chat / str(empty) / "model" / "README.md").read_text())
+        assert front["base_model"] == "base" and str(tmp_path) not in (chat / str(empty) / "model" / "README.md").read_text()
 
 
 def test_fine_tuning_by_the_dial_sees_every_conversation(
@@ -401,6 +407,7 @@ def test_the_memory_estimate_matches_what_autograd_keeps(workshop: Workshop) -> 
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
-        _accumulate(model, micro_batches(rows, 10**6), Machine(torch.device("cpu"), torch.float32, 1.0))
+        forward = Forward(model, Machine(torch.device("cpu"), torch.float32, 1.0))
+        token_loss(forward, micro_batches(rows, 10**6)[0]).backward()
     tokens = sum(len(row.tokens) for row in rows)
     assert saved_values_per_token(config) * tokens * 4 == pytest.approx(sum(kept.values()), rel=0.15)

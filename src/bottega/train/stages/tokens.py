@@ -20,10 +20,11 @@ class TokenStage(FixedData):
 
     def parts(self, step: int) -> list[Part]:
         """Rows of the step."""
-        if isinstance(self.source, Batches):
-            count = self.settings.rows_per_step
-            return self._parts(self.source.rows(step * count, count))
-        return self._parts([row_of(self.source, i) for i in self.source.indices(step, self.settings.examples_per_step)])
+        if isinstance(self.source, Examples):
+            indices = self.source.indices(step, self.settings.examples_per_step)
+            return self._parts([row_of(self.source, i) for i in indices])
+        count = self.settings.rows_per_step
+        return self._parts(self.source.rows(step * count, count))
 
     def heldout(self, tokens: int) -> list[Part]:
         """About so many tokens to measure on."""
