@@ -76,9 +76,15 @@ class Rollouts:
         cache_tokens: int | None = None,
     ) -> None:
         """Of the live decoder. `cache_tokens` is the room for keys and values (default: see `generate.Generator`)."""
-        self.decoder, self.max_batch = decoder, max_batch
         settings = OnEngine(model="", cache_tokens=cache_tokens)
         self.generator = Generator(decoder, tokenizer, settings=settings, max_batch=max_batch)
+
+    @classmethod
+    def of(cls, generator: Generator) -> Rollouts:
+        """Of a model that was loaded to generate."""
+        rollouts = cls.__new__(cls)
+        rollouts.generator = generator
+        return rollouts
 
     @property
     def context_length(self) -> int:
@@ -115,10 +121,10 @@ class Rollouts:
             raise UserError(f"{len(numbers)} numbers are given for {len(prompts)} prompts")
         sampling = replace(sampling, logprobs=True, logprobs_temperature=log_prob_temperature)
         tickets: dict[Ticket, tuple[int, int]] = {}
-        with evaluating(self.decoder):
+        with evaluating(self.generator.decoder):
             self.generator.engine.forget_prefixes()
             try:
-                for place, sample in in_windows(len(prompts), n, self.max_batch):
+                for place, sample in in_windows(len(prompts), n, self.generator.engine.scheduler.max_batch):
                     own = replace(sampling, seed=draw_seed(seed, numbers[place], sample))
                     tickets[self.generator.submit(prompts[place], own)] = place, sample
                 pieces = self._run(tickets, bar)
