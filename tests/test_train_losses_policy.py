@@ -74,7 +74,8 @@ def test_a_step_in_parts_has_the_gradient_of_the_whole(normaliser: Normaliser, r
     whole, share = of([0, 1, 2, 3])
     parts = [of([0, 2]), of([1]), of([3])]
     assert sum(part[1] for part in parts) == share
-    gradients = (torch.autograd.grad(x / share, log_probs)[0] for x in (whole, torch.stack([part[0] for part in parts]).sum()))
+    together = torch.stack([part[0] for part in parts]).sum()
+    gradients = (torch.autograd.grad(x / share, log_probs)[0] for x in (whole, together))
     torch.testing.assert_close(*gradients)
 
 
