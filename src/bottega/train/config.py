@@ -15,6 +15,8 @@ from pydantic import Field, model_validator
 
 from bottega.core.dial import SIZES, Dial, Size
 from bottega.core.schema import Compute, Config, Seed, Writes
+from bottega.data.config import ExampleOptions
+from bottega.data.spec import Form
 from bottega.model.adapter_config import AdapterSettings
 from bottega.train.optimizer_names import OptimizerName
 from bottega.train.rewards.config import RewardSettings
@@ -26,7 +28,7 @@ PAIR_STAGES = ("reward", "dpo", "orpo", "simpo", "cpo")
 POLICY_STAGES = ("ppo", "grpo")
 REFERENCE_STAGES = ("dpo", "kto")
 # The form of tokens folder that each stage trains on (docs/data.md).
-FORMS: Mapping[str, str] = {
+FORMS: Mapping[str, Form] = {
     "pretrain": "text", "sft": "chat", "kto": "labelled", **dict.fromkeys(PAIR_STAGES, "pairs"),
     **dict.fromkeys(POLICY_STAGES, "prompts"),
 }  # fmt: skip
@@ -99,7 +101,7 @@ class PolicySettings(Config):
     """Learning rate of the value head (default: ten times the model's)."""
 
 
-class Train(Writes, Compute):
+class Train(ExampleOptions, Writes, Compute):
     """Pre-train a new model, fine-tune one, align it with preferences, or let it learn from rewards."""
 
     without_effect: ClassVar = frozenset({"save_every", "trackers", "prompts", "sample_every"})
@@ -122,10 +124,6 @@ class Train(Writes, Compute):
     """Model to start from; without it a new one is made from --size."""
     tokenizer: Path | None = None
     """Tokenizer of a new model (a folder with tokenizer.json)."""
-    train_on: Literal["assistant", "all", "last"] = "assistant"
-    """Whose words of a conversation are trained: the assistant's, everything, or the last answer only."""
-    train_on_eos: Literal["turn", "last", "none"] = "turn"
-    """Whether the stop token is trained after every turn, after the last, or not."""
     size: Size = "small"
     """The dial: sizes of a new model, batch, learning rate and tokens follow from it."""
     layers: int | None = Field(default=None, ge=1)
@@ -297,7 +295,12 @@ class Train(Writes, Compute):
         return SIZES[self.size]
 
     @property
-    def form(self) -> str:
+    def example_options(self) -> dict[str, Any]:
+        """How raw examples become tokens."""
+        return {name: getattr(self, name) for name in ExampleOptions.model_fields}
+
+    @property
+    def form(self) -> Form:
         """The form of data that the stage trains on."""
         return FORMS[self.stage]
 

@@ -12,7 +12,8 @@ from bottega.core.errors import UserError
 from bottega.core.machine import measure, memory_check, resolve_device, resolve_dtype, resolve_threads
 from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.view import human_count
-from bottega.data.spec import MANIFEST_FILE, TokensSpec
+from bottega.data.raw import is_prepared, plan_raw
+from bottega.data.spec import TokensSpec
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.train.config import Train
 from bottega.train.memory import train_memory
@@ -46,12 +47,12 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         special = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
         architecture = new_model_config(config, tokenizer.vocab_size, special, "float32")
         tokenizer_hash, licence = tokenizer.hash, None
-    data = _data(config.data, config, specs, source)
+    data, raw_checks = _data(config.data, config, specs, source)
     settings = resolve(config, architecture, data)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     plan = Plan("train", config, config.out, inputs)
-    plan.checks = _checks(config, data, architecture, tokenizer_hash)
+    plan.checks = [*raw_checks, *_checks(config, data, architecture, tokenizer_hash)]
     if licence or data.licence:
         detail = f"model: {licence or 'not stated'}; text: {data.licence or 'not stated'}"
         plan.checks.append(Check("licence", True, detail))
@@ -59,7 +60,8 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         detail = f"{settings.row_length} tokens; conversations of up to {data.longest} are cut there, before they end"
         plan.checks.append(Check("row length", True, detail))
     if config.heldout:
-        plan.checks += _heldout_checks(data, _data(config.heldout, config, specs, source))
+        heldout, raw_checks = _data(config.heldout, config, specs, source)
+        plan.checks += [*raw_checks, *_heldout_checks(data, heldout)]
     for name in config.trackers:
         found = importlib.util.find_spec(name) is not None
         plan.checks.append(Check("trackers", found, f"{name} is {'' if found else 'not '}installed (bottega[track])"))
@@ -72,15 +74,14 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     return plan
 
 
-def _data(path: Path, config: Train, specs: Specs, source: Path) -> TokensSpec:
+def _data(path: Path, config: Train, specs: Specs, source: Path) -> tuple[TokensSpec, list[Check]]:
     """What is trained on: a tokens folder, or examples that will be tokenised first, estimated from a sample of them."""
-    if specs.is_predicted(path) or (path / MANIFEST_FILE).is_file():
-        return specs.of(path, TokensSpec)
-    from bottega.data.raw import plan_raw
-
+    if specs.is_predicted(path) or is_prepared(path):
+        return specs.of(path, TokensSpec), []
     if not path.exists():
         raise UserError(f"there is no data at {path}", hint="Give a file or folder of examples, or a tokens folder.")
-    return plan_raw(path, config.form, specs.of(source, TokenizerSpec))
+    raw = plan_raw(path, config.form, specs.of(source, TokenizerSpec))
+    return raw.spec, raw.checks
 
 
 def _checks(config: Train, data: TokensSpec, architecture: ModelConfig, tokenizer_hash: str) -> list[Check]:

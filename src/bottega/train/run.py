@@ -13,11 +13,13 @@ from bottega.checkpoint.hub import locate
 from bottega.core.errors import UserError
 from bottega.core.machine import measure, resolve_device, resolve_threads
 from bottega.core.plan import Plan
+from bottega.core.progress import Reporter
 from bottega.core.verb import Context, Result
 from bottega.core.view import Block, Table, Text, human_count
 from bottega.data.batches import Batches
 from bottega.data.examples import Examples
-from bottega.data.spec import MANIFEST_FILE, TokensSpec
+from bottega.data.raw import is_prepared, prepare_raw
+from bottega.data.spec import TokensSpec
 from bottega.model.load import DTYPES
 from bottega.model.precision import cost_line, divergence, log_probabilities
 from bottega.tokenizer.tokenizer import Tokenizer
@@ -44,7 +46,7 @@ def run_train(plan: Plan, context: Context) -> Result:
         return _copy(plan, context)
     source = locate(config.model or config.tokenizer or "")
     tokenizer, architecture = Tokenizer.load(source), plan.details["architecture"]
-    data = tokens_of(config.data, config, source, context.work / "data")
+    data = tokens_of(config.data, config, source, context.work / "data", context.reporter)
     settings = resolve(config, architecture, TokensSpec.read(data))
     model = make_trainee(config, architecture, machine)
     setting = Setting(settings, Forward(model, machine), tokenizer, context.work, context.reporter)
@@ -76,14 +78,11 @@ def run_train(plan: Plan, context: Context) -> Result:
     return Result(found, training_view(found, context.out))
 
 
-def tokens_of(data: Path, config: Train, tokenizer: Path, work: Path) -> Path:
+def tokens_of(data: Path, config: Train, tokenizer: Path, work: Path, reporter: Reporter) -> Path:
     """The tokens folder of `data`: itself, or made of a file or folder of examples below `work`."""
-    if (data / MANIFEST_FILE).is_file():
+    if is_prepared(data):
         return data
-    from bottega.data.raw import prepare_raw
-
-    chat = {"train_on": config.train_on, "train_on_eos": config.train_on_eos} if config.form == "chat" else {}
-    return prepare_raw(data, config.form, tokenizer, work, **chat)
+    return prepare_raw(data, config.form, tokenizer, work, reporter=reporter, **config.example_options)
 
 
 def require_stops(source: Batches | Examples, settings: Settings, stops: Sequence[int]) -> None:
@@ -116,7 +115,7 @@ def _machine(config: Train, dtype: str) -> Machine:
 def _measure(config: Train, setting: Setting, tokenizer: Path) -> Any:
     if config.heldout is None:
         return None
-    return make_measure(tokens_of(config.heldout, config, tokenizer, setting.work / "heldout"), setting)
+    return make_measure(tokens_of(config.heldout, config, tokenizer, setting.work / "heldout", setting.reporter), setting)
 
 
 def _prompts(config: Train, source: Batches | Examples, tokenizer: Tokenizer) -> list[Any]:
