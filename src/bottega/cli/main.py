@@ -21,6 +21,7 @@ GROUPS = {
     "data": "Read, split and tokenise data.",
     "tokenizer": "Train and look into tokenizers.",
     "hub": "Fetch and publish models, and keep the cache.",
+    "adapter": "Merge adapters.",
     "bench": "Measure servers.",
 }
 HELP = """Make, change, measure and serve language models, on your own machine.
