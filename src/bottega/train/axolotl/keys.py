@@ -113,7 +113,6 @@ REFUSED = {
     "tokens": EXTEND, "added_tokens_overrides": EXTEND, "shrink_embeddings": "the vocabulary stays as it is",
     "optim_target_modules": f"GaLore and its kin are not there; {ADAMW}", "optim_args": ADAMW,
     "lr_groups": ONE_RATE, "embedding_lr": ONE_RATE, "embedding_lr_scale": ONE_RATE,
-    "loraplus_lr_embedding": ONE_RATE,
     "lr_quadratic_warmup": "the rate rises in a straight line",
     "cosine_constant_lr_ratio": "wsd keeps the rate constant and then falls: schedule: wsd, decay",
     "lr_div_factor": "the rate rises from zero", "jagged_restart_*": "schedules have no restarts",

@@ -94,10 +94,11 @@ def _warmup(reading: Reading, steps: int | None) -> None:
 def read_optimiser(reading: Reading) -> None:
     """Optimiser, learning rate and its schedule, decay and clipping."""
     _optimiser(reading)
+    given = "learning_rate" in reading.rest
     rate = reading.number("learning_rate")
-    if rate is None:
+    if not given:
         reading.refuse("learning_rate", "is missing")
-    else:
+    elif rate is not None:
         reading.use("learning_rate", "learning_rate", rate)
     given = "weight_decay" in reading.rest
     reading.use("weight_decay", "weight_decay", reading.number("weight_decay", 0.0), silent=not given)
