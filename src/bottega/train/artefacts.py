@@ -63,7 +63,7 @@ def write_copy(plan: Plan, context: Context, data: dict[str, Any]) -> None:
     write_tensors(folder, {name: tensor.load() for name, tensor in source.tensors.items()})
     write_tokenizer(source.path, folder)
     write_model_files(folder, source.config, generation=source.generation_config)
-    write_card(folder, source.config, card_text(plan, data), context.record(data))
+    _sign(folder, plan, context, source.config, data)
 
 
 def stop_ids(tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
@@ -123,7 +123,14 @@ def _write_model(
         write_tensors(folder, stored_tensors(architecture, weights))
     write_tokenizer(locate(source), folder)
     write_model_files(folder, architecture, generation=generation, extra=extra)
-    write_card(folder, architecture, card_text(plan, data), context.record(data))
+    _sign(folder, plan, context, architecture, data)
+
+
+def _sign(folder: Path, plan: Plan, context: Context, architecture: ModelConfig, data: dict[str, Any]) -> None:
+    """Card and record: what leaves the run's folder says of itself what it is."""
+    record = context.record(data)
+    write_card(folder, architecture, card_text(plan, data), record)
+    record.write(folder)
 
 
 def _write_adapter(plan: Plan, context: Context, model: Decoder, data: dict[str, Any]) -> None:
@@ -142,6 +149,7 @@ def _write_adapter(plan: Plan, context: Context, model: Decoder, data: dict[str,
     )
     write_adapter(folder, tensors, written, base, card_text(plan, data))
     write_tokenizer(locate(config.model), folder)
+    context.record(data).write(folder)
 
 
 def _base_name(model: Path) -> str:
