@@ -23,6 +23,7 @@ from typing import IO, Any, BinaryIO, cast
 from bottega.core.errors import UserError
 from bottega.core.hashing import RECORD_FILE
 from bottega.core.view import human_bytes
+from bottega.data.formats.cells import from_cells
 
 MAX_WHOLE = 2**28
 """Bytes of the largest file of a format that has to be read as a whole (HTML, JSON)."""
@@ -199,7 +200,7 @@ def csv_rows(path: Path, name: str, skipped: Skipped) -> Iterator[Sized]:
                 if len(cells) != len(row):
                     skipped.add("row with more or fewer cells than the header", f"{name}:{reader.line_num}")
                 else:
-                    yield cells, sum(map(len, cells.values())) + len(cells)
+                    yield from_cells(cells), sum(map(len, cells.values())) + len(cells)
         except csv.Error as error:
             skipped.add(f"broken CSV ({error}; from there on it was left out)", f"{name}:{reader.line_num}")
 

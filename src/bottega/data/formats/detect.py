@@ -26,7 +26,7 @@ from bottega.data.formats.kinds import (
     Tokens,
     Tools,
 )
-from bottega.data.formats.turns import conversation, from_json, has_answer
+from bottega.data.formats.turns import conversation, has_answer
 from bottega.data.spec import Form
 
 Row = Mapping[str, Any]
@@ -52,13 +52,13 @@ def _is_label(row: Row) -> bool:
 
 
 def _is_ranked(row: Row) -> bool:
-    answers = from_json(read.first(row, read.ANSWERS))
+    answers = read.first(row, read.ANSWERS)
     objects = isinstance(answers, list) and bool(answers) and all(isinstance(answer, Mapping) for answer in answers)
     return isinstance(answers, list) and (objects or _has(row, (*read.SCORES, *read.RANKS)))
 
 
 def _is_output_pair(row: Row) -> bool:
-    return isinstance(row.get("instruction"), str) and isinstance(from_json(row.get("output")), list)
+    return isinstance(row.get("instruction"), str) and isinstance(row.get("output"), list)
 
 
 def _is_text_of(key: str, others: tuple[str, ...]) -> Callable[[Row], bool]:

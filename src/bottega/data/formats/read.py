@@ -28,7 +28,6 @@ from bottega.data.formats.kinds import (
 from bottega.data.formats.turns import (
     clean,
     conversation,
-    from_json,
     has_answer,
     message_of,
     messages_of,
@@ -49,6 +48,7 @@ SCORES = ("scores", "ratings", "rewards", "score", "rating")
 RANKS = ("ranks", "rank", "ranking")
 LABELS = ("label", "kto_tag")
 MAX_ANSWERS = 64
+_MEDIA = ("images", "image", "videos", "audios")
 _HH_TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
 
@@ -83,8 +83,10 @@ def tokens(row: Row) -> Tokens:
 
 
 def turns(row: Row) -> Conversation:
-    """{"messages" or "conversations": [turns], "tools"?, "system"?}."""
-    return conversation(from_json(first(row, TURNS)), row)
+    """{"messages" or "conversations": [turns], "tools"?, "system"?}; with pictures or sound it is refused."""
+    if any(row.get(key) for key in _MEDIA):
+        raise Rejected("images, video or sound")
+    return conversation(first(row, TURNS), row)
 
 
 def alpaca(row: Row) -> Conversation:
@@ -95,7 +97,7 @@ def alpaca(row: Row) -> Conversation:
 
 def completion(row: Row) -> Conversation | Completion:
     """{"prompt", "completion"}: two texts, or two lists of messages."""
-    prompt, answer = from_json(row.get("prompt")), from_json(first(row, COMPLETIONS))
+    prompt, answer = row.get("prompt"), first(row, COMPLETIONS)
     if isinstance(prompt, str) and isinstance(answer, str) and not system_of(row):
         return Completion(clean(prompt), clean(answer))
     before, after = _prompt(row), _answer(answer, None)
@@ -106,7 +108,7 @@ def completion(row: Row) -> Conversation | Completion:
 
 def pair(row: Row) -> Pair:
     """{"chosen", "rejected"}, with an explicit prompt or as whole conversations that begin with the same one."""
-    chosen, rejected = from_json(first(row, CHOSEN)), from_json(first(row, REJECTED))
+    chosen, rejected = first(row, CHOSEN), first(row, REJECTED)
     if type(chosen) is not type(rejected):
         raise Rejected("chosen and rejected are of different types")
     prompt = _prompt(row) if _has_prompt(row) else None
@@ -120,7 +122,7 @@ def pair(row: Row) -> Pair:
 
 def output_pair(row: Row) -> Pair:
     """{"instruction", "input", "output": [chosen, rejected]}: LLaMA-Factory's earlier ranking format."""
-    outputs = [text_of(output, "an answer that is no text") for output in from_json(row["output"])]
+    outputs = [text_of(output, "an answer that is no text") for output in row["output"]]
     if len(outputs) != 2:
         raise Rejected("a list of answers without scores, and not two")
     return _scored(row, _instruction(row), *([{"role": "assistant", "content": output}] for output in outputs))
@@ -128,7 +130,7 @@ def output_pair(row: Row) -> Pair:
 
 def ranked(row: Row) -> Ranked:
     """{prompt, "responses": [texts, messages or objects], "scores" (more is better) or "ranks" (1 is best)}."""
-    answers = from_json(first(row, ANSWERS))
+    answers = first(row, ANSWERS)
     if not isinstance(answers, list) or len(answers) < 2:
         raise Rejected("fewer than two answers")
     if len(answers) > MAX_ANSWERS:
@@ -138,14 +140,14 @@ def ranked(row: Row) -> Ranked:
     are_ranks = ranks is not None and any(rank is not None for rank in ranks)
     keys = ("overall_score", "score", "rating", "reward")
     scores = ranks if are_ranks else [first(answer, keys) for answer in answers] if objects else first(row, SCORES)
-    scores = from_json(scores)
     if not isinstance(scores, list) or len(scores) != len(answers):
         raise Rejected("not one score for each answer")
     numbers = [-_number(score) if are_ranks else _number(score) for score in scores]
     if objects:
         answers = [first(answer, ("response", "text", "content", "completion", "output")) for answer in answers]
     prompt = _prompt(row)
-    return Ranked(prompt, [_answer(answer, prompt) for answer in answers], numbers, are_ranks, tools_of(row))
+    prompt, *found = _alike(prompt, *(_answer(answer, prompt) for answer in answers))
+    return Ranked(prompt, found, numbers, are_ranks, tools_of(row))
 
 
 def labelled(row: Row) -> Labelled:
@@ -159,7 +161,8 @@ def labelled(row: Row) -> Labelled:
             raise Rejected("no answer of the assistant")
         return Labelled(messages[:last], [messages[last]], label, found.tools)
     prompt = _prompt(row)
-    return Labelled(prompt, _answer(from_json(first(row, (*COMPLETIONS, "output"))), prompt), label, tools_of(row))
+    prompt, answer = _alike(prompt, _answer(first(row, (*COMPLETIONS, "output")), prompt))
+    return Labelled(prompt, answer, label, tools_of(row))
 
 
 def prompt(row: Row) -> Prompt:
@@ -191,12 +194,12 @@ def _has_prompt(row: Row) -> bool:
 
 def _prompt(row: Row) -> Side:
     """What is asked: a plain text where it stands alone, else messages."""
-    given = from_json(row.get("prompt"))
+    given = row.get("prompt")
     if given is None:
         if isinstance(row.get("instruction"), str):
             return _instruction(row)
         if first(row, TURNS) is not None:
-            return messages_of(from_json(first(row, TURNS)), row)
+            return messages_of(first(row, TURNS), row)
         given = first(row, (*QUESTIONS, "input"))
     if isinstance(given, list | Mapping):
         return messages_of(given, row)
@@ -210,7 +213,7 @@ def _instruction(row: Row) -> list[Message]:
     question, extra = text_of(row.get("instruction"), "no instruction"), row.get("input") or ""
     extra = text_of(extra, "an input that is no text")
     messages = system_of(row)
-    for turn in from_json(row.get("history")) or []:
+    for turn in row.get("history") or []:
         if not isinstance(turn, Sequence) or len(turn) != 2:
             raise Rejected("a history that is no list of questions and answers")
         asked, answered = (text_of(part, "a history that is no list of questions and answers") for part in turn)
@@ -232,12 +235,10 @@ def _answer(answer: Any, prompt: Side | None) -> Side:
 
 
 def _scored(row: Row, prompt: Side, chosen: Side, rejected: Side) -> Pair:
-    """The pair, all text or all messages, with the scores that the row gives."""
-    if not all(isinstance(side, str) for side in (prompt, chosen, rejected)):
-        prompt = as_messages(prompt, "user")
-        chosen, rejected = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
+    """The pair with the scores that the row gives."""
+    prompt, chosen, rejected = _alike(prompt, chosen, rejected)
     scores = [first(row, (f"score_{side}", f"{side}_score", f"{side}_rating")) for side in ("chosen", "rejected")]
-    rating = from_json(row.get("rating"))
+    rating = row.get("rating")
     if None in scores and isinstance(rating, list) and len(rating) == 2:
         scores = [max(map(_number, rating)), min(map(_number, rating))]
     margin = row.get("margin")
@@ -249,6 +250,13 @@ def _scored(row: Row, prompt: Side, chosen: Side, rejected: Side) -> Pair:
         None if None in scores else (_number(scores[0]), _number(scores[1])),
         None if margin is None else _number(margin),
     )
+
+
+def _alike(prompt: Side, *answers: Side) -> list[Side]:
+    """Prompt and answers, all as text if they are texts, else all as messages."""
+    if all(isinstance(side, str) for side in (prompt, *answers)):
+        return [prompt, *answers]
+    return [as_messages(prompt, "user"), *(as_messages(answer, "assistant") for answer in answers)]
 
 
 def _common_prefix(chosen: list[Message], rejected: list[Message]) -> tuple[Side, Side, Side]:
@@ -320,7 +328,6 @@ def _number(value: Any) -> float:
 
 
 def _integers(value: Any) -> list[int]:
-    value = from_json(value)
     if not isinstance(value, list) or not all(isinstance(item, int) for item in value):
         raise Rejected("input_ids, labels or masks that are no lists of whole numbers")
     return value

@@ -124,7 +124,7 @@ def text_of(value: Any, otherwise: str) -> str:
 
 
 def from_json(value: Any) -> Any:
-    """A value that is written as JSON in a text (CSV files know only texts), else the value itself."""
+    """A value that is written as JSON in a text (tools and arguments often are), else the value itself."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
