@@ -116,8 +116,9 @@ def test_blocks_of_8_bits(count: int):
     codes, scales = quantise_blockwise(values, signed=True)
     theirs, state = peer.quantize_blockwise(values, code=dynamic_levels(True), blocksize=256)
     assert torch.equal(scales, state.absmax)
-    # Its CPU kernel does not always find the nearest level; it is never more than one away.
-    assert (codes.int() - theirs.int()).abs().max() <= 1
+    # Its CPU kernel looks levels up in steps of 2⁻¹⁵: not always the nearest, and coarse near zero.
+    small = dynamic_levels(True)[codes.int()].abs() < 2**-12
+    assert (small | ((codes.int() - theirs.int()).abs() <= 1)).all()
     ours = dequantise_blockwise(codes, scales, levels=dynamic_levels(True))
     assert torch.equal(ours, peer.dequantize_blockwise(codes, state))
     assert (ours - values).norm() <= (peer.dequantize_blockwise(theirs, state) - values).norm()
