@@ -1,0 +1,68 @@
+"""From torchrun's environment to the processes of a run.
+
+torchrun starts one process for each GPU (or as many as it is told) and says to each in RANK, WORLD_SIZE and LOCAL_RANK
+which one it is, and in MASTER_ADDR and MASTER_PORT where they meet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from bottega.core.errors import BottegaError, UserError
+from bottega.core.ranks import rank, world_size
+from bottega.train.parallel.ranks import Ranks, Replicas, SplitOptimizer
+from bottega.train.parallel_config import SHARDED, ParallelSettings
+
+
+@contextmanager
+def entered(settings: ParallelSettings, device: torch.device) -> Iterator[Ranks]:
+    """Meet the other processes, if there are any; yields what the loop asks.
+
+    Raises UserError if the settings are for one process and there are several, or the other way round; BottegaError
+    if the others do not come.
+    """
+    if settings.strategy == "deepspeed":
+        from bottega.train.parallel.deepspeed import entered_deepspeed
+
+        with entered_deepspeed(settings, device) as ranks:
+            yield ranks
+        return
+    if world_size() == 1:
+        yield Ranks()
+        return
+    if settings.strategy == "none":
+        raise UserError(f"{world_size()} processes were started for a run with parallel: {{strategy: none}}")
+    meet(settings, device)
+    try:
+        yield ranks_of(settings)
+    finally:
+        dist.destroy_process_group()
+
+
+def meet(settings: ParallelSettings, device: torch.device) -> None:
+    """Make the process group: NCCL between GPUs, Gloo between CPUs."""
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if device.type not in ("cuda", "cpu"):
+        raise UserError(f"several processes can share a run on cuda and cpu, not on {device.type}")
+    try:
+        dist.init_process_group(backend, timeout=timedelta(minutes=settings.timeout))
+    except (RuntimeError, ValueError) as error:
+        hint = "Start the run with torchrun, or without RANK and WORLD_SIZE in the environment."
+        raise BottegaError(f"process {rank()} of {world_size()} cannot meet the others: {error}", hint=hint) from None
+
+
+def ranks_of(settings: ParallelSettings) -> Ranks:
+    """What the loop asks, once the processes have met."""
+    if settings.strategy in SHARDED:
+        from bottega.train.parallel.sharding import Shards
+
+        return Shards(settings)
+    return SplitOptimizer() if settings.strategy == "zero1" else Replicas()
