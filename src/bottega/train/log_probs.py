@@ -87,10 +87,10 @@ class _Head:
         logits = capped(wide(states @ weight.T), self.cap)
         return logits if self.temperature == 1.0 else logits.div_(self.temperature)
 
-    def slope(self, logits: Tensor) -> Tensor | float:
-        """d logits / d (states · weightᵀ)."""
+    def slope(self, logits: Tensor) -> Tensor | float | None:
+        """d logits / d (states · weightᵀ); None is 1."""
         if self.cap is None:
-            return 1 / self.temperature
+            return None if self.temperature == 1.0 else 1 / self.temperature
         return (1 - (logits * (self.temperature / self.cap)).square()) / self.temperature
 
 
@@ -100,32 +100,35 @@ class _LinearLogProbs(torch.autograd.Function):
         matrix = weight.to(hidden.dtype)
         log_probs = torch.empty(len(targets), dtype=wide(hidden[:0]).dtype, device=hidden.device)
         entropy = torch.empty_like(log_probs if head.wants_entropy else log_probs[:0])
+        normalisers = torch.empty_like(log_probs)  # logsumexp of each row
         keeps = grad and ctx.needs_input_grad[0] and not ctx.needs_input_grad[1] and not head.trains_entropy
         slopes = torch.empty_like(hidden) if keeps else None
         for rows in chunks(len(targets), len(weight)):
             chosen = targets[rows].unsqueeze(1)
             logits = head.logits(hidden[rows], matrix)
-            slope = head.slope(logits) if keeps else 1.0
-            logits -= logits.amax(-1, keepdim=True)
+            slope = head.slope(logits) if keeps else None
+            largest = logits.amax(-1, keepdim=True)
+            logits -= largest
             scores = logits.gather(1, chosen)
             # Only the entropy still needs the logits once they are exponentiated.
             exponentials = logits.exp() if head.wants_entropy else logits.exp_()
             normaliser = exponentials.sum(-1, keepdim=True)
             log_normaliser = normaliser.log()
             log_probs[rows] = (scores - log_normaliser).squeeze(1)
+            normalisers[rows] = (largest + log_normaliser).squeeze(1)
             if head.wants_entropy:
                 expected = torch.linalg.vecdot(exponentials, logits).unsqueeze(1) / normaliser
                 entropy[rows] = (log_normaliser - expected).squeeze(1)
             if slopes is not None:
                 gradient = exponentials.div_(-normaliser)
                 gradient.scatter_add_(1, chosen, torch.ones_like(scores))
-                gradient *= slope
+                gradient = gradient if slope is None else gradient.mul_(slope)
                 torch.mm(gradient.to(hidden.dtype), matrix, out=slopes[rows])
         ctx.head = head
         if slopes is not None:
             ctx.save_for_backward(slopes)
         else:
-            ctx.save_for_backward(hidden, weight, targets)
+            ctx.save_for_backward(hidden, weight, targets, normalisers, entropy)
         if not head.trains_entropy:
             ctx.mark_non_differentiable(entropy)
         return log_probs, entropy
@@ -143,7 +146,7 @@ class _LinearLogProbs(torch.autograd.Function):
 
 def _recomputed(ctx: Any, grad_log_probs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of hidden and weight, from logits that are formed a second time."""
-    hidden, weight, targets = ctx.saved_tensors
+    hidden, weight, targets, normalisers, entropy = ctx.saved_tensors
     head: _Head = ctx.head
     matrix = weight.to(hidden.dtype)
     grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
@@ -151,15 +154,17 @@ def _recomputed(ctx: Any, grad_log_probs: Tensor, grad_entropy: Tensor) -> tuple
     for rows in chunks(len(targets), len(weight)):
         logits = head.logits(hidden[rows], matrix)
         slope = head.slope(logits)
-        log_p = logits.log_softmax(-1)
-        p = log_p.exp()
         scale = grad_log_probs[rows].unsqueeze(1)
-        gradient = p * -scale
-        gradient.scatter_add_(1, targets[rows].unsqueeze(1), scale)
+        log_p = logits.sub_(normalisers[rows].unsqueeze(1))
         if head.trains_entropy:
-            negative_entropy = torch.linalg.vecdot(p, log_p).unsqueeze(1)
-            gradient -= p.mul_(log_p.sub_(negative_entropy)).mul_(grad_entropy[rows].unsqueeze(1))
-        gradient *= slope
+            p = log_p.exp()
+            # -p (scale + grad_entropy (log p + H)), in place
+            log_p.add_(entropy[rows].unsqueeze(1)).mul_(grad_entropy[rows].unsqueeze(1)).add_(scale)
+            gradient = p.mul_(log_p).neg_()
+        else:
+            gradient = log_p.exp_().mul_(-scale)
+        gradient.scatter_add_(1, targets[rows].unsqueeze(1), scale)
+        gradient = gradient if slope is None else gradient.mul_(slope)
         gradient = gradient.to(hidden.dtype)
         if grad_hidden is not None:
             torch.mm(gradient, matrix, out=grad_hidden[rows])
