@@ -53,3 +53,22 @@ class PrepareData(ExampleOptions, Writes):
     """Which side of a corpus folder to take (kind text only)."""
     shard_tokens: int = Field(default=2**26, ge=1024)
     """Start a new shard once one holds this many tokens."""
+
+
+class CheckData(ExampleOptions):
+    """Look at data before it is prepared: its format, what will be rejected and why, lengths, an example's mask."""
+
+    sections = {"data": "Data"}
+
+    data: Path
+    """Corpus folder, or any file or folder of documents or of rows."""
+    kind: Literal["text", "chat", "pairs", "labelled", "prompts"] | None = None
+    """What it is to be used as, as in `data prepare` (default: what its format is made for)."""
+    tokenizer: Path | None = None
+    """Tokenizer folder, to count tokens and show the mask (default: characters are counted)."""
+    model: Path | None = None
+    """Model folder whose tokenizer to take."""
+    row_length: int | None = Field(default=None, ge=2)
+    """Tokens of the rows to train with, to count what would be cut or dropped."""
+    rows: int | None = Field(default=None, ge=1)
+    """Look at this many rows only (default: at all)."""

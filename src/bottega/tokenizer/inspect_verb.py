@@ -114,7 +114,7 @@ def _show_text(tokenizer: Tokenizer, text: str) -> Result:
 def _show_conversations(tokenizer: Tokenizer, conversations: Sequence[list[dict[str, Any]]]) -> Result:
     encoded = [encode_chat(tokenizer, conversation) for conversation in conversations]
     total, trained = sum(len(chat.ids) for chat in encoded), sum(sum(chat.mask) for chat in encoded)
-    view: list[Block] = [_mask_view(tokenizer, chat) for chat in encoded[:MAX_CONVERSATIONS_SHOWN]]
+    view: list[Block] = [mask_view(tokenizer, chat) for chat in encoded[:MAX_CONVERSATIONS_SHOWN]]
     view.append(
         Table(
             "All conversations",
@@ -139,7 +139,9 @@ def _show_conversations(tokenizer: Tokenizer, conversations: Sequence[list[dict[
     return Result(data, view)
 
 
-def _mask_view(tokenizer: Tokenizer, chat: ChatTokens) -> Spans:
+def mask_view(tokenizer: Tokenizer, chat: ChatTokens) -> Spans:
+    """The tokens in the colours of the mask."""
+
     def style(id_: int, trained: bool) -> Style:
         if trained:
             return "trained"

@@ -17,12 +17,21 @@ _ALL = (
         report="bottega.verbs.reports:corpus",
     ),
     Verb(
+        "data check",
+        "Look at data: format, what is rejected and why, lengths, one example's mask.",
+        config="bottega.data.config:CheckData",
+        plan="bottega.data.check:plan_check",
+        run="bottega.data.check:run_check",
+        arguments=("data",),
+        step=False,
+    ),
+    Verb(
         "data prepare",
-        "Turn text or conversations into memory-mapped tokens.",
+        "Turn text, conversations or preferences into memory-mapped tokens.",
         config="bottega.data.config:PrepareData",
         plan="bottega.data.prepare:plan_prepare",
         run="bottega.data.prepare:run_prepare",
-        version=2,
+        version=3,
     ),
     Verb(
         "tokenizer train",
