@@ -69,8 +69,12 @@ class AdapterSettings(Config):
     def _consistent(self) -> AdapterSettings:
         if self.init == "pissa" and self.use_dora:
             raise ValueError("pissa and use_dora do not go together: both decide what the base is at the start")
-        if isinstance(self.target_modules, tuple) and not self.target_modules and not self.trains_more:
-            raise ValueError("target_modules names nothing to train")
+        if self.init == "pissa" and self.dropout:
+            raise ValueError("pissa and dropout do not go together: a part of the matrix itself would be dropped")
+        if self.init == "pissa" and self.base != "none":
+            raise ValueError("pissa needs base: none; what it takes away is missing from a base that is rounded first")
+        if not self.target_modules:
+            raise ValueError("target_modules names nothing to train (PEFT's files need one module that is changed)")
         if wrong := [rank for rank in self.rank_pattern.values() if not 1 <= rank <= MAX_RANK]:
             raise ValueError(f"rank_pattern: a rank lies between 1 and {MAX_RANK}, not at {wrong[0]}")
         if wrong := [alpha for alpha in self.alpha_pattern.values() if not 0 < alpha < float("inf")]:
@@ -83,11 +87,6 @@ class AdapterSettings(Config):
             except re.error as error:
                 raise ValueError(f"target_modules {text!r} is no regular expression: {error}") from None
         return self
-
-    @property
-    def trains_more(self) -> bool:
-        """Whether something beside low-rank changes is trained."""
-        return bool(self.new_tokens or self.modules_to_save)
 
     @property
     def lora_alpha(self) -> float:

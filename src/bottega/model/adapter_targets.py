@@ -74,7 +74,7 @@ def low_rank_targets(config: ModelConfig, settings: AdapterSettings) -> list[Tar
     candidates = [place for place in places(config) if len(place.shape) == 2 and place.name.endswith(".weight")]
     _require_known(config, settings, candidates)
     chosen = [place for place in candidates if _is_chosen(place, config, settings)]
-    if not chosen and not settings.trains_more:
+    if not chosen:
         raise UserError(
             f"target_modules {_shown(settings.target_modules)} names no module of a {config.model_type} model",
             hint=f"It has {', '.join(_short_names(candidates))}.",

@@ -17,7 +17,7 @@ base's output. `lora.py` puts these modules into a decoder; those that are train
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -98,15 +98,17 @@ class LowRank(nn.Module):
         """Remember A and B as they are: what the base has given up."""
         self.first_down, self.first_up = self.A.detach().clone(), self.B.detach().clone()
 
-    def added_to(self, out: Tensor, x: Tensor, base: nn.Module) -> Tensor:
-        """The layer's output (..., out) with the change, from the base's output and the layer's input (..., in)."""
+    def added_to(self, out: Tensor, x: Tensor, bias: Tensor | None, weight: Callable[[], Tensor]) -> Tensor:
+        """The layer's output (..., out) with the change, from what it is without and the layer's input (..., in).
+
+        `bias` is the layer's; `weight` gives its matrix, which only DoRA asks for.
+        """
         dropped = F.dropout(x, self.dropout, self.training) if self.dropout and self.training else x
         if self.magnitude is None:
             return _plus_product(out, dropped, self.A, self.B, self.scale)
-        bias = getattr(base, "bias", None)
         plain = out if bias is None else out - bias
         summed = _plus_product(plain, dropped, self.A, self.B, self.scale)
-        ratio = self.magnitude / self.lengths(dense_weight(base))
+        ratio = self.magnitude / self.lengths(weight())
         changed = summed * ratio.to(out.dtype)
         return changed if bias is None else changed + bias
 
@@ -153,7 +155,7 @@ class LoRALinear(Adapted):
         active = self.change(self.switch.active)
         for other in self._given_up(active):
             out = _plus_product(out, x, other.first_down, other.first_up, other.scale)
-        return out if active is None else active.added_to(out, x, self.base)
+        return out if active is None else active.added_to(out, x, self.bias, lambda: self.untouched(active))
 
     @property
     def weight(self) -> Tensor:

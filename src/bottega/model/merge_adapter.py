@@ -194,7 +194,8 @@ def rounded_tensors(
         linear = place.part in ("attention", "feed_forward") and len(place.shape) == 2
         if linear and all(held.split(".")[-2] not in KEEP for held, _ in place.holds):
             tensor = tensors[place.name]
-            found[place.name] = LazyTensor(tensor.info, lambda p=place, t=tensor: _rounded(p, t, origin))
+            info = TensorInfo(tensor.shape, "float32")
+            found[place.name] = LazyTensor(info, lambda p=place, t=tensor: _rounded(p, t, origin))
     return found
 
 
@@ -264,11 +265,8 @@ def _rounded(place: Place, tensor: LazyTensor, origin: AdapterBase) -> torch.Ten
 
     assert origin.rounding in ("nf4", "int8")
     kind: Any = origin.rounding
-    parts = {
-        name: rounded(part.contiguous(), kind, origin.double_quant)
-        for name, part in place.unpack(tensor.load()).items()
-    }
-    return place.pack(parts)
+    parts = place.unpack(tensor.load().float())
+    return place.pack({name: rounded(part.contiguous(), kind, origin.double_quant) for name, part in parts.items()})
 
 
 def _summed(base: LazyTensor, changed: Sequence[tuple[float, LazyTensor]]) -> torch.Tensor:
