@@ -98,6 +98,7 @@ def order_of(folder: Path, stage: str, count: int) -> list[int]:
     from safetensors.torch import save_file
 
     from bottega.data.examples import Examples
+    from bottega.data.raw import prepare_raw
     from bottega.model.adapter_config import AdapterSettings
     from bottega.model.load import load_decoder
     from bottega.model.lora import adapter_tensors, add_adapter
@@ -105,10 +106,6 @@ def order_of(folder: Path, stage: str, count: int) -> list[int]:
     decoder = load_decoder(folder)
     add_adapter(decoder, AdapterSettings(r=RANK, alpha=ALPHA), torch.Generator().manual_seed(0))
     save_file(adapter_tensors(decoder), folder / "adapter.safetensors")
-    try:
-        from bottega.data.raw import prepare_raw
-    except ImportError:
-        return list(range(count))
     tokens = prepare_raw(folder / f"{stage}.jsonl", FORMS[stage], folder, folder / f"{stage} tokens")
     return Examples(tokens, row_length=ROW_LENGTH, seed=0).order(0, count)
 
