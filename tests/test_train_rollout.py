@@ -12,9 +12,13 @@ from bottega.checkpoint.config import ModelConfig
 from bottega.core.errors import BottegaError, UserError
 from bottega.generate.engine import Engine
 from bottega.generate.settings import Sampling
+from bottega.model.adapter_config import AdapterSettings
 from bottega.model.decoder import Decoder
+from bottega.model.kernels import library
+from bottega.model.lora import adapter_parameters, add_adapter
 from bottega.tokenizer.tokenizer import Tokenizer
-from bottega.train.rollout import Rollout, Rollouts, draw_seed, evaluating, in_windows
+from bottega.train import rollout
+from bottega.train.rollout import Rollout, Rollouts, draw_seed, evaluating, in_windows, packed_copy
 from conftest import Workshop
 
 SAMPLING = Sampling(max_new_tokens=24)
@@ -41,6 +45,15 @@ def expected_log_probs(decoder: Decoder, rollout: Rollout, temperature: float) -
         scores = (decoder(ids)[0, :-1] / temperature).log_softmax(-1)
     picked = scores.gather(1, ids[0, 1:].unsqueeze(1)).squeeze(1)
     return picked[len(rollout.prompt_ids) - 1 :]
+
+
+def with_adapter(decoder: Decoder) -> Decoder:
+    """With a LoRA adapter that changes what it says."""
+    add_adapter(decoder, AdapterSettings(r=4, dropout=0.5), torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for parameter in adapter_parameters(decoder).values():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4))
+    return decoder
 
 
 def answers(rollouts: Sequence[Rollout]) -> list[list[int]]:
@@ -140,6 +153,48 @@ def test_modes_come_back_and_training_goes_on(tokenizer: Tokenizer) -> None:
         rollouts.sample([PROMPTS[0], list(range(128))], 1, SAMPLING, 3)
     assert {name: part.training for name, part in decoder.named_modules()} == before
     assert not rollouts.generator.has_work
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_adapters_and_heads(tokenizer: Tokenizer, packed: bool) -> None:
+    """The adapter's answers, without dropout; what is trained stays trainable, and a value head is no hindrance."""
+    decoder = with_adapter(new_decoder())
+    decoder.add_module("value_head", nn.Linear(48, 1))
+    before = {name: (value.requires_grad, value.clone()) for name, value in decoder.named_parameters()}
+    rollouts = Rollouts(decoder, tokenizer, packed=packed)
+    found = rollouts.sample(PROMPTS, 2, SAMPLING, 6)
+    with evaluating(decoder):
+        for each in found:
+            wanted = expected_log_probs(decoder, each, 1.0)
+            torch.testing.assert_close(torch.tensor(each.log_probs), wanted, rtol=0, atol=1e-4)
+    after = {name: (value.requires_grad, value.clone()) for name, value in decoder.named_parameters()}
+    assert before.keys() == after.keys()
+    assert all(old[0] == after[name][0] and torch.equal(old[1], after[name][1]) for name, old in before.items())
+    assert any(trains for trains, _ in after.values())
+    with torch.no_grad():
+        for parameter in adapter_parameters(decoder).values():
+            parameter.zero_()
+    plain = Rollouts(new_decoder(), tokenizer, packed=packed).sample(PROMPTS, 2, SAMPLING, 6)
+    assert answers(found) != answers(plain) == answers(rollouts.sample(PROMPTS, 2, SAMPLING, 6))
+
+
+@pytest.mark.skipif(not library.available(), reason="without the kernels nothing is packed")
+def test_packed_answers_are_the_same(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit in any batch; and they are packed by themselves where that is worth it."""
+    decoder = new_decoder()
+    live = Rollouts(decoder, tokenizer, packed=False).sample(PROMPTS, 4, SAMPLING, 11)
+    found = [Rollouts(decoder, tokenizer, packed=True, max_batch=size).sample(PROMPTS, 4, SAMPLING, 11) for size in (1, 9)]
+    assert found[0] == found[1] and answers(found[0]) == answers(live)
+    packs = Rollouts(decoder, tokenizer)
+    made: list[int] = []
+    monkeypatch.setattr(rollout, "packed_copy", lambda each: made.append(1) or packed_copy(each))
+    packs.sample(PROMPTS, 1, SAMPLING, 1)
+    assert not made, "a short one"
+    packs.sample(PROMPTS, rollout.TOKENS_WORTH_PACKING // (4 * 24) + 1, SAMPLING, 1)
+    assert made
+    made.clear()
+    Rollouts(decoder.bfloat16(), tokenizer).sample(PROMPTS, 40, Sampling(max_new_tokens=16), 1)
+    assert not made, "other numbers than those that are trained"
 
 
 def test_stop_token_is_part_of_the_answer(tokenizer: Tokenizer) -> None:

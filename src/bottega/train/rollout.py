@@ -1,8 +1,9 @@
 """Rollouts: what the model in training answers now, from its own weights, by the project's own engine.
 
-No second copy of the weights is held: the engine runs the very decoder that is trained (adapters and all), in eval
-mode and without gradients. Between two rollouts the weights have changed, so nothing that the prefix cache holds from
-before is used again; within one, the samples of a prompt share its keys and values.
+The engine runs the very decoder that is trained (adapters and all), in eval mode and without gradients: no second copy
+of the weights is held. Between two rollouts the weights have changed, so nothing of the prefix cache is used again;
+within one, the samples of a prompt share its keys and values. On a CPU a long rollout is faster from
+packed weights (`model.inference`), the adapter merged into them: they are made for the rollout, and dropped behind it.
 
 What is drawn depends on (seed, number of the prompt, number of the sample) alone, not on what else is in the batch: two
 machines that share the prompts of a step draw what one would. Log-probabilities are of softmax(logits / temperature)
@@ -18,7 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-from torch import Tensor, nn, tensor
+import torch
+from torch import Tensor, nn
 
 from bottega.core.errors import UserError
 from bottega.core.progress import Bar
@@ -26,9 +28,15 @@ from bottega.generate.config import OnEngine
 from bottega.generate.generator import Generator, Piece, Ticket
 from bottega.generate.settings import Sampling
 from bottega.model.decoder import Decoder
+from bottega.model.inference import prepare_for_inference
+from bottega.model.kernels import library
+from bottega.model.load import with_weights
+from bottega.model.lora import merged_weights
 from bottega.tokenizer.tokenizer import Tokenizer
 
 DEFAULT_BATCH = 32
+# Packing costs what about 350 tokens gain by it, whatever the model's size (benchmarks/rollouts.py).
+TOKENS_WORTH_PACKING = 2000
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Rollout:
     @property
     def mask(self) -> Tensor:
         """Of `ids`, whether each is the answer's, (T,) bool."""
-        return tensor([False] * len(self.prompt_ids) + [True] * len(self.completion_ids))
+        return torch.tensor([False] * len(self.prompt_ids) + [True] * len(self.completion_ids))
 
 
 class Rollouts:
@@ -74,16 +82,27 @@ class Rollouts:
         *,
         max_batch: int = DEFAULT_BATCH,
         cache_tokens: int | None = None,
+        packed: bool | None = None,
     ) -> None:
-        """Of the live decoder. `cache_tokens` is the room for keys and values (default: see `generate.Generator`)."""
-        settings = OnEngine(model="", cache_tokens=cache_tokens)
-        self.generator = Generator(decoder, tokenizer, settings=settings, max_batch=max_batch)
+        """Of the live decoder.
+
+        Args:
+            decoder: the model; what its weights are is read anew by each rollout.
+            tokenizer: knows the stop tokens.
+            max_batch: answers that are written at once.
+            cache_tokens: the room for keys and values (default: see `generate.Generator`).
+            packed: whether each rollout packs the weights for itself, which takes their memory once more, and twice
+                while it packs (default: where that is faster, and the weights are float32).
+        """
+        self._settings = OnEngine(model="", cache_tokens=cache_tokens)
+        self.packed = packed
+        self.generator = Generator(decoder, tokenizer, settings=self._settings, max_batch=max_batch)
 
     @classmethod
     def of(cls, generator: Generator) -> Rollouts:
         """Of a model that was loaded to generate."""
         rollouts = cls.__new__(cls)
-        rollouts.generator = generator
+        rollouts.generator, rollouts.packed = generator, False
         return rollouts
 
     @property
@@ -121,16 +140,15 @@ class Rollouts:
             raise UserError(f"{len(numbers)} numbers are given for {len(prompts)} prompts")
         sampling = replace(sampling, logprobs=True, logprobs_temperature=log_prob_temperature)
         tickets: dict[Ticket, tuple[int, int]] = {}
-        with evaluating(self.generator.decoder):
-            self.generator.engine.forget_prefixes()
+        with evaluating(self.generator.decoder), self._ready(len(prompts) * n * sampling.max_new_tokens) as generator:
             try:
-                for place, sample in in_windows(len(prompts), n, self.generator.engine.scheduler.max_batch):
+                for place, sample in in_windows(len(prompts), n, generator.engine.scheduler.max_batch):
                     own = replace(sampling, seed=draw_seed(seed, numbers[place], sample))
-                    tickets[self.generator.submit(prompts[place], own)] = place, sample
-                pieces = self._run(tickets, bar)
+                    tickets[generator.submit(prompts[place], own)] = place, sample
+                pieces = _run(generator, tickets, bar)
             finally:
                 for ticket in tickets:
-                    self.generator.cancel(ticket)
+                    generator.cancel(ticket)
         found = [_rollout(*tickets[ticket], ticket.prompt_ids, said) for ticket, said in pieces.items()]
         return sorted(found, key=lambda each: (each.prompt_index, each.sample_index))
 
@@ -138,20 +156,37 @@ class Rollouts:
         """End the engine's threads."""
         self.generator.close()
 
-    def _run(self, tickets: dict[Ticket, tuple[int, int]], bar: Bar | None) -> dict[Ticket, list[Piece]]:
-        pieces: dict[Ticket, list[Piece]] = {ticket: [] for ticket in tickets}
-        left = len(tickets)
-        while left:
-            for ticket, piece in self.generator.step():
-                if piece is not None:
-                    pieces[ticket].append(piece)
-                if ticket.error is not None:
-                    raise ticket.error
-                if ticket.has_ended:
-                    left -= 1
-                    if bar is not None:
-                        bar.advance()
-        return pieces
+    @contextmanager
+    def _ready(self, tokens: int) -> Iterator[Generator]:
+        """What the weights of now answer with, for a rollout of so many tokens at most."""
+        if not self._packs(tokens):
+            self.generator.engine.forget_prefixes()
+            yield self.generator
+            return
+        live = self.generator
+        batch = live.engine.scheduler.max_batch
+        generator = Generator(packed_copy(live.decoder), live.tokenizer, settings=self._settings, max_batch=batch)
+        try:
+            yield generator
+        finally:
+            generator.close()
+
+    def _packs(self, tokens: int) -> bool:
+        if self.packed is not None:
+            return self.packed
+        weight = self.generator.decoder.model.embed_tokens.weight
+        can = weight.device.type == "cpu" and weight.dtype == torch.float32 and library.available()
+        return can and tokens >= TOKENS_WORTH_PACKING
+
+
+def packed_copy(decoder: Decoder) -> Decoder:
+    """A decoder ready to generate what `decoder` would now, its active adapter merged; `decoder` stays as it is."""
+    with torch.device("meta"):
+        empty = Decoder(decoder.config)
+    with torch.no_grad():
+        weights = merged_weights(decoder)
+    own = empty.state_dict().keys()  # heads that were put on it for training are none of its weights
+    return prepare_for_inference(with_weights(empty, {name: weights[name] for name in own & weights.keys()}))
 
 
 @contextmanager
@@ -182,6 +217,23 @@ def in_windows(prompts: int, n: int, max_batch: int) -> Iterator[tuple[int, int]
     for start in range(0, prompts, width):
         window = range(start, min(start + width, prompts))
         yield from ((place, sample) for sample in range(n) for place in window)
+
+
+def _run(generator: Generator, tickets: dict[Ticket, tuple[int, int]], bar: Bar | None) -> dict[Ticket, list[Piece]]:
+    """The pieces of every answer, when all have ended."""
+    pieces: dict[Ticket, list[Piece]] = {ticket: [] for ticket in tickets}
+    left = len(tickets)
+    while left:
+        for ticket, piece in generator.step():
+            if piece is not None:
+                pieces[ticket].append(piece)
+            if ticket.error is not None:
+                raise ticket.error
+            if ticket.has_ended:
+                left -= 1
+                if bar is not None:
+                    bar.advance()
+    return pieces
 
 
 def _rollout(place: int, sample: int, prompt_ids: list[int], pieces: Sequence[Piece]) -> Rollout:
