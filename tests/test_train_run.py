@@ -135,7 +135,7 @@ def test_an_interrupted_run_goes_on_bitwise(workshop: Workshop, tmp_path: Path, 
     assert not partial_path(tmp_path / "parts").exists()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "optimizer.json", "progress.json"])
+@pytest.mark.parametrize("name", ["00000-of-00001.safetensors", "progress.json"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 40])
 def test_a_damaged_state_is_an_error_that_names_it(
     workshop: Workshop, tmp_path: Path, name: str, content: bytes

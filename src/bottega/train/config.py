@@ -19,6 +19,7 @@ from bottega.data.config import ExampleOptions
 from bottega.data.spec import Form
 from bottega.model.adapter_config import AdapterSettings
 from bottega.train.optimizer_names import OptimizerName
+from bottega.train.parallel_config import ParallelSettings
 from bottega.train.rewards.config import RewardSettings
 from bottega.train.schedule import Schedule
 
@@ -104,7 +105,7 @@ class PolicySettings(Config):
 class Train(ExampleOptions, Writes, Compute):
     """Pre-train a new model, fine-tune one, align it with preferences, or let it learn from rewards."""
 
-    without_effect: ClassVar = frozenset({"save_every", "trackers", "prompts", "sample_every"})
+    without_effect: ClassVar = frozenset({"parallel", "save_every", "trackers", "prompts", "sample_every"})
     sections = {
         "stage": "What is trained on what",
         "size": "A new model",
@@ -194,6 +195,8 @@ class Train(ExampleOptions, Writes, Compute):
     """Steps between sample texts (default: only at the start and the end)."""
     prompts: tuple[str, ...] = ()
     """Prompts of the samples."""
+    parallel: ParallelSettings = ParallelSettings()
+    """How several processes share the run: {strategy: zero1}; see docs/scale.md."""
     save_every: int = Field(default=25, ge=1)
     """Steps between the states from which an interrupted run goes on."""
     compile: bool = False

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
 from bottega.core.progress import Reporter
 from bottega.core.view import human_count
@@ -23,10 +21,11 @@ from bottega.model.decoder import Decoder
 from bottega.model.experts import MixtureOfExperts
 from bottega.train.guard import Guard
 from bottega.train.metrics import MetricsLog
+from bottega.train.parallel.ranks import Ranks
 from bottega.train.schedule import learning_rate_factor
 from bottega.train.settings import Settings, training_flops_per_token
 from bottega.train.stage import Figures, Machine, Part, Stage
-from bottega.train.state import BEST_FILE, Progress, restore_best, restore_state, save_state, trained_weights
+from bottega.train.state import BEST_FOLDER, Progress, restore_best, restore_state, save_best, save_state
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ def fit(
     """
     config = settings.config
     guard = Guard(config.spike_sigma, stop=config.on_bad_step == "stop")
-    progress = restore_state(work, model, optimizers) or Progress(guard)
+    ranks = machine.ranks
+    progress = restore_state(work, model, optimizers, ranks) or Progress(guard)
     if progress.step:
         reporter.say(f"going on after step {progress.step} of {settings.steps}")
     if config.compile:
@@ -70,17 +70,19 @@ def fit(
             rate = _set_rate(optimizers, progress.step, settings)
             parts = stage.parts(progress.step)
             loss, figures = _accumulate(stage, parts, machine)
-            add_figures(figures, stage.about())
-            norm = float(nn.utils.clip_grad_norm_(trained, config.clip))
+            ranks.reduce_gradients(trained)
+            norm = ranks.clip(trained, config.clip)
             progress.step += 1
             accepted = progress.guard.accepts(progress.step, loss, norm)
             for optimizer in optimizers:
                 if accepted:
                     optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            tokens, seconds = sum(part.batch.input_ids.numel() for part in parts), time.perf_counter() - started
+            ranks.finish_step()
+            tokens, targets = (int(count) for count in ranks.sum(_counts(parts)))
+            seconds = time.perf_counter() - started
             progress.tokens += tokens
-            progress.trained_tokens += sum(len(part.batch.targets) for part in parts)
+            progress.trained_tokens += targets
             progress.seconds += seconds
             peak = peak and max(peak, flops * tokens / seconds)  # a rate measured on a busy machine may be too low
             mfu = flops * tokens / seconds / peak if peak else None
@@ -90,9 +92,9 @@ def fit(
                 tokens_per_second=tokens / seconds, mfu=mfu, skipped=not accepted,
             )  # fmt: skip
             bar.advance(settings.examples_per_step or tokens, _note(loss, means, mfu, progress))
-            _between_steps(model, stage, optimizers, settings, work, progress, between, log)
+            _between_steps(model, stage, optimizers, settings, work, progress, between, log, ranks)
     log.close()
-    _restore_best(model, work, progress)
+    _restore_best(model, work, progress, ranks)
     reporter.say(
         f"{config.stage}: {progress.step} steps, {human_count(progress.tokens)} tokens, "
         f"{human_count(progress.tokens / max(progress.seconds, 1e-9))} tok/s"
@@ -108,15 +110,25 @@ def _extent(settings: Settings, progress: Progress) -> tuple[str, int, int]:
 
 
 def _accumulate(stage: Stage, parts: Sequence[Part], machine: Machine) -> tuple[float, Figures]:
-    """Gradients of the step's loss, as the stage takes its mean; returns that loss and the step's figures."""
-    weight = sum(part.weight for part in parts)
-    loss, figures = 0.0, Figures()
-    for part in (part.to(machine.device) for part in parts if part.weight):
-        summed, more = stage.loss(part)
-        (summed / weight).backward()
-        loss += float(summed.detach()) / weight
-        add_figures(figures, more)
-    return loss, figures
+    """Gradients of this process's share of the step's loss; returns the loss and the figures of the whole step."""
+    ranks = machine.ranks
+    weight = ranks.sum([sum(part.weight for part in parts)])[0]
+    loss, own, figures = 0.0, Figures(), Figures()
+    for part, counts in ranks.turns([part for part in parts if part.weight], spare=parts[:1]):
+        summed, more = stage.loss(part.to(machine.device))
+        (summed * counts / weight).backward()
+        if counts:
+            loss += float(summed.detach()) / weight
+            add_figures(own, more)
+    add_figures(own, stage.about())
+    for each in ranks.gather(own):
+        add_figures(figures, each)
+    return ranks.sum([loss])[0], figures
+
+
+def _counts(parts: Sequence[Part]) -> list[float]:
+    """Tokens, and tokens that are trained."""
+    return [sum(part.batch.input_ids.numel() for part in parts), sum(len(part.batch.targets) for part in parts)]
 
 
 def add_figures(figures: Figures, more: Figures) -> None:
@@ -167,45 +179,50 @@ def _between_steps(
     progress: Progress,
     between: Between,
     log: MetricsLog,
+    ranks: Ranks,
 ) -> None:
     """Measure, sample and save where it is time to, and always at the end."""
     config, step = settings.config, progress.step
     last = step == settings.steps
     if between.evaluate and (last or step % config.evaluate_every == 0):
         model.eval()
-        found = between.evaluate()
+        with ranks.gathered(model):
+            found = between.evaluate()
         model.train()
         progress.evaluations.append((step, found["loss"]))
         log.write(step=step, **{f"heldout_{name}": value for name, value in found.items()})
-        _judge(model, work, progress, found["loss"], config.patience)
+        _judge(model, work, progress, found["loss"], config.patience, ranks)
     if (
         between.sample and config.sample_every and step % config.sample_every == 0 and not last
     ):  # the run shows the last
         model.eval()
-        between.sample(step)
+        with ranks.gathered(model):
+            between.sample(step)
         model.train()
     due = step // config.save_every > progress.saved // config.save_every
     if last or progress.stopped_early or (due and stage.settled(step)):
         progress.saved = step
         log.flush()
-        save_state(work, model, optimizers, progress)
+        save_state(work, model, optimizers, progress, ranks)
 
 
-def _judge(model: Decoder, work: Path, progress: Progress, loss: float, patience: int | None) -> None:
+def _judge(
+    model: Decoder, work: Path, progress: Progress, loss: float, patience: int | None, ranks: Ranks
+) -> None:
     """Early stopping: remember the best weights, and stop when they have not been beaten for long."""
     if patience is None:
         return
     if progress.best_loss is None or loss < progress.best_loss:
         progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
-        save_file(trained_weights(model), work / BEST_FILE)
+        save_best(work, model, ranks)
         return
     progress.without_gain += 1
     progress.stopped_early = progress.without_gain >= patience
 
 
-def _restore_best(model: Decoder, work: Path, progress: Progress) -> None:
-    if progress.best_step and (work / BEST_FILE).exists():
-        restore_best(work, model)
+def _restore_best(model: Decoder, work: Path, progress: Progress, ranks: Ranks) -> None:
+    if progress.best_step and (work / BEST_FOLDER).exists():
+        restore_best(work, model, ranks)
 
 
 def _note(loss: float, means: dict[str, float], mfu: float | None, progress: Progress) -> str:

@@ -37,11 +37,13 @@ class ParallelSettings(Config):
             raise ValueError("deepspeed_offload needs strategy deepspeed and deepspeed_stage 1 or 2")
         return self
 
-    def refusal(self, optimizer: OptimizerName) -> str:
-        """Why this optimiser cannot be used with the strategy; empty if it can."""
+    def refusal(self, optimizer: OptimizerName, *, draws: bool = False) -> str:
+        """Why the strategy cannot be used with this optimiser, or in a stage that `draws` answers; empty if it can."""
         if self.strategy in SHARDED and optimizer not in ELEMENTWISE:
             return (
                 f"{optimizer} needs whole matrices, {self.strategy} cuts them into rows: "
                 f"take zero1, or optimizer {' or '.join(ELEMENTWISE)}"
             )
+        if self.strategy in (*SHARDED, "deepspeed") and draws:
+            return f"each process draws answers from whole weights, {self.strategy} has none: take ddp or zero1"
         return ""

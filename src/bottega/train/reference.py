@@ -46,21 +46,26 @@ def reference_log_probs(
         reporter: for the bar.
     """
     found = _stored(path, (count, per_example))
-    left = [i for i in sorted(set(wanted)) if np.isnan(found[i]).any()]
+    ranks = forward.machine.ranks
+    left = ranks.gather([i for i in sorted(set(wanted)) if np.isnan(found[i]).any()])[0]
     if not left:
         return found
     was_training = forward.model.training
     forward.model.eval()
-    with adapter_off(forward.model), torch.no_grad(), reporter.bar("reference model", len(left), "examples") as bar:
+    bar_of = reporter.bar("reference model", len(left), "examples")
+    with adapter_off(forward.model), torch.no_grad(), ranks.gathered(forward.model), bar_of as bar:
         for start in range(0, len(left), BLOCK):
-            block = left[start : start + BLOCK]
+            block = ranks.share(left[start : start + BLOCK])
             rows = [row_of(i) for i in block]
             for group in groups(rows, micro_batch_tokens):
                 batch = collate([rows[place] for place in group]).to(forward.machine.device)
                 values = forward.answer_log_probs(batch).reshape(len(group), per_example)
                 found[[block[place] for place in group]] = values.cpu().numpy()
-            bar.advance(len(block))
-            np.save(path, found)
+            for indices, values in ranks.gather([block, found[block].tolist()]):
+                found[indices] = np.asarray(values, np.float32).reshape(-1, per_example)
+            bar.advance(min(BLOCK, len(left) - start))
+            if ranks.is_first:
+                np.save(path, found)
     forward.model.train(was_training)
     return found
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from bottega.model.decoder import Decoder
 from bottega.train.batch import MicroBatch
 from bottega.train.log_probs import linear_log_probs, sum_by_document
+from bottega.train.parallel.ranks import Ranks
 
 Figures = dict[str, tuple[float, float]]
 """What is told of a part: name → (sum, count), so that the figures of a step's parts add up to means."""
@@ -23,11 +24,15 @@ Figures = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the loop computes. `peak_flops` is the measured rate of matrix products, for MFU; None if unknown."""
+    """Where the loop computes, and with which other processes.
+
+    `peak_flops` is the measured rate of matrix products, for MFU; None if unknown.
+    """
 
     device: torch.device
     dtype: torch.dtype
     peak_flops: float | None
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Stage(Protocol):
     """A way of learning."""
 
     def parts(self, step: int) -> Sequence[Part]:
-        """The parts of step `step` (from 0): a pure function of seed and step, and for answers also of the weights."""
+        """This process's parts of step `step` (from 0): a function of seed and step, for answers also of the weights."""
         ...
 
     def loss(self, part: Part) -> tuple[Tensor, Figures]:

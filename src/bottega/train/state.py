@@ -1,9 +1,8 @@
 """The state from which an interrupted run goes on, bit for bit.
 
-`state-00000120/` holds the weights that are trained (`model.safetensors`, Hugging Face names), the optimisers
-(`optimizer.safetensors` and `optimizer.json`) and where the run stood (`progress.json`). Nothing is
-pickled. The folder is written under another name, flushed and renamed, so a state that can be seen
-is whole; the newest is used, older ones are removed.
+`state-00000120/` holds the weights that are trained and what their optimisers remember, a file for each process
+(`parallel/pieces.py`), and where the run stood (`progress.json`). Nothing is pickled. The folder is written under
+another name, flushed and renamed, so a state that can be seen is whole; the newest is used, older ones are removed.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 from bottega.core.atomic import sync_folder
-from bottega.core.errors import BottegaError
+from bottega.core.errors import BottegaError, UserError
 from bottega.model.decoder import Decoder
 from bottega.train.guard import Guard
+from bottega.train.parallel.pieces import read_pieces, write_pieces
+from bottega.train.parallel.ranks import Ranks
 
 PREFIX = "state-"
 # What reading a file raises that was cut or changed.
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError)
-BEST_FILE = "best.safetensors"
+BEST_FOLDER = "best"
 
 
 @dataclass
@@ -49,36 +48,52 @@ class Progress:
     evaluations: list[tuple[int, float]] = field(default_factory=list)
 
 
-def save_state(folder: Path, model: Decoder, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
-    """Write the state of a finished step below `folder`, then remove older states."""
-    final = folder / f"{PREFIX}{progress.step:08d}"
-    building = folder / f"{final.name}.building"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    save_file(trained_weights(model), building / "model.safetensors")
-    tensors, rest = _split(optimizers)
-    save_file(tensors, building / "optimizer.safetensors")
-    (building / "optimizer.json").write_text(json.dumps(rest), "utf-8")
-    (building / "progress.json").write_text(json.dumps(asdict(progress)), "utf-8")
-    sync_folder(building)
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(building, final)
-    for old in _states(folder)[:-1]:
-        shutil.rmtree(old)
+def save_state(
+    folder: Path, model: Decoder, optimizers: list[torch.optim.Optimizer], progress: Progress, ranks: Ranks
+) -> None:
+    """Write the state of a finished step below `folder`, then remove older states; every process calls it."""
+    _write(folder / f"{PREFIX}{progress.step:08d}", model, optimizers, asdict(progress), ranks)
+    if ranks.is_first:
+        for old in _states(folder)[:-1]:
+            shutil.rmtree(old)
 
 
-def restore_state(folder: Path, model: Decoder, optimizers: list[torch.optim.Optimizer]) -> Progress | None:
+def save_best(folder: Path, model: Decoder, ranks: Ranks) -> None:
+    """Keep the weights as the best so far."""
+    _write(folder / BEST_FOLDER, model, [], {}, ranks)
+
+
+def _write(
+    final: Path, model: Decoder, optimizers: list[torch.optim.Optimizer], progress: dict[str, Any], ranks: Ranks
+) -> None:
+    building = final.with_name(f"{final.name}.building")
+    if ranks.is_first:
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+    ranks.barrier()
+    if not building.is_dir():
+        raise UserError(f"process {ranks.rank} does not see {building}", hint="All processes write below one OUT.")
+    write_pieces(building, ranks, model, optimizers)
+    ranks.barrier()
+    if ranks.is_first:
+        (building / "progress.json").write_text(json.dumps(progress), "utf-8")
+        sync_folder(building)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(building, final)
+    ranks.barrier()
+
+
+def restore_state(
+    folder: Path, model: Decoder, optimizers: list[torch.optim.Optimizer], ranks: Ranks
+) -> Progress | None:
     """Load the newest state below `folder` into model and optimisers; None if there is none."""
     states = _states(folder)
     if not states:
         return None
     state = states[-1]
     try:
-        model.load_state_dict(load_file(state / "model.safetensors"), strict=False)
-        _join(
-            optimizers, load_file(state / "optimizer.safetensors"), json.loads((state / "optimizer.json").read_text())
-        )
+        read_pieces(state, ranks, model, optimizers)
         values = json.loads((state / "progress.json").read_text("utf-8"))
         values["guard"] = Guard(**values["guard"])
         values["evaluations"] = [tuple(pair) for pair in values["evaluations"]]
@@ -87,12 +102,12 @@ def restore_state(folder: Path, model: Decoder, optimizers: list[torch.optim.Opt
         raise _damaged(state, error) from None
 
 
-def restore_best(folder: Path, model: Decoder) -> None:
+def restore_best(folder: Path, model: Decoder, ranks: Ranks) -> None:
     """Load the best weights that were kept in `folder` into the model."""
     try:
-        model.load_state_dict(load_file(folder / BEST_FILE), strict=False)
+        read_pieces(folder / BEST_FOLDER, ranks, model, [])
     except DAMAGE as error:
-        raise _damaged(folder / BEST_FILE, error) from None
+        raise _damaged(folder / BEST_FOLDER, error) from None
 
 
 def _damaged(path: Path, error: Exception) -> BottegaError:
@@ -107,34 +122,5 @@ def weights_of(model: Decoder) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in weights.items()}
 
 
-def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Name → tensor of what is trained: with an adapter only that; a shared tensor once."""
-    return {
-        name: parameter.detach().contiguous() for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
-
-
 def _states(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(PREFIX + "*") if not path.name.endswith(".building"))
-
-
-def _split(optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    tensors: dict[str, torch.Tensor] = {}
-    rest: list[dict[str, Any]] = []
-    for number, optimizer in enumerate(optimizers):
-        data = optimizer.state_dict()
-        for index, values in data["state"].items():
-            tensors.update({f"{number}.{index}.{name}": tensor.contiguous() for name, tensor in values.items()})
-        rest.append({"param_groups": data["param_groups"]})
-    return tensors, rest
-
-
-def _join(
-    optimizers: list[torch.optim.Optimizer], tensors: dict[str, torch.Tensor], rest: list[dict[str, Any]]
-) -> None:
-    states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
-    for key, tensor in tensors.items():
-        number, index, name = key.split(".", 2)
-        states[int(number)].setdefault(int(index), {})[name] = tensor
-    for optimizer, state, data in zip(optimizers, states, rest, strict=True):
-        optimizer.load_state_dict({"state": state, **data})

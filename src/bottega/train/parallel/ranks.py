@@ -82,9 +82,9 @@ class Ranks:
         """Leave each optimiser what this process is to move."""
         return optimizers
 
-    def turns(self, parts: Sequence[T]) -> list[tuple[T, float]]:
-        """The parts that this process takes through the model, and what their losses count: 1, or 0 where it only
-        keeps pace with processes that have more (they cannot compute a layer without it)."""
+    def turns(self, parts: Sequence[T], spare: Sequence[T] = ()) -> list[tuple[T, float]]:  # noqa: ARG002
+        """What this process takes through the model, and what each loss counts: 1 for its parts, 0 where it only
+        keeps pace with processes that have more and cannot compute a layer without it (with `spare` if it has none)."""
         return [(part, 1.0) for part in parts]
 
     def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:

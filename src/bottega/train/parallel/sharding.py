@@ -81,10 +81,16 @@ class Shards(Replicas):
             group["params"] = [piece_of[id(p)] for p in group["params"] if piece_of[id(p)].numel()]
         return optimizers
 
-    def turns(self, parts: Sequence[T]) -> list[tuple[T, float]]:
+    def turns(self, parts: Sequence[T], spare: Sequence[T] = ()) -> list[tuple[T, float]]:
         """The parts, and the last one again for nothing, until all processes have as many."""
-        most = max(self.gather(len(parts)))
-        return [*((part, 1.0) for part in parts), *((part, 0.0) for part in parts[-1:] * (most - len(parts)))]
+        missing = max(self.gather(len(parts))) - len(parts)
+        idle = list(parts[-1:] or spare[:1]) * missing
+        if len(idle) < missing:
+            raise UserError(
+                f"process {self.rank} has nothing to train on in this step, and {self.settings.strategy} needs something",
+                hint="Give a larger batch_size, or strategy: ddp or zero1.",
+            )
+        return [*((part, 1.0) for part in parts), *((part, 0.0) for part in idle)]
 
     def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:  # noqa: ARG002
         """Hand the pieces their gradients; they were summed in the backward passes."""

@@ -110,8 +110,11 @@ class PolicyStage:
 
     def _answer(self, number: int) -> Batch:
         """Draw answers to the prompts of a batch, reward them, and make parts of them."""
-        indices = self.examples.indices(number, self.settings.examples_per_step)
-        rollouts = self._draw(indices, self.policy.group, (self.settings.config.seed + 1) * 2**20 + number)
+        ranks = self.forward.machine.ranks
+        of_step = self.examples.indices(number, self.settings.examples_per_step)
+        places = ranks.share(range(len(of_step)))
+        indices = [of_step[place] for place in places]
+        rollouts = self._draw(indices, self.policy.group, (self.settings.config.seed + 1) * 2**20 + number, places)
         scores = self._scores([i for i in indices for _ in range(self.policy.group)], rollouts)
         kept = [at for at, each in enumerate(rollouts) if each.finished or not self.policy.mask_truncated]
         rows = [_row(rollouts[at]) for at in kept]
@@ -125,11 +128,13 @@ class PolicyStage:
         figures |= told(more)
         return Batch(rollouts, scores, *self._finished(parts, advantages, scores, len(rollouts), figures))
 
-    def _draw(self, indices: Sequence[int], each: int, seed: int) -> list[Rollout]:
+    def _draw(
+        self, indices: Sequence[int], each: int, seed: int, places: Sequence[int] | None = None
+    ) -> list[Rollout]:
         policy = self.policy
         prompts = [self.examples.documents(i)[0].tokens.tolist() for i in indices]
         sampling = Sampling(max_new_tokens=policy.max_new_tokens, temperature=policy.temperature, top_p=policy.top_p)
-        return self.rollouts.sample(prompts, each, sampling, seed)
+        return self.rollouts.sample(prompts, each, sampling, seed, numbers=places)
 
     def _scores(self, examples: Sequence[int], rollouts: Sequence[Rollout]) -> Scores:
         rows = {i: self.examples.row(i) for i in set(examples)}
@@ -224,8 +229,9 @@ class ValueStage(PolicyStage):
             extra = {"old": old, "values": values, "returns": returns, "advantages": gained}
             extra |= {"reference": reference} if self.settings.config.kl_weight else {}
             made.append(replace(part, weight=float(len(owners)), extra=extra))
+        gained = sum((moments(part.extra["advantages"]) for part in made), torch.zeros(3, dtype=torch.float64))
+        of = torch.tensor(self.forward.machine.ranks.sum(gained.tolist()), dtype=torch.float64)
         if made:
-            of = torch.stack([moments(part.extra["advantages"]) for part in made]).sum(0)
             made = [
                 replace(part, extra={**part.extra, "advantages": whiten(part.extra["advantages"], of)}) for part in made
             ]

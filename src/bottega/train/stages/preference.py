@@ -32,7 +32,8 @@ class PairStage(FixedData):
 
     def parts(self, step: int) -> list[Part]:
         """The pairs of the step."""
-        return self._parts(self.examples.indices(step, self.settings.examples_per_step))
+        indices = self.examples.indices(step, self.settings.examples_per_step)
+        return self._parts(self.forward.machine.ranks.share(indices))
 
     def heldout(self, tokens: int) -> list[Part]:
         """Pairs of about so many tokens to measure on."""

@@ -20,11 +20,12 @@ class TokenStage(FixedData):
 
     def parts(self, step: int) -> list[Part]:
         """Rows of the step."""
+        ranks = self.forward.machine.ranks
         if isinstance(self.source, Examples):
             indices = self.source.indices(step, self.settings.examples_per_step)
-            return self._parts([row_of(self.source, i) for i in indices])
+            return self._parts([row_of(self.source, i) for i in ranks.share(indices)])
         count = self.settings.rows_per_step
-        return self._parts(self.source.rows(step * count, count))
+        return self._parts(ranks.share(self.source.rows(step * count, count)))
 
     def heldout(self, tokens: int) -> list[Part]:
         """About so many tokens to measure on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ class UnpairedStage(FixedData):
 
     def parts(self, step: int) -> list[Part]:
         """The examples of the step."""
-        return self._parts(self.examples.indices(step, self.settings.examples_per_step))
+        indices = self.examples.indices(step, self.settings.examples_per_step)
+        return self._parts(self.forward.machine.ranks.share(indices))
 
     def heldout(self, tokens: int) -> list[Part]:
         """Examples of about so many tokens to measure on."""
@@ -68,11 +70,15 @@ class UnpairedStage(FixedData):
         if self.settings.config.preference_loss != "kto":
             return torch.zeros(())
         rows = [mismatched(self.examples, i) for i in indices]
-        values = []
-        for group in groups(rows, self.settings.config.micro_batch_tokens):
-            batch = collate([rows[place] for place in group]).to(self.forward.machine.device)
-            values.append(self.forward.answer_log_probs(batch).cpu())
-        return divergence_estimate(torch.cat(values), torch.from_numpy(self.reference[list(indices), 1]))
+        ranks, values = self.forward.machine.ranks, []
+        with ranks.gathered(self.forward.model):
+            for group in groups(rows, self.settings.config.micro_batch_tokens):
+                batch = collate([rows[place] for place in group]).to(self.forward.machine.device)
+                values += self.forward.answer_log_probs(batch).tolist()
+        ours, theirs = (
+            torch.tensor(list(chain(*ranks.gather(found)))) for found in (values, self.reference[list(indices), 1].tolist())
+        )
+        return divergence_estimate(ours, theirs)
 
 
 def mismatched(examples: Examples, i: int) -> Row:
