@@ -30,10 +30,12 @@ SIZES = {
     "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
-GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_inner": 96}
+GPT2: dict[str, Any] = {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_inner": 96}
 
 
-def make_base(folder: Path, dtype: torch.dtype = torch.float32, model_type: str = "llama", **values: Any) -> Path:
+def make_base(
+    folder: Path, dtype: torch.dtype = torch.float32, *, model_type: str = "llama", **values: Any
+) -> Path:
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(model_type, **{**SIZES, **values})
     transformers.AutoModelForCausalLM.from_config(config).to(dtype).save_pretrained(folder)
@@ -205,7 +207,7 @@ def anonymous_bytes() -> int:
 
 
 def test_memory_is_that_of_a_few_tensors(tmp_path: Path) -> None:
-    values = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 10, "vocab_size": 128}
+    values: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 10, "vocab_size": 128}
     base = make_base(tmp_path / "base", **values)
     train_adapter(base, tmp_path / "adapter")
     size, largest = (base / "model.safetensors").stat().st_size, 4 * 512 * 1024
@@ -227,7 +229,8 @@ def test_memory_is_that_of_a_few_tensors(tmp_path: Path) -> None:
 
 
 def test_streamed_states_are_the_decoders(tmp_path: Path) -> None:
-    for model_type, values in {"gpt2": GPT2, "gemma2": {"head_dim": 16}}.items():
+    sizes: dict[str, dict[str, Any]] = {"gpt2": GPT2, "gemma2": {"head_dim": 16}}
+    for model_type, values in sizes.items():
         base = make_base(tmp_path / model_type, model_type=model_type, **values)
         folder = ModelFolder.open(base)
         with torch.no_grad():

@@ -35,6 +35,11 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "patterns": ("llama", {"target_modules": ALL, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"mlp.up_proj": 3}}),
     "head and embedding": ("llama", {"target_modules": ["embed_tokens", "lm_head", "q_proj"]}),
     "saved modules": ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"]}),
+    "new rows": ("llama", {"target_modules": ["q_proj"], "trainable_token_indices": [9, 5]}),
+    "new rows of both": (
+        "llama", {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5, 9], "lm_head": [9, 4]}},
+    ),
+    "rows of a tied model": ("gpt2", {"target_modules": ["c_fc"], "trainable_token_indices": {"wte": [5, 9]}}),
     "fused": ("phi3", {"target_modules": ["qkv_proj", "gate_up_proj"]}),
     "transposed": ("gpt2", {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
     "transposed dora": ("gpt2", {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "use_dora": True}),
@@ -49,7 +54,7 @@ def make(folder: Path, model_type: str, values: dict[str, Any], **more: Any) -> 
     base.save_pretrained(folder / "base")
     model = peft.get_peft_model(base, peft.LoraConfig(r=4, task_type="CAUSAL_LM", **values)).eval()
     for name, parameter in model.named_parameters():
-        if "lora_" in name or "modules_to_save" in name:
+        if "lora_" in name or "modules_to_save" in name or "trainable_tokens_delta" in name:
             parameter.data += 0.2 * torch.randn_like(parameter)
     model.save_pretrained(folder / "adapter")
     return folder / "base", folder / "adapter", model
@@ -64,6 +69,20 @@ def test_logits_equal_peft(kind: str, tmp_path: Path) -> None:
         expected, ours, plain = model(ids).logits, decoder(ids), load_decoder(base)(ids)
     assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert (ours - plain).abs().max() > 0.01 * expected.abs().max()  # the adapter does something
+
+
+def test_a_tied_embedding_that_was_trained_with_the_output_layer(tmp_path: Path) -> None:
+    values = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
+    base, adapter, model = make(tmp_path, "llama", values, tie_word_embeddings=True)
+    decoder, ids = load_decoder(ModelFolder.open(base, [adapter])), torch.randint(97, (2, 20))
+    with torch.no_grad():
+        assert (decoder(ids) - model(ids).logits).abs().max() <= 1e-5 * decoder(ids).abs().max()
+    assert decoder.lm_head.weight is decoder.model.embed_tokens.weight
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors["base_model.model.lm_head.weight"] += 0.1
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="is the output layer too"):
+        ModelFolder.open(base, [adapter])
 
 
 def test_verbs_take_an_adapter(workshop: Workshop, tmp_path: Path) -> None:
@@ -139,6 +158,10 @@ def test_configs_that_are_refused(values: dict[str, Any], said: str, tmp_path: P
     ("change", "said"),
     [
         (lambda t: t.update({"x.lora_A.weight": torch.zeros(4, 32)}), "is no tensor of an adapter"),
+        (
+            lambda t: t.update({"base_model.model.lm_head.token_adapter.trainable_tokens_delta": torch.zeros(2, 32)}),
+            "has no usable ids for lm_head",
+        ),
         (lambda t: t.update({"base_model.model.x.lora_A.weight": torch.zeros(4, 32)}), "is no tensor of the base"),
         (lambda t: t.update({"base_model.model.x.lora_C.weight": torch.zeros(4, 32)}), "is of an unknown kind"),
         (lambda t: t.pop("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"), "lacks lora_B.weight"),
@@ -166,6 +189,27 @@ def test_tensors_that_do_not_fit(change: Any, said: str, tmp_path: Path) -> None
     tensors = load_file(adapter / "adapter_model.safetensors")
     change(tensors)
     save_file(tensors, adapter / "adapter_model.safetensors")
+    with pytest.raises(UserError) as error:
+        ModelFolder.open(base, [adapter])
+    assert said in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ([5, 97], "row for token 97, the base only 97"),
+        ([5, 5], "twice"),
+        ([5, -1], "no usable ids"),
+        ([5, True], "no usable ids"),
+        ("5", "no usable ids"),
+        ([5], "rows of the shape [2, 32]"),
+        ({"head": [5, 6]}, "no usable ids"),
+    ],
+)
+def test_rows_of_tokens_that_do_not_fit(ids: Any, said: str, tmp_path: Path) -> None:
+    kind, values = KINDS["new rows"]
+    base, adapter, _ = make(tmp_path, kind, values)
+    change_config(adapter, trainable_token_indices=ids)
     with pytest.raises(UserError) as error:
         ModelFolder.open(base, [adapter])
     assert said in error.value.message

@@ -32,7 +32,7 @@ from bottega.model.lora import (
     merged_weights,
 )
 from bottega.model.principal import principal_part
-from bottega.model.quantised import quantise_base
+from bottega.model.quantised import QuantisedLinear, quantise_base
 from bottega.train.loss import linear_cross_entropy
 
 transformers = pytest.importorskip("transformers")
@@ -331,8 +331,8 @@ def test_on_a_quantised_base(kind: Any, bases: Any, tmp_path: Path) -> None:
         with torch.no_grad():
             plain = decoder(IDS)
             for name, module in decoder.named_modules():
-                if hasattr(module, "dense_weight"):
-                    dense.get_submodule(name).weight.copy_(module.dense_weight())
+                if isinstance(module, QuantisedLinear):
+                    dense.get_parameter(f"{name}.weight").copy_(module.dense_weight())
         for each in (decoder, dense):
             add_adapter(each, settings, torch.Generator().manual_seed(0))
             shake(each)
@@ -343,7 +343,8 @@ def test_on_a_quantised_base(kind: Any, bases: Any, tmp_path: Path) -> None:
         decoder(IDS).square().mean().backward()
         dense(IDS).square().mean().backward()
         pairs = zip(adapter_parameters(decoder).values(), adapter_parameters(dense).values(), strict=True)
-        assert all(close(one.grad, other.grad, 1e-4) for one, other in pairs if one.grad is not None)
+        grads = [(one.grad, other.grad) for one, other in pairs]
+        assert all(one is not None and other is not None and close(one, other, 1e-4) for one, other in grads)
         save_adapter(decoder, tmp_path, bases())
         assert json.loads((tmp_path / "bottega.json").read_text())["rounding"] == kind
     with pytest.raises(UserError, match="quantised already"):
