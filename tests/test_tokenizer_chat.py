@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from bottega.core.errors import UserError
 from bottega.tokenizer import training
-from bottega.tokenizer.chat import encode_chat
+from bottega.tokenizer.chat import Masking, encode_chat
 from bottega.tokenizer.tokenizer import Tokenizer
 
 TEXT = "user assistant system Hello, how are you today? I am fine; what is 17 times 3? It is 51.\n" * 30
@@ -230,3 +230,65 @@ def test_no_template_is_said(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": None}))
     with pytest.raises(UserError, match="no chat template"):
         encode_chat(Tokenizer.load(tmp_path), [user("x")])
+
+
+# A turn's text, and where `{% generation %}` begins and ends: transformers' own mask says what is trained.
+TURN = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.role == 'assistant' and TRAINED %}{% generation %}{{ m.content INSIDE }}{% endgeneration %}{{ OUTSIDE }}"
+    "{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+STOP = {"INSIDE": "+ '<|im_end|>'", "OUTSIDE": "''"}
+
+
+@pytest.mark.parametrize(
+    ("masking", "weights", "trained", "stop"),
+    [
+        (Masking(), (), "true", STOP),
+        (Masking("last"), (), "loop.last", STOP),
+        (Masking(), (None, None, False, None, None, None, True), "loop.index0 != 2", STOP),
+        (Masking(train_on_eos="none"), (), "true", {"INSIDE": "", "OUTSIDE": "'<|im_end|>'"}),
+        (
+            Masking(train_on_eos="last"),
+            (),
+            "true",
+            {"INSIDE": "+ ('<|im_end|>' if loop.last else '')", "OUTSIDE": "'' if loop.last else '<|im_end|>'"},
+        ),
+    ],
+)
+def test_what_is_trained_equals_transformers(
+    tmp_path: Path, masking: Masking, weights: tuple[bool | None, ...], trained: str, stop: dict[str, str]
+) -> None:
+    template = TURN.replace("TRAINED", trained)
+    for name, text in stop.items():
+        template = template.replace(name, text)
+    tokenizer = tokenizer_with(tmp_path, template)
+    messages = [{"role": "system", "content": "Be kind."}, user("Hello?"), assistant("Hi"), user("17*3")]
+    messages += [assistant("51"), user("and 17+3?"), assistant("20")]
+    oracle = AutoTokenizer.from_pretrained(tmp_path)
+    expected = oracle.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    chat = encode_chat(tokenizer, messages, masking=masking, weights=weights)
+    assert chat.ids == expected["input_ids"]
+    assert [int(bit) for bit in chat.mask] == expected["assistant_masks"]
+    assert 0 < sum(chat.mask) < len(chat.mask)
+
+
+def test_all_is_everything_but_turns_of_weight_nought(tokenizer: Tokenizer) -> None:
+    messages = [user("Hello?"), assistant("one"), user("and?"), assistant("two")]
+    assert all(encode_chat(tokenizer, messages, masking=Masking("all")).mask)
+    chat = encode_chat(tokenizer, messages, masking=Masking("all"), weights=[None, False, None, None])
+    left_out = [id_ for id_, trained in zip(chat.ids, chat.mask, strict=True) if not trained]
+    assert tokenizer.decode(left_out, skip_special=False) == "one<|im_end|>\n"
+
+
+def test_the_last_turn_can_be_trained_where_a_template_forgets_earlier_reasoning(tmp_path: Path) -> None:
+    tokenizer = tokenizer_with(tmp_path, FORGETS_REASONING)
+    messages = [user("Hello?"), assistant("<think>why</think>one"), user("and?"), assistant("<think>so</think>two")]
+    chat = encode_chat(tokenizer, messages, masking=Masking("last"))
+    served = encode_chat(tokenizer, messages[:3], add_generation_prompt=True)
+    assert chat.ids[: len(served.ids)] == served.ids
+    trained = [id_ for id_, trained in zip(chat.ids, chat.mask, strict=True) if trained]
+    assert tokenizer.decode(trained, skip_special=False) == "<think>so</think>two<|im_end|>"
+    weighted = encode_chat(tokenizer, messages, weights=[None, False, None, None])
+    assert (weighted.ids, weighted.mask) == (chat.ids, chat.mask)
