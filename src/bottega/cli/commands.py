@@ -130,6 +130,7 @@ def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_js
 
     from bottega.cli.render import show, show_json
     from bottega.core.plan import Specs, only_planning
+    from bottega.core.ranks import follows
     from bottega.core.verb import execute
 
     output = Console(highlight=False)
@@ -146,6 +147,8 @@ def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_js
             raise UserError(error.message) from None  # its hint is to do what was just done
         return
     result = execute(verb, plan, reporter_for(console, quiet))
+    if follows():
+        return
     if as_json:
         show_json(result.data)
     else:

@@ -18,6 +18,7 @@ from bottega.core import atomic
 from bottega.core.errors import UserError, did_you_mean
 from bottega.core.hashing import NOT_CONTENT, digest_data, digest_path
 from bottega.core.place import place_checks, require_apart, require_free
+from bottega.core.ranks import follows
 from bottega.core.record import Record, current_hash, environment, has_record, input_entry, now, read_record
 from bottega.core.workspace import writing_in
 
@@ -89,6 +90,8 @@ class Verb:
     """'module:name' of a function from the written folder to the blocks that a report shows of it."""
     arguments: tuple[str, ...] = ()
     """Settings that the command line takes by position."""
+    shared: bool = False
+    """Whether processes that torchrun started may share its run; else only the first one may."""
     step: bool = True
     """Whether a recipe may have it as a step (servers and chats are none)."""
     foreign: str = ""
@@ -152,6 +155,8 @@ def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | Non
     run: Callable[[Plan, Context], Result] = load(verb.run)
     if plan.out is None:
         return run(plan, Context(reporter))
+    if follows():
+        return _follow(verb, plan, run)
     allowed = overwrites(plan.config) if overwrite is None else overwrite
     require_apart(plan.out, plan.inputs)
     require_free(plan.out, allowed)
@@ -174,6 +179,16 @@ def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | Non
         record_of(result.data).write(folder)
         atomic.finish_folder(folder, plan.out)
     return result
+
+
+def _follow(verb: Verb, plan: Plan, run: Callable[[Plan, Context], Result]) -> Result:
+    """Compute for the first process, which holds the folder, speaks and records."""
+    from bottega.core.progress import Quiet
+
+    if not verb.shared:
+        raise UserError(f"{verb.name} is the work of one process", hint="Start it without torchrun.")
+    assert plan.out is not None
+    return run(plan, Context(Quiet(), atomic.partial_path(plan.out)))
 
 
 def _finished_before(folder: Path, hash_: str) -> Record | None:

@@ -20,7 +20,7 @@ from bottega.model.attention import Attention
 from bottega.model.decoder import Decoder
 from bottega.model.experts import MixtureOfExperts
 from bottega.train.guard import Guard
-from bottega.train.metrics import MetricsLog
+from bottega.train.metrics import MetricsLog, NoLog
 from bottega.train.parallel.ranks import Ranks
 from bottega.train.schedule import learning_rate_factor
 from bottega.train.settings import Settings, training_flops_per_token
@@ -60,7 +60,7 @@ def fit(
     if config.compile:
         _compile(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    log = MetricsLog(folder, progress.step, config.trackers)
+    log = MetricsLog(folder, progress.step, config.trackers) if ranks.is_first else NoLog()
     flops, peak = training_flops_per_token(model.config, settings), machine.peak_flops
     unit, amount, done = _extent(settings, progress)
     model.train()
@@ -140,13 +140,16 @@ def add_figures(figures: Figures, more: Figures) -> None:
 
 @torch.no_grad()
 def measure_parts(stage: Stage, parts: Sequence[Part], machine: Machine) -> dict[str, float]:
-    """The loss of some parts, without a step, and their figures."""
-    total, weight, figures = 0.0, 0.0, Figures()
-    for part in (part.to(machine.device) for part in parts if part.weight):
+    """The loss of some parts, without a step, and their figures; the processes share the parts."""
+    total, weight, own, figures = 0.0, 0.0, Figures(), Figures()
+    for part in (part.to(machine.device) for part in machine.ranks.share(parts) if part.weight):
         summed, more = stage.loss(part)
         total += float(summed)
         weight += part.weight
-        add_figures(figures, more)
+        add_figures(own, more)
+    total, weight = machine.ranks.sum([total, weight])
+    for each in machine.ranks.gather(own):
+        add_figures(figures, each)
     means = {name: total / max(count, 1e-9) for name, (total, count) in figures.items()}
     return {"loss": total / max(weight, 1), **means}
 
@@ -178,7 +181,7 @@ def _between_steps(
     work: Path,
     progress: Progress,
     between: Between,
-    log: MetricsLog,
+    log: MetricsLog | NoLog,
     ranks: Ranks,
 ) -> None:
     """Measure, sample and save where it is time to, and always at the end."""

@@ -40,6 +40,19 @@ class MetricsLog:
             tracker.close()
 
 
+class NoLog:
+    """What a process writes down that shares the run of another: nothing."""
+
+    def write(self, **values: Any) -> None:
+        """Ignore."""
+
+    def flush(self) -> None:
+        """Ignore."""
+
+    def close(self) -> None:
+        """Ignore."""
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`; a last line cut short by a kill is left out."""
     rows: list[dict[str, Any]] = []

@@ -14,6 +14,7 @@ from bottega.core.errors import UserError
 from bottega.core.machine import measure, resolve_device, resolve_threads
 from bottega.core.plan import Plan
 from bottega.core.progress import Reporter
+from bottega.core.ranks import follows
 from bottega.core.verb import Context, Result
 from bottega.core.view import Block, Table, Text, human_count
 from bottega.data.batches import Batches
@@ -24,9 +25,12 @@ from bottega.model.load import DTYPES
 from bottega.model.precision import cost_line, divergence, log_probabilities
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.artefacts import ADAPTER_FOLDER, CUT, stop_ids, write_artefacts, write_copy
-from bottega.train.config import TOKEN_STAGES, Train
+from bottega.train.config import POLICY_STAGES, Train
 from bottega.train.loop import Between, fit
 from bottega.train.metrics import METRICS_FILE, loss_chart
+from bottega.train.parallel.enter import entered
+from bottega.train.parallel.ranks import Ranks
+from bottega.train.parallel_config import SHARDED
 from bottega.train.samples import SAMPLES_FILE, Samples, prompts_of, samples_table
 from bottega.train.settings import Settings, resolve, with_whole_pass
 from bottega.train.stage import Forward, Machine
@@ -38,16 +42,22 @@ from bottega.train.trainee import make_optimizers, make_trainee
 
 def run_train(plan: Plan, context: Context) -> Result:
     """Train as planned. OUT holds `model` or `adapter`, `metrics.jsonl`, and `samples.jsonl` where there are samples."""
-    config, settings = plan.config, plan.details["settings"]
+    config = plan.config
     assert isinstance(config, Train)
     torch.set_num_threads(resolve_threads(config.threads))
-    machine = _machine(config, plan.details["dtype"])
-    if not settings.steps:
-        return _copy(plan, context)
+    if not plan.details["settings"].steps:
+        return Result() if follows() else _copy(plan, context)
+    with entered(config.parallel, torch.device(resolve_device(config.device))) as ranks:
+        return _train(plan, config, context, _machine(config, plan.details["dtype"], ranks))
+
+
+def _train(plan: Plan, config: Train, context: Context, machine: Machine) -> Result:
+    ranks = machine.ranks
     source = locate(config.model or config.tokenizer or "")
     tokenizer, architecture = Tokenizer.load(source), plan.details["architecture"]
-    data = tokens_of(config.data, config, source, context.work / "data", context.reporter)
+    data = ranks.after_first(lambda: tokens_of(config.data, config, source, context.work / "data", context.reporter))
     settings = resolve(config, architecture, TokensSpec.read(data))
+    _require_possible(config, settings, ranks)
     model = make_trainee(config, architecture, machine)
     setting = Setting(settings, Forward(model, machine), tokenizer, context.work, context.reporter)
     opened = open_data(data, setting, seed=config.seed)
@@ -58,15 +68,17 @@ def run_train(plan: Plan, context: Context) -> Result:
         require_stops(opened, settings, stop_ids(tokenizer, architecture))
     stage = make_stage(opened, setting)
     samples = Samples(_prompts(config, opened, tokenizer), model, tokenizer, context.out, context.reporter)
-    between = Between(
-        evaluate=_measure(config, setting, source), sample=samples.draw if config.prompts else None
-    )
-    if not context.resumed:
+    draws = bool(config.prompts) and ranks.is_first and config.parallel.strategy not in SHARDED
+    between = Between(evaluate=_measure(config, setting, source), sample=samples.draw if draws else None)
+    if ranks.is_first and not context.resumed:
         samples.draw(0)
-    optimizers = make_optimizers(model, settings, machine)
+    optimizers = ranks.adopt(make_optimizers(ranks.wrap(model), settings, machine))
     progress = fit(
         model, stage, optimizers, settings, machine, context.out, context.work, context.reporter, between
     )
+    model = samples.model = ranks.unwrap(model)
+    if not ranks.is_first:
+        return Result()
     samples.draw(progress.step)
     found = _metrics(plan, progress, settings, opened)
     if config.dtype == "auto" and machine.dtype == torch.bfloat16 and isinstance(opened, Batches):
@@ -104,18 +116,26 @@ def require_stops(source: Batches | Examples, settings: Settings, stops: Sequenc
     raise UserError(f"no token that ends an answer is trained in {rows} rows of {source.folder}", hint=hint)
 
 
-def _machine(config: Train, dtype: str) -> Machine:
+def _require_possible(config: Train, settings: Settings, ranks: Ranks) -> None:
+    reason = config.parallel.refusal(settings.optimizer, draws=config.stage in POLICY_STAGES)
+    if ranks.world > 1 and reason:
+        raise UserError(reason)
+
+
+def _machine(config: Train, dtype: str, ranks: Ranks) -> Machine:
     device = torch.device(resolve_device(config.device))
     if device.type != "cpu":
-        return Machine(device, DTYPES[dtype], None)
+        return Machine(device, DTYPES[dtype], None, ranks)
     rates = measure()
-    return Machine(device, DTYPES[dtype], rates.bfloat16 if dtype == "bfloat16" else rates.float32)
+    return Machine(device, DTYPES[dtype], rates.bfloat16 if dtype == "bfloat16" else rates.float32, ranks)
 
 
 def _measure(config: Train, setting: Setting, tokenizer: Path) -> Any:
     if config.heldout is None:
         return None
-    return make_measure(tokens_of(config.heldout, config, tokenizer, setting.work / "heldout", setting.reporter), setting)
+    work, reporter, ranks = setting.work / "heldout", setting.reporter, setting.forward.machine.ranks
+    heldout = config.heldout
+    return make_measure(ranks.after_first(lambda: tokens_of(heldout, config, tokenizer, work, reporter)), setting)
 
 
 def _prompts(config: Train, source: Batches | Examples, tokenizer: Tokenizer) -> list[Any]:

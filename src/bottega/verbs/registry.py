@@ -81,6 +81,7 @@ _ALL = (
         run="bottega.train.run:run_train",
         report="bottega.verbs.reports:training",
         foreign="bottega.train.axolotl.mapping:translate",
+        shared=True,
         restartable=True,
     ),
     Verb(

@@ -39,10 +39,8 @@ def entered(settings: ParallelSettings, device: torch.device) -> Iterator[Ranks]
     if settings.strategy == "none":
         raise UserError(f"{world_size()} processes were started for a run with parallel: {{strategy: none}}")
     meet(settings, device)
-    try:
-        yield ranks_of(settings)
-    finally:
-        dist.destroy_process_group()
+    yield ranks_of(settings)
+    dist.destroy_process_group()  # not after an error: the others would be waited for, and torchrun ends them
 
 
 def meet(settings: ParallelSettings, device: torch.device) -> None:

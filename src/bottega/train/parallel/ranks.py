@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -73,6 +73,15 @@ class Ranks:
 
     def barrier(self) -> None:
         """Wait until every process is here."""
+
+    def after_first(self, work: Callable[[], T]) -> T:
+        """What `work` finds, done by the first process alone and then, when what it made is there, by the others."""
+        if self.is_first:
+            found = work()
+            self.barrier()
+            return found
+        self.barrier()
+        return work()
 
     def wrap(self, model: Decoder) -> Decoder:
         """Make the model ready, before its optimisers are made and behind anything that adds parameters."""
