@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import weakref
 from pathlib import Path
@@ -156,21 +155,32 @@ def test_int8_rows():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(48, 64), (130, 33)])
-def test_products_and_gradients(kind: Kind, dtype: torch.dtype, shape: tuple[int, int]):
+@pytest.mark.parametrize(
+    ("shape", "piece"), [((48, 64), 0), ((130, 33), 0), ((48, 64), 200), ((130, 33), 200), ((9, 96), 1)]
+)
+def test_products_and_gradients(
+    kind: Kind, dtype: torch.dtype, shape: tuple[int, int], piece: int, monkeypatch: pytest.MonkeyPatch
+):
+    if piece:
+        monkeypatch.setattr(quantised, "PIECE_VALUES", piece)
     torch.manual_seed(0)
     linear = Linear(shape[1], shape[0]).to(dtype)
     torch.nn.init.normal_(linear.weight)
     torch.nn.init.normal_(linear.bias)
     layer = QuantisedLinear.from_linear(linear, kind)
     dense = layer.dense_weight()
+    pieces = list(layer.pieces(torch.float32))
+    assert torch.equal(torch.cat([weight for _, weight in pieces]), layer.dense_weight(torch.float32))
+    assert (len(pieces) > 1) == (piece > 0) and [rows.start for rows, _ in pieces[1:]] == [
+        rows.stop for rows, _ in pieces[:-1]
+    ]
     assert dense.dtype == dtype and torch.equal(dense, rounded(linear.weight, kind))
     assert torch.equal(layer.weight, dense)
     ours = torch.randn(2, 5, shape[1], dtype=dtype, requires_grad=True)
     theirs = ours.detach().clone().requires_grad_()
     upstream = torch.randn(2, 5, shape[0], dtype=dtype)
     y, expected = layer(ours), F.linear(theirs, dense) + linear.bias
-    assert torch.equal(y, expected)
+    assert y.shape == expected.shape and torch.allclose(y, expected, rtol=1e-5, atol=1e-5)
     y.backward(upstream)
     expected.backward(upstream)
     assert ours.grad is not None and theirs.grad is not None
@@ -298,7 +308,6 @@ def test_loading_holds_one_dense_matrix_at_a_time(tmp_path: Path, monkeypatch: p
     def watch(weight: torch.Tensor, **options: Any) -> Any:
         nonlocal most
         alive.append(weakref.ref(weight))
-        gc.collect()
         most = max(most, sum(reference() is not None for reference in alive))
         return quantise_nf4(weight, **options)
 

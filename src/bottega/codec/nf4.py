@@ -55,6 +55,16 @@ class FourBit:
         inner = dequantise_blockwise(self.scales, self.outer, levels=self.scale_levels, block=self.scale_block)
         return inner.add_(self.offset)
 
+    def part(self, first: int, last: int) -> FourBit:
+        """The values from `first` (which begins a block and a byte) to `last`, with the scales of their blocks only."""
+        codes, blocks = self.codes[first // 2 : -(-last // 2)], slice(first // self.block, -(-last // self.block))
+        if self.outer is None or self.offset is None:
+            scales = self.scales[blocks]
+        else:
+            outer = self.outer.repeat_interleave(self.scale_block)[blocks]
+            scales = self.scale_levels.index_select(0, self.scales[blocks].int()).mul_(outer).add_(self.offset)
+        return FourBit(codes, scales, None, None, self.levels, self.scale_levels, self.block)
+
     def copied(self, device: torch.device) -> FourBit:
         """A copy on a device."""
         return FourBit(
@@ -134,6 +144,7 @@ def dequantise_nf4(stored: FourBit, shape: tuple[int, ...], dtype: torch.dtype =
     return values[: torch.Size(shape).numel()].view(shape)
 
 
+@functools.lru_cache(maxsize=8)
 def _pairs(levels: Tensor) -> Tensor:
     """The two levels of each byte, (256,): two float32 each, seen as one int64."""
     byte = torch.arange(256, device=levels.device)

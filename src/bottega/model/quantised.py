@@ -10,11 +10,11 @@ neither the dense weight nor the layer's input is kept, because nothing here is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -25,6 +25,8 @@ Kind = Literal["nf4", "int8"]
 KEEP = ("lm_head", "gate", "shared_expert_gate")
 """Layers that stay dense: what chooses among all tokens, and what chooses among experts."""
 LARGEST_INT8 = 127.0
+PIECE_VALUES = 1 << 22
+"""Values of a dense weight that a CPU makes at a time."""
 _CHUNK_VALUES = 1 << 18  # stays in a core's cache
 
 
@@ -66,23 +68,31 @@ def _row_chunks(shape: torch.Size) -> Iterator[slice]:
 
 
 class _FrozenProduct(torch.autograd.Function):
-    """x · Wᵀ and its gradient in x, W from a function that makes it anew each time."""
+    """x · Wᵀ (N, in) → (N, out) and its gradient in x; W comes in pieces that are made anew each time."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dense_weight: Callable[[torch.dtype], Tensor]) -> Tensor:
-        ctx.dense_weight = dense_weight
-        return F.linear(x, dense_weight(x.dtype))
+    def forward(ctx: Any, x: Tensor, layer: QuantisedLinear) -> Tensor:
+        ctx.layer = layer
+        y = x.new_empty(len(x), layer.out_features)
+        for rows, piece in layer.pieces(x.dtype):
+            torch.mm(x, piece.t(), out=y[:, rows])
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return gradient @ ctx.dense_weight(gradient.dtype), None
+        total = gradient.new_zeros(len(gradient), ctx.layer.in_features)
+        for rows, piece in ctx.layer.pieces(gradient.dtype):
+            total.addmm_(gradient[:, rows], piece)
+        return total, None
 
 
 class QuantisedLinear(nn.Module):
     """`nn.Linear` over a frozen weight of few bits; subclasses hold the codes as buffers."""
 
     bias: nn.Parameter | None
+    rows_apart: int
+    """Rows at whose multiples a piece of the weight may begin."""
 
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype, bias: nn.Parameter | None = None) -> None:
         super().__init__()
@@ -116,6 +126,24 @@ class QuantisedLinear(nn.Module):
         """The weight (out, in), made anew; in `dtype`, or the layer's."""
         raise NotImplementedError
 
+    def pieces(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        """`dense_weight(dtype)` some rows at a time, where the processor's cache is what counts: on a CPU in float32.
+
+        (In fewer bits the sum over the pieces would be rounded at each; a GPU is best fed at once.)
+        """
+        device = next(self.buffers()).device
+        if dtype != torch.float32 or device.type != "cpu":
+            yield slice(0, self.out_features), self.dense_weight(dtype)
+            return
+        step = self.rows_apart * max(1, PIECE_VALUES // (self.rows_apart * self.in_features))
+        for start in range(0, self.out_features, step):
+            rows = slice(start, min(start + step, self.out_features))
+            yield rows, self.dense_rows(rows)
+
+    def dense_rows(self, rows: slice) -> Tensor:
+        """Some rows of the weight in float32; they begin at a multiple of `rows_apart`."""
+        raise NotImplementedError
+
     @property
     def weight(self) -> Tensor:
         """`dense_weight()`, for who reads a layer's weight once; not a parameter, and not kept."""
@@ -125,8 +153,9 @@ class QuantisedLinear(nn.Module):
         """(..., in) → (..., out), in the precision of `x`, or in autocast's where that is on."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        y = _FrozenProduct.apply(x, self.dense_weight)
+        y = _FrozenProduct.apply(x.reshape(-1, self.in_features), self)
         assert isinstance(y, Tensor)
+        y = y.view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def stored_bytes(self) -> int:
@@ -164,6 +193,7 @@ class NF4Linear(QuantisedLinear):
     ) -> None:
         super().__init__(shape, dtype, bias)
         self.block, self.scale_block = stored.block, stored.scale_block
+        self.rows_apart = math.lcm(self.block, 2 * self.in_features) // self.in_features
         self.known_by_kernels = knows(stored)
         for name in ("codes", "scales", "outer", "offset"):
             self.register_buffer(name, getattr(stored, name))
@@ -182,12 +212,18 @@ class NF4Linear(QuantisedLinear):
             return dequantise(stored, shape, dtype or self.dtype)
         return dequantise_nf4(stored, shape, dtype or self.dtype)
 
+    def dense_rows(self, rows: slice) -> Tensor:
+        """Some rows of the weight in float32; they begin with a block."""
+        first, last = rows.start * self.in_features, rows.stop * self.in_features
+        return dequantise_nf4(self.stored().part(first, last), (rows.stop - rows.start, self.in_features))
+
 
 class Int8Linear(QuantisedLinear):
     """A linear layer of whole numbers of 8 bits with a scale for each row."""
 
     codes: Tensor
     scales: Tensor
+    rows_apart = 1
 
     def __init__(self, codes: Tensor, scales: Tensor, dtype: torch.dtype, bias: nn.Parameter | None = None) -> None:
         super().__init__((codes.shape[0], codes.shape[1]), dtype, bias)
@@ -197,6 +233,10 @@ class Int8Linear(QuantisedLinear):
     def dense_weight(self, dtype: torch.dtype | None = None) -> Tensor:
         """The weight (out, in), made anew."""
         return dequantise_int8(self.codes, self.scales, dtype or self.dtype)
+
+    def dense_rows(self, rows: slice) -> Tensor:
+        """Some rows of the weight in float32."""
+        return dequantise_int8(self.codes[rows], self.scales[rows])
 
 
 def linear_layers(decoder: nn.Module, keep: tuple[str, ...] = KEEP) -> dict[str, nn.Linear]:
