@@ -90,7 +90,7 @@ def test_whitening_is_of_the_whole_step_over_parts_and_ranks() -> None:
 
 def test_the_policy_and_value_losses_of_ppo() -> None:
     log_probs, old, advantages = 0.3 * drawn(12), 0.3 * drawn(12, seed=1), drawn(12, seed=2)
-    values, old_values, returns = drawn(12, seed=3), drawn(12, seed=4), drawn(12, seed=5)
+    values, old_values, returns = drawn(200, seed=3), drawn(200, seed=4), drawn(200, seed=5)
     owners = torch.arange(4).repeat_interleave(LENGTHS)
     losses, _ = policy_loss(log_probs, old, advantages, owners, 4)
     ratio = np.exp((log_probs - old).numpy())
