@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bottega.clients.chat import Reply
 from bottega.core.errors import BottegaError, UserError
+from bottega.core.hashing import digest_tokenizer
+from bottega.evaluate.judge.asking import Judge
+from bottega.train.rewards import models
 from bottega.train.rewards.answer import Answer
 from bottega.train.rewards.config import RewardSettings, names_of
 from bottega.train.rewards.extract import boxed, number_of
 from bottega.train.rewards.models import conversation
 from bottega.train.rewards.rewards import Rewards, check_rewards
 from bottega.train.rewards.text import overlong
-from chat_server import chat_server
+from chat_server import Refuse, chat_server
 
 
 def reward(
@@ -204,6 +208,62 @@ def test_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         said = server.requests[0][1]["messages"][-1]["content"]
         assert "What is it?" in said and "this" in said
         assert rewards(answers).total == [1, 0, 0, 0.5, 1] and len(server.requests) == 4, "judged again"
+
+
+def test_a_local_judge_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOTTEGA_WORKSPACE", str(tmp_path))
+    monkeypatch.setattr(models, "judge_of", lambda _: Judge("judge", "identity", {}))
+    made: list[object] = []
+    monkeypatch.setattr(models, "judge_generator", lambda config: made.append(config) or config)
+
+    def says(_: object, conversations: list[Any], __: object) -> Iterator[tuple[int, Reply]]:
+        return ((place, Reply("Rating: [[4]]", "stop", 1, 1)) for place in range(len(conversations)))
+
+    monkeypatch.setattr(models, "ask_generator", says)
+    rewards = Rewards([RewardSettings(type="judge", path=str(tmp_path))])
+    for text in ("one", "two", "two"):
+        assert rewards([Answer(text, {"prompt": "?"})]).total == [pytest.approx(1 / 3)]
+    assert len(made) == 1
+
+
+def test_a_silent_judge_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOTTEGA_WORKSPACE", str(tmp_path))
+
+    def refuses(_: dict[str, Any]) -> str:
+        raise Refuse(400)
+
+    with chat_server(refuses) as server:
+        rewards = Rewards([RewardSettings(type="judge", path=server.url)])
+        with pytest.raises(BottegaError, match="answered none"):
+            rewards([Answer("a", {"prompt": "?"})])
+
+
+def test_reward_model(tmp_path: Path) -> None:
+    """Scores of prompt and answer, as transformers computes them of the same folder; also of what was cut off."""
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_labels=1, pad_token_id=0, initializer_range=0.3,
+    )  # fmt: skip
+    oracle = transformers.LlamaForSequenceClassification(config).eval()
+    oracle.save_pretrained(tmp_path / "model")
+    rewards = Rewards([RewardSettings(type="model", path=str(tmp_path / "model"), weight=0.5)])
+    texts = [([5, 6, 7], [8, 9]), ([5, 6], [11]), ([20], [30, 31, 32, 33])]
+    answers = [Answer("", {}, at != 1, prompt, completion) for at, (prompt, completion) in enumerate(texts)]
+    with torch.no_grad():
+        wanted = [float(oracle(torch.tensor([prompt + completion])).logits) for prompt, completion in texts]
+    assert rewards(answers).components["model"] == pytest.approx(wanted, abs=1e-5)
+    assert rewards(answers).total == pytest.approx([score / 2 for score in wanted], abs=1e-5)
+
+
+def test_a_reward_model_of_other_tokens_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}, "padding": 1}')
+    settings = [RewardSettings(type="model", path=str(tmp_path))]
+    same, other = (digest_tokenizer({"model": {"vocab": {letter: 0}}}) for letter in "ab")
+    found = [check_rewards(settings, [], allow_code=False, tokenizer_hash=own)[0] for own in (same, other, "")]
+    assert [check.passed for check in found] == [True, False, True] and "tokenizer" in found[1].detail
 
 
 def test_judge_sees_the_whole_conversation() -> None:

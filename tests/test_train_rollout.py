@@ -183,7 +183,8 @@ def test_packed_answers_are_the_same(tokenizer: Tokenizer, monkeypatch: pytest.M
     """To the last bit in any batch; and they are packed by themselves where that is worth it."""
     decoder = new_decoder()
     live = Rollouts(decoder, tokenizer, packed=False).sample(PROMPTS, 4, SAMPLING, 11)
-    found = [Rollouts(decoder, tokenizer, packed=True, max_batch=size).sample(PROMPTS, 4, SAMPLING, 11) for size in (1, 9)]
+    makes = [Rollouts(decoder, tokenizer, packed=True, max_batch=size) for size in (1, 9)]
+    found = [each.sample(PROMPTS, 4, SAMPLING, 11) for each in makes]
     assert found[0] == found[1] and answers(found[0]) == answers(live)
     packs = Rollouts(decoder, tokenizer)
     made: list[int] = []

@@ -35,7 +35,7 @@ from bottega.model.lora import merged_weights
 from bottega.tokenizer.tokenizer import Tokenizer
 
 DEFAULT_BATCH = 32
-# Packing costs what about 350 tokens gain by it, whatever the model's size (benchmarks/rollouts.py).
+# Packing costs what 200 to 500 tokens gain by it, at any size of the model (benchmarks/rollouts.py).
 TOKENS_WORTH_PACKING = 2000
 
 

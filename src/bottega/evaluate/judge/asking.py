@@ -101,31 +101,37 @@ def endpoint_judge(endpoint: Endpoint, config: JudgeAnswers) -> AskAll:
 
 
 def local_judge(config: JudgeAnswers) -> AskAll:
-    """Ask a model folder through its chat template; the engine runs what is under way together."""
+    """Ask a model folder through its chat template; it is loaded for the questions, and dropped behind them."""
 
     def ask_all(conversations: Sequence[Messages]) -> Iterator[tuple[int, Reply | BottegaError]]:
         if not conversations:
             return
-        from bottega.generate.generator import Generator
-
-        generator = Generator.load(
-            config.judge,
-            device=config.device,
-            dtype=config.dtype,
-            threads=config.threads,
-            max_batch=config.concurrency,
-        )
+        generator = judge_generator(config)
         try:
-            yield from _ask_generator(generator, conversations, config)
+            yield from ask_generator(generator, conversations, config)
         finally:
             generator.close()
 
     return ask_all
 
 
-def _ask_generator(
+def judge_generator(config: JudgeAnswers) -> Generator:
+    """The model folder that judges, ready to be asked."""
+    from bottega.generate.generator import Generator
+
+    return Generator.load(
+        config.judge,
+        device=config.device,
+        dtype=config.dtype,
+        threads=config.threads,
+        max_batch=config.concurrency,
+    )
+
+
+def ask_generator(
     generator: Generator, conversations: Sequence[Messages], config: JudgeAnswers
 ) -> Iterator[tuple[int, Reply | BottegaError]]:
+    """Ask a model through its chat template; the engine runs what is under way together."""
     from bottega.generate.settings import Sampling
     from bottega.tokenizer.chat import encode_chat
 

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bottega.clients.chat import Reply
 from bottega.core.errors import BottegaError, UserError, did_you_mean
 from bottega.core.progress import Quiet
 from bottega.evaluate.judge.answers import Answer as Judged
 from bottega.evaluate.judge.answers import Turn
-from bottega.evaluate.judge.asking import endpoint_judge, judge_all, judge_of, local_judge
+from bottega.evaluate.judge.asking import (
+    AskAll,
+    ask_generator,
+    endpoint_judge,
+    judge_all,
+    judge_generator,
+    judge_of,
+)
 from bottega.evaluate.judge.calls import Call
 from bottega.evaluate.judge.config import JudgeAnswers
-from bottega.evaluate.judge.prompts import own_prompts, single_prompt
+from bottega.evaluate.judge.prompts import Messages, own_prompts, single_prompt
 from bottega.evaluate.judge.store import Store
 from bottega.evaluate.judge.verdicts import HIGHEST, LOWEST
 from bottega.train.rewards.answer import Answer, Score, ScoreAll
 from bottega.train.rewards.config import RewardSettings
 from bottega.train.rewards.text import texts_of
 
+if TYPE_CHECKING:
+    from bottega.generate.generator import Generator
 
-def reward_model(settings: RewardSettings) -> ScoreAll:
+
+def reward_model(settings: RewardSettings, device: str) -> ScoreAll:
     """The score of prompt and answer by a reward model, as it is. Its tokens must be those of the policy."""
     from bottega.model.reward import RewardModel
 
-    model = RewardModel.load(Path(settings.path or ""))
+    model = RewardModel.load(Path(settings.path or ""), device=device)
     return lambda answers: model.scores([[*each.prompt_ids, *each.completion_ids] for each in answers]).tolist()
 
 
@@ -40,7 +51,7 @@ def judged(settings: RewardSettings) -> ScoreAll:
     given = {name: value for name, value in of_endpoint.items() if value is not None}
     config = JudgeAnswers.parse({"answers": [Path()], "judge": settings.path, **given}, where="reward judge")
     judge, prompts = judge_of(config), own_prompts()
-    ask_all = endpoint_judge(judge.endpoint, config) if judge.endpoint else local_judge(config)
+    ask_all = endpoint_judge(judge.endpoint, config) if judge.endpoint else _kept_judge(config)
 
     def score(answers: Sequence[Answer]) -> list[float]:
         each = [conversation(answer, settings.row_field) for answer in answers]
@@ -54,6 +65,18 @@ def judged(settings: RewardSettings) -> ScoreAll:
         return [0.0 if mark is None else (mark - LOWEST) / (HIGHEST - LOWEST) for mark in marks]
 
     return score
+
+
+def _kept_judge(config: JudgeAnswers) -> AskAll:
+    """A model folder that is loaded by the first question, and stays: every step asks it."""
+    loaded: list[Generator] = []
+
+    def ask_all(conversations: Sequence[Messages]) -> Iterator[tuple[int, Reply | BottegaError]]:
+        if conversations and not loaded:
+            loaded.append(judge_generator(config))
+        return ask_generator(loaded[0], conversations, config) if conversations else iter(())
+
+    return ask_all
 
 
 def conversation(answer: Answer, reference: str | None) -> Judged:

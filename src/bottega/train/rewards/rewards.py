@@ -9,12 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, pstdev
 
 from bottega.core.errors import BottegaError, UserError
+from bottega.core.hashing import digest_tokenizer
+from bottega.core.model_files import MAX_TOKENIZER_BYTES, parse_object, read_bounded
 from bottega.core.plan import Check
 from bottega.train.rewards.answer import Answer, ScoreAll, one_by_one
 from bottega.train.rewards.config import RewardSettings, names_of
+
+TOKENIZER_FILE = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,13 @@ class Scores:
 class Rewards:
     """Scores answers. Raises what its components raise; a reward that is not finite is an error."""
 
-    def __init__(self, settings: Sequence[RewardSettings], *, allow_code: bool = False) -> None:
-        """Load what the settings name. Raises UserError if there are none, or code is not allowed."""
+    def __init__(
+        self, settings: Sequence[RewardSettings], *, allow_code: bool = False, device: str = "cpu"
+    ) -> None:
+        """Load what the settings name, reward models to `device`.
+
+        Raises UserError if there are none, or code is not allowed.
+        """
         if not settings:
             raise UserError("there is no reward", hint="Say what an answer is rewarded for; see docs/rewards.md.")
         self.settings = tuple(settings)
@@ -44,7 +54,7 @@ class Rewards:
         for each in self.settings:
             if each.type == "python" and not allow_code:
                 raise UserError(_not_allowed(each))
-        self._components = [component(each) for each in self.settings]
+        self._components = [component(each, device) for each in self.settings]
 
     def __call__(self, answers: Sequence[Answer]) -> Scores:
         """What each answer earns."""
@@ -57,7 +67,7 @@ class Rewards:
         return Scores(total, components)
 
 
-def component(settings: RewardSettings) -> ScoreAll:
+def component(settings: RewardSettings, device: str = "cpu") -> ScoreAll:
     """The function that a reward's settings ask for."""
     from bottega.train.rewards import models, programs, text  # some load much
 
@@ -68,7 +78,7 @@ def component(settings: RewardSettings) -> ScoreAll:
         "json": lambda: one_by_one(text.json_valid(settings)),
         "length": lambda: text.length(settings),
         "tests": lambda: programs.unit_tests(settings),
-        "model": lambda: models.reward_model(settings),
+        "model": lambda: models.reward_model(settings, device),
         "judge": lambda: models.judged(settings),
         "python": lambda: one_by_one(models.own_function(settings)),
     }
@@ -76,14 +86,25 @@ def component(settings: RewardSettings) -> ScoreAll:
 
 
 def check_rewards(
-    settings: Sequence[RewardSettings], rows: Sequence[Mapping[str, object]], *, allow_code: bool
+    settings: Sequence[RewardSettings],
+    rows: Sequence[Mapping[str, object]],
+    *,
+    allow_code: bool,
+    tokenizer_hash: str = "",
 ) -> list[Check]:
-    """What can be checked before a run: files, fields of the prompts' rows, permission for code."""
+    """What can be checked before a run: files, fields of the prompts' rows, permission for code.
+
+    `tokenizer_hash` is that of the model that answers (`core.hashing.digest_tokenizer`), whose tokens a reward model
+    is given.
+    """
     checks: list[Check] = []
     for name, each in zip(names_of(tuple(settings)), settings, strict=True):
         label = f"reward {name}"
         if each.type == "python" and not allow_code:
             checks.append(Check(label, False, _not_allowed(each)))
+            continue
+        if each.type == "model" and (problem := _other_tokens(Path(each.path or ""), tokenizer_hash)):
+            checks.append(Check(label, False, problem))
             continue
         missing = [str(path) for path in each.files().values() if not path.exists()]
         field = each.row_field
@@ -95,6 +116,16 @@ def check_rewards(
         else:
             checks.append(Check(label, True, f"{each.type}, weight {each.weight:g}"))
     return checks
+
+
+def _other_tokens(model: Path, tokenizer_hash: str) -> str:
+    """Why a reward model cannot read the answers' tokens; "" if it can, or nothing is known against it."""
+    file = model / TOKENIZER_FILE
+    if not tokenizer_hash or not file.is_file():
+        return ""
+    if digest_tokenizer(parse_object(read_bounded(file, MAX_TOKENIZER_BYTES), file)) == tokenizer_hash:
+        return ""
+    return f"the tokenizer of {model} is not that of the model that answers: train the reward model from the same base"
 
 
 def _not_allowed(settings: RewardSettings) -> str:

@@ -37,7 +37,7 @@ class SampleAnswers(Writes, OnModel):
         "keep": "What is kept",
         "model": "Model and machine",
     }
-    without_effect: ClassVar = frozenset({"api_key_env"})
+    without_effect: ClassVar = frozenset({"api_key_env", "max_batch", "cache_tokens"})
 
     data: Path
     """Prompts, JSON lines: prompt, question or messages, and the fields that rewards need."""

@@ -10,6 +10,7 @@ from bottega.checkpoint.folder import adapter_checks
 from bottega.checkpoint.hub import locate, locate_planned
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.atomic import write_bytes, write_json
+from bottega.core.errors import UserError
 from bottega.core.machine import inference_dtype, measure, memory_check, resolve_device
 from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.report import Section, write_report
@@ -53,7 +54,12 @@ def plan_sample(config: SampleAnswers, specs: Specs) -> Plan:
         return plan
     prompts = prompts_of(config.data, config.limit)
     plan.checks.append(Check("prompts", True, f"{len(prompts)}"))
-    plan.checks += check_rewards(config.rewards, [each.row for each in prompts], allow_code=config.allow_code)
+    plan.checks += check_rewards(
+        config.rewards,
+        [each.row for each in prompts],
+        allow_code=config.allow_code,
+        tokenizer_hash=spec.tokenizer_hash,
+    )
     _add_cost(plan, config, spec, prompts)
     return plan
 
@@ -90,7 +96,7 @@ def _answer(
     from bottega.generate.settings import Sampling
     from bottega.train.rewards.rewards import Rewards
 
-    rewards = Rewards(config.rewards, allow_code=config.allow_code)
+    rewards = Rewards(config.rewards, allow_code=config.allow_code, device=resolve_device(config.device))
     rollouts = _rollouts(config)
     sampling = Sampling(
         max_new_tokens=config.max_new_tokens,
@@ -100,6 +106,7 @@ def _answer(
     )
     try:
         ids = encode(rollouts.generator.tokenizer, [prompts[place] for place in todo], plain=config.plain)
+        _require_room(ids, todo, rollouts.context_length)
         at_once = -(-BATCHES_AT_ONCE * config.max_batch // config.n)
         done = config.n * (len(prompts) - len(todo))
         with context.reporter.bar("sample", config.n * len(prompts), "answers", done=done) as bar:
@@ -113,6 +120,16 @@ def _answer(
                 bar.advance(0, note=f"reward {sum(each.score for each in samples) / len(samples):.3f}")
     finally:
         rollouts.close()
+
+
+def _require_room(ids: Sequence[Sequence[int]], places: Sequence[int], most: int) -> None:
+    """Before the first answer, not in the middle of the night."""
+    for place, prompt in zip(places, ids, strict=True):
+        if len(prompt) >= most:
+            raise UserError(
+                f"prompt {place + 1} has {len(prompt)} tokens, and there is room for {most} with its answer",
+                hint="Leave it out, or raise --cache-tokens if that is what is too small.",
+            )
 
 
 def _rollouts(config: SampleAnswers) -> Rollouts:
