@@ -38,16 +38,6 @@ class Shards(Replicas):
         self.settings = settings
         self.forgets = settings.strategy == "zero3"
 
-    def share(self, rows: Sequence[T]) -> list[T]:
-        """This process's part of a step's rows; here it may not be empty, as a layer computes in all or in none."""
-        if len(rows) < self.world:
-            raise UserError(
-                f"{self.settings.strategy} needs a row or example for each of the {self.world} processes, "
-                f"a step has {len(rows)}",
-                hint="Give a larger batch_size or tokens_per_step, or strategy: ddp or zero1.",
-            )
-        return super().share(rows)
-
     def wrap(self, model: Decoder) -> Decoder:
         """Cut every parameter; the model computes as before, together with the other processes."""
         super().wrap(model)
@@ -87,8 +77,9 @@ class Shards(Replicas):
         idle = list(parts[-1:] or spare[:1]) * missing
         if len(idle) < missing:
             raise UserError(
-                f"process {self.rank} has nothing to train on in this step, and {self.settings.strategy} needs something",
-                hint="Give a larger batch_size, or strategy: ddp or zero1.",
+                f"there is nothing to train on in this step for process {self.rank} of {self.world}, and with "
+                f"{self.settings.strategy} a layer computes in all processes or in none",
+                hint="Give a larger batch_size or tokens_per_step, or strategy: ddp or zero1.",
             )
         return [*((part, 1.0) for part in parts), *((part, 0.0) for part in idle)]
 
