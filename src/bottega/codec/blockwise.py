@@ -52,7 +52,8 @@ def nearest(scaled: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     codes, border = (part.to(scaled.device) for part in table)
     flat = scaled.reshape(-1)
     prefix = (flat.view(torch.int32) >> 16).bitwise_and_(0xFFFF)
-    return (codes.index_select(0, prefix) + (flat > border.index_select(0, prefix))).reshape(scaled.shape)
+    above = (flat > border.index_select(0, prefix)).view(torch.uint8)  # a byte of 0 or 1: the sum need not convert it
+    return codes.index_select(0, prefix).add_(above).reshape(scaled.shape)
 
 
 @functools.cache
