@@ -23,6 +23,7 @@ from bottega.core.model_files import (
     parse_object,
     read_bounded,
 )
+from bottega.core.plan import Spec
 from bottega.core.record import read_record
 
 
@@ -46,6 +47,8 @@ class ModelSpec:
     """Hash of tokenizer.json (`core.hashing.digest_tokenizer`); empty if there is none."""
     quantised: str = ""
     """How the stored weights are quantised, in a few words; `tensors` are what they come to."""
+    tokenizer: Spec | None = None
+    """Of a model that a plan is going to make: what its tokenizer will be."""
 
     @property
     def vocab_size(self) -> int:

@@ -84,13 +84,17 @@ class Specs:
         return spec.training_bytes if isinstance(spec, HoldsText) else 0
 
     def of(self, path: Path, kind: type[S]) -> S:
-        """The spec of the artefact at `path`; raises UserError if it is missing or of another kind."""
+        """The spec of the artefact at `path`; raises UserError if it is missing or of another kind.
+
+        What will be a model has a tokenizer too: its spec's attribute of that name.
+        """
         predicted = self._predicted.get(path.resolve())
         if predicted is None:
             return kind.read(path)
-        if not isinstance(predicted, kind):
-            raise UserError(f"{path} will be a {predicted.kind}, but a {kind.kind} is needed here")
-        return predicted
+        for spec in (predicted, getattr(predicted, kind.kind, None)):
+            if isinstance(spec, kind):
+                return spec
+        raise UserError(f"{path} will be a {predicted.kind}, but a {kind.kind} is needed here")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.errors import UserError
 from bottega.core.machine import measure, memory_check, resolve_device, resolve_dtype, resolve_threads
@@ -40,6 +41,7 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         # What is trained is kept in float32, whatever it was stored in before.
         architecture, tokenizer_hash = replace(model.config, dtype="float32"), model.tokenizer_hash
         licence, source = model.licence, config.model
+        tokenizer = specs.of(source if specs.is_predicted(source) else locate(source), TokenizerSpec)
     else:
         assert config.tokenizer is not None  # the config's own validation
         inputs["tokenizer"] = source = config.tokenizer
@@ -47,7 +49,7 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         special = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
         architecture = new_model_config(config, tokenizer.vocab_size, special, "float32")
         tokenizer_hash, licence = tokenizer.hash, None
-    data, raw_checks = _data(config.data, config, specs, source)
+    data, raw_checks = _data(config.data, config, specs, tokenizer)
     settings = resolve(config, architecture, data)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
@@ -60,7 +62,7 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         detail = f"{settings.row_length} tokens; conversations of up to {data.longest} are cut there, before they end"
         plan.checks.append(Check("row length", True, detail))
     if config.heldout:
-        heldout, raw_checks = _data(config.heldout, config, specs, source)
+        heldout, raw_checks = _data(config.heldout, config, specs, tokenizer)
         plan.checks += [*raw_checks, *_heldout_checks(data, heldout)]
     for name in config.trackers:
         found = importlib.util.find_spec(name) is not None
@@ -68,19 +70,20 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     plan.details = {"settings": settings, "architecture": architecture, "dtype": dtype}
     plan.details |= {"licence": licence, "data_licence": data.licence}
     plan.work = _work(config, settings, architecture, data, dtype)
-    plan.produces = replace(ModelSpec.predict(architecture, tokenizer_hash=tokenizer_hash), licence=licence)
+    predicted = ModelSpec.predict(architecture, tokenizer_hash=tokenizer_hash)
+    plan.produces = replace(predicted, licence=licence, tokenizer=tokenizer)
     plan.cost = _cost(settings, architecture, data, dtype, device)
     plan.checks.append(memory_check(plan.cost.peak_memory or 0))
     return plan
 
 
-def _data(path: Path, config: Train, specs: Specs, source: Path) -> tuple[TokensSpec, list[Check]]:
+def _data(path: Path, config: Train, specs: Specs, tokenizer: TokenizerSpec) -> tuple[TokensSpec, list[Check]]:
     """What is trained on: a tokens folder, or examples that will be tokenised first, estimated from a sample of them."""
     if specs.is_predicted(path) or is_prepared(path):
         return specs.of(path, TokensSpec), []
     if not path.exists():
         raise UserError(f"there is no data at {path}", hint="Give a file or folder of examples, or a tokens folder.")
-    raw = plan_raw(path, config.form, specs.of(source, TokenizerSpec))
+    raw = plan_raw(path, config.form, tokenizer)
     return raw.spec, raw.checks
 
 
