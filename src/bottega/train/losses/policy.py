@@ -37,6 +37,10 @@ whole step:
 `sequence` and `product` go with the first: all tokens of an answer then have one loss, and the mean is it.
 An answer left out (cut at the greatest length, say) owns no token, but counts as an answer where
 the caller counts it, as in TRL.
+
+Where TRL 1.16 differs: rounding leaves a group of equal rewards with advantages near 0, and a single scored
+answer of a group with NaN in the figures, where ours are 0; its bonus for entropy is a mean over tokens under every
+normaliser, ours is weighed as the token's loss is.
 """
 
 from __future__ import annotations
