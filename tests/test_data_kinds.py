@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from bottega.core.errors import UserError
@@ -15,10 +18,13 @@ from bottega.core.plan import Specs
 from bottega.core.progress import Quiet
 from bottega.core.verb import execute
 from bottega.data.batches import Batches
-from bottega.data.config import PrepareData
+from bottega.data.config import ExampleOptions, PrepareData
+from bottega.data.encode import encode_example
 from bottega.data.examples import Examples
+from bottega.data.formats.detect import examples_of
+from bottega.data.formats.kinds import Rejected
 from bottega.data.raw import plan_raw, prepare_raw
-from bottega.data.spec import TokensSpec
+from bottega.data.spec import Form, TokensSpec
 from bottega.tokenizer import training
 from bottega.tokenizer.chat import encode_chat
 from bottega.tokenizer.spec import TokenizerSpec
@@ -228,3 +234,75 @@ def test_raw_data_that_cannot_be_used_is_said(tmp_path: Path, tokenizer: Path, b
     assert [check.name for check in plan.checks if not check.passed] == ["chat template"]
     with pytest.raises(UserError, match="none of 1 rows can be used as pairs"):
         prepare_raw(data, "pairs", tokenizer, tmp_path / "work")
+
+
+def test_reasoning_is_shown_written_or_dropped_but_never_lost_silently(tmp_path: Path, tokenizer: Path) -> None:
+    row = {"messages": [turn("user", "q"), turn("assistant", "too", reasoning_content="the cat sat")]}
+    known = Tokenizer.load(tokenizer)
+    with pytest.raises(UserError, match="reasoning, for which the chat template has no place"):
+        prepare(tmp_path, [row], tokenizer, "chat")
+    for how, said in (("text", "<think>\nthe cat sat\n</think>\n\ntoo"), ("drop", "too")):
+        out = prepare(tmp_path, [row], tokenizer, "chat", reasoning=how, overwrite=True)
+        (packed,) = Batches(out, row_length=500, seed=0).rows(0, 1)
+        assert known.decode(packed.tokens[packed.mask].tolist()) == said
+
+
+GARBAGE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.text(max_size=5)
+    | st.sampled_from(["<|im_end|>", "\ud800", " "]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "content", "name"]), inner),
+    max_leaves=6,
+)
+TURNS = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "system", "tool"])},
+        optional={
+            "content": GARBAGE,
+            "tool_calls": st.lists(
+                st.fixed_dictionaries({"name": st.text(max_size=3), "arguments": GARBAGE}), max_size=2
+            ),
+            "weight": st.sampled_from([0, 1]),
+            "reasoning": GARBAGE,
+        },
+    ),
+    min_size=1,
+    max_size=4,
+)
+ROWS = (
+    st.fixed_dictionaries({"messages": TURNS}, optional={"tools": GARBAGE, "system": GARBAGE, "label": GARBAGE})
+    | st.fixed_dictionaries({"chosen": TURNS, "rejected": TURNS}, optional={"prompt": TURNS | st.text(max_size=5)})
+    | st.fixed_dictionaries({"prompt": GARBAGE, "completion": GARBAGE}, optional={"label": st.booleans()})
+    | st.fixed_dictionaries({"input_ids": st.lists(st.integers(-1, 400))}, optional={"labels": GARBAGE})
+)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(row=ROWS, kind=st.sampled_from(["chat", "pairs", "labelled", "prompts"]))
+def test_every_row_is_encoded_or_rejected_and_masks_stand_on_answers_only(
+    tokenizer: Path, row: dict[str, Any], kind: Form
+) -> None:
+    known = _loaded(tokenizer)
+    for options in (ExampleOptions(), ExampleOptions(tools="text", reasoning="text", ranked="all")):
+        try:
+            _, examples = examples_of(row, kind, every_pair=True)
+            encoded = [encode_example(known, example, options) for example in examples]
+        except Rejected as rejected:
+            assert "\n" not in str(rejected)
+            continue
+        for documents in encoded:
+            assert len(documents) == (2 if kind == "pairs" else 1)
+            for ids, mask in documents:
+                assert len(ids) == len(mask) and all(0 <= id_ < known.vocab_size for id_ in ids)
+                assert any(mask[1:]) == (kind != "prompts")
+            if kind == "pairs":
+                (chosen, mask), (rejected, other) = documents
+                start = mask.index(True)
+                assert other.index(True) == start and chosen[:start] == rejected[:start]
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: Path) -> Tokenizer:
+    return Tokenizer.load(folder)

@@ -36,6 +36,8 @@ class ExampleOptions(Config):
     """Of several ranked answers make one pair, or every pair of different scores."""
     tools: Literal["template", "text"] = "template"
     """Write tools and their calls as the chat template has it, or as JSON into the messages."""
+    reasoning: Literal["template", "text", "drop"] = "template"
+    """Write an answer's reasoning as the chat template has it, as text between <think> and </think>, or not at all."""
 
 
 class PrepareData(ExampleOptions, Writes):

@@ -31,7 +31,10 @@ from bottega.data.formats.kinds import (
 )
 from bottega.data.formats.read import as_messages
 from bottega.tokenizer.chat import Masking, encode_chat
+from bottega.tokenizer.template import REASONING_KEYS
 from bottega.tokenizer.tokenizer import Tokenizer
+
+_AS_TEXT = " (tools: text writes them as text)"
 
 
 class Encoded(NamedTuple):
@@ -105,12 +108,13 @@ def _plain(tokenizer: Tokenizer, prompt: str, completion: str, options: ExampleO
 
 
 def _conversation(tokenizer: Tokenizer, example: Conversation, options: ExampleOptions) -> Encoded:
-    messages, tools, weights = _with_tools(tokenizer, example.messages, example.tools, example.weights, options)
+    messages = _with_reasoning(tokenizer, example.messages, options)
+    messages, tools, weights = _with_tools(tokenizer, messages, example.tools, example.weights, options)
     masking = Masking(options.train_on, options.train_on_eos)
     try:
         chat = encode_chat(tokenizer, messages, tools=tools, weights=weights, masking=masking)
     except UserError as error:
-        raise Rejected(_reason(error)) from None
+        raise Rejected(_reason(error) + (_AS_TEXT if tools else "")) from None
     return Encoded(chat.ids, chat.mask)
 
 
@@ -118,7 +122,7 @@ def _prompt(tokenizer: Tokenizer, example: Prompt, options: ExampleOptions) -> E
     if isinstance(example.prompt, str) and not tokenizer.chat_template:
         ids = tokenizer.document_prefix() + tokenizer.encode(example.prompt)
     else:
-        messages = as_messages(example.prompt, "user")
+        messages = _with_reasoning(tokenizer, as_messages(example.prompt, "user"), options)
         messages, tools, _ = _with_tools(tokenizer, messages, example.tools, [], options)
         try:
             ids = encode_chat(tokenizer, messages, tools=tools, add_generation_prompt=True).ids
@@ -156,8 +160,25 @@ def _with_tools(
         return _as_text(messages, tools), None, weights
     for used, name in ((tools, "tools"), (calls, "tool_calls")):
         if used and name not in template:
-            raise Rejected(f"{name}, for which the chat template has no place (tools: text writes them as text)")
+            raise Rejected(f"{name}, for which the chat template has no place{_AS_TEXT}")
     return messages, tools, weights
+
+
+def _with_reasoning(tokenizer: Tokenizer, messages: list[Message], options: ExampleOptions) -> list[Message]:
+    """Messages whose reasoning the template shows; raises Rejected where it would leave it out."""
+    if not any("reasoning_content" in message for message in messages):
+        return messages
+    if options.reasoning == "template":
+        if not any(key in (tokenizer.chat_template or "") for key in REASONING_KEYS):
+            raise Rejected("reasoning, for which the chat template has no place (reasoning: text or drop)")
+        return messages
+    said: list[Message] = []
+    for message in messages:
+        plain = {key: value for key, value in message.items() if key != "reasoning_content"}
+        if options.reasoning == "text" and "reasoning_content" in message:
+            plain["content"] = f"<think>\n{message['reasoning_content']}\n</think>\n\n{message['content']}"
+        said.append(plain)
+    return said
 
 
 def _as_text(messages: list[Message], tools: Tools | None) -> list[Message]:

@@ -181,7 +181,7 @@ def percentiles(values: array[int]) -> dict[str, float]:
     if not values:
         return {}
     numbers = np.asarray(values)
-    found = {f"p{at}": float(np.percentile(numbers, at)) for at in PERCENTILES}
+    found = {f"p{at}": round(float(np.percentile(numbers, at)), 1) for at in PERCENTILES}
     return {"mean": round(float(numbers.mean()), 1), **found, "max": float(numbers.max())}
 
 

@@ -24,6 +24,7 @@ from bottega.tokenizer.tokenizer import Tokenizer
 # Estimates for plans, from English text and Python sources.
 _BYTES_PER_TOKEN = 3.6
 _BYTES_PER_CONVERSATION = 140
+_GZIP = 3  # bytes of text in a byte of .gz
 _TEXT_BYTES_PER_SECOND = 2.8e6
 _CONVERSATIONS_PER_SECOND = 3_400
 _TRAINED_SHARE: dict[Form, float] = {"text": 1.0, "chat": 0.4, "pairs": 0.5, "labelled": 0.5, "prompts": 0.0}
@@ -174,11 +175,11 @@ def _sizes(config: PrepareData, specs: Specs) -> tuple[int, int]:
 
 
 def source_sizes(source: Path, form: Form) -> tuple[int, int]:
-    """Bytes of a file or folder of data, and about how many documents it holds; raises UserError if it is not there."""
+    """About how many bytes and documents a file or folder of data has; raises UserError if it is not there."""
     if not source.exists():
         raise UserError(f"{source} does not exist", hint="Give a corpus folder, or a file or folder of data.")
     files = list(source_files(source, Skipped())) if source.is_dir() else [source]
-    size = sum(file.stat().st_size for file in files)
+    size = sum(file.stat().st_size * (_GZIP if file.suffix == ".gz" else 1) for file in files)
     if form == "text":
         return size, len(files)
     rows = sample(source)
