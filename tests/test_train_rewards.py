@@ -271,8 +271,9 @@ def test_judge_sees_the_whole_conversation() -> None:
     shown = conversation(Answer("mine", {"messages": messages, "right": "yours"}), "right")
     assert shown.system == "s" and [(turn.question, turn.answer) for turn in shown.turns] == [("u", "a"), ("u", "mine")]
     assert shown.references == ("", "yours")
-    with pytest.raises(UserError, match="neither"):
-        conversation(Answer("mine", {"text": "?"}), None)
+    assert conversation(Answer("mine", {"instruction": "do"}), None).turns[0].question == "do"
+    with pytest.raises(UserError, match="what was asked"):
+        conversation(Answer("mine", {"label": "?"}), None)
 
 
 def test_cut_off_answers_earn_nothing_unless_asked() -> None:

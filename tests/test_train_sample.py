@@ -15,13 +15,15 @@ from bottega import verbs
 from bottega.core.errors import UserError
 from bottega.core.plan import Specs
 from bottega.core.view import Bars, Chart, Table
+from bottega.data.formats.detect import examples_of
+from bottega.data.formats.kinds import Conversation, Pair, Prompt
 from bottega.tokenizer.files import write_tokenizer
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.rewards.answer import Answer
 from bottega.train.rewards.rewards import Rewards
 from bottega.train.sample.config import SampleAnswers, parse_keep
 from bottega.train.sample.figures import figures, sample_report
-from bottega.train.sample.prompts import Prompt, prompts_of
+from bottega.train.sample.prompts import encode, prompts_of
 from bottega.train.sample.samples import Sample, SampleFile, chosen, pair_row, pairs, sft_row
 from bottega.train.sample.verb import plan_sample
 from conftest import Workshop
@@ -203,9 +205,10 @@ def test_what_is_refused_before_the_run(model: Path, asked: dict[str, Any], tmp_
     assert "allow_code" in failed(reward=[{"type": "python", "path": "x.py"}])
     assert "there is no" in failed(reward_model=str(tmp_path / "absent"))
     empty = tmp_path / "empty.jsonl"
-    empty.write_text("\n")
-    with pytest.raises(UserError, match="no prompts"):
-        failed(data=empty)
+    for content in ("\n", '{"label": 1}'):
+        empty.write_text(content)
+        with pytest.raises(UserError, match="no prompts"):
+            failed(data=empty)
 
 
 @pytest.mark.parametrize(
@@ -238,23 +241,34 @@ def test_what_passes() -> None:
     assert parse_keep("best:-0.5") == ("best", -0.5)
 
 
-@pytest.mark.parametrize(
-    ("row", "wanted"),
-    [
-        ({"prompt": "a"}, "a"),
-        ({"question": "a", "answer": "b"}, "a"),
-        ({"prompt": [{"role": "user", "content": "a"}]}, [{"role": "user", "content": "a"}]),
-        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
-         [{"role": "user", "content": "a"}]),
-        ({"text": "a"}, None),
-        ({"messages": [{"role": "system", "content": "a"}]}, None),
-        ({"messages": [{"role": "nobody", "content": "a"}]}, None),
-    ],
-)  # fmt: skip
-def test_prompts(tmp_path: Path, row: dict[str, Any], wanted: Any) -> None:
-    (tmp_path / "p.jsonl").write_text(json.dumps(row))
-    if wanted is None:
-        with pytest.raises(UserError, match="line 1"):
-            prompts_of(tmp_path / "p.jsonl")
-    else:
-        assert [each.asked for each in prompts_of(tmp_path / "p.jsonl")] == [wanted]
+def test_prompts(tmp_path: Path, model: Path) -> None:
+    """What is none is counted; tokens are those of the chat template, by transformers."""
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    rows = [
+        {"prompt": ASKED},
+        {"label": "?"},
+        {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": "b"}]},
+        {"question": ASKED, "answer": "b", "tools": tools},
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts, skipped = prompts_of(tmp_path / "p.jsonl")
+    assert [each.row for each in prompts] == [rows[0], *rows[2:]] and sum(skipped.counts.values()) == 1
+    assert prompts_of(tmp_path / "p.jsonl", 2)[0] == prompts[:2]
+    oracle = transformers.AutoTokenizer.from_pretrained(model)
+    text = oracle.apply_chat_template([{"role": "user", "content": ASKED}], add_generation_prompt=True, tokenize=False)
+    ids = oracle(text, add_special_tokens=False)["input_ids"]
+    assert encode(Tokenizer.load(model), prompts[:2], plain=False) == [ids, ids]
+    assert sft_row(prompts[2], GROUP[1], plain=False)["tools"] == tools
+
+
+def test_rows_are_read_by_training(asked: dict[str, Any]) -> None:
+    """Nothing that `sample` writes is lost on those who read it."""
+    prompt = prompts_of(asked["data"])[0][0]
+    _, (kept,) = examples_of(sft_row(prompt, GROUP[1], plain=False), "chat")
+    assert isinstance(kept, Conversation) and [each["content"] for each in kept.messages] == [f"{ASKED} 0", "b"]
+    for plain in (False, True):
+        _, (pair,) = examples_of(pair_row(prompt, GROUP[1], GROUP[0], plain=plain), "pairs")
+        assert isinstance(pair, Pair) and pair.scores == (1.0, 0.0)
+        said = [pair.prompt, pair.chosen, pair.rejected]
+        texts = [each if isinstance(each, str) else each[-1]["content"] for each in said]
+        assert texts == [f"{ASKED} 0", "b", "a"]

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bottega.clients.chat import Reply
 from bottega.core.errors import BottegaError, UserError, did_you_mean
 from bottega.core.progress import Quiet
+from bottega.data.formats.detect import examples_of
+from bottega.data.formats.kinds import Prompt, Rejected
+from bottega.data.formats.read import as_messages
 from bottega.evaluate.judge.answers import Answer as Judged
 from bottega.evaluate.judge.answers import Turn
 from bottega.evaluate.judge.asking import (
@@ -96,13 +99,13 @@ def conversation(answer: Answer, reference: str | None) -> Judged:
 
 
 def turns_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(role, content) of a prompt's row: its `messages`, `prompt` or `question`."""
-    asked = next((row[name] for name in ("messages", "prompt", "question") if row.get(name)), None)
-    if isinstance(asked, str):
-        return [("user", asked)]
-    if isinstance(asked, list) and asked:
-        return [(str(each.get("role")), str(each.get("content") or "")) for each in asked if isinstance(each, Mapping)]
-    raise UserError("a prompt's row has neither prompt, question nor messages, which a judge is to be shown")
+    """(role, content) of what a prompt's row asks; raises UserError if it asks nothing."""
+    try:
+        _, examples = examples_of(dict(row), "prompts")
+    except Rejected as reason:
+        raise UserError(f"a judge is to be shown what was asked, and a prompt's row has {reason}") from None
+    found = [message for each in examples if isinstance(each, Prompt) for message in as_messages(each.prompt, "user")]
+    return [(str(message["role"]), str(message.get("content") or "")) for message in found]
 
 
 def own_function(settings: RewardSettings) -> Score:

@@ -40,7 +40,7 @@ class SampleAnswers(Writes, OnModel):
     without_effect: ClassVar = frozenset({"api_key_env", "max_batch", "cache_tokens"})
 
     data: Path
-    """Prompts, JSON lines: prompt, question or messages, and the fields that rewards need."""
+    """Prompts in any of the usual formats (rows with prompt, question or messages), with the fields rewards need."""
     plain: bool = False
     """Continue the prompts as plain text, without the chat template."""
     limit: int | None = Field(default=None, ge=1)

@@ -16,7 +16,8 @@ from typing import Any
 
 from bottega.core.append import open_lines
 from bottega.core.atomic import write_bytes
-from bottega.train.sample.prompts import Prompt
+from bottega.data.formats.kinds import Prompt
+from bottega.train.sample.prompts import messages_of
 
 
 @dataclass(frozen=True)
@@ -82,21 +83,26 @@ def pairs(groups: Iterable[Sequence[Sample]], gap: float) -> Iterator[tuple[Samp
 def sft_row(prompt: Prompt, sample: Sample, *, plain: bool) -> dict[str, Any]:
     """A row to train on with `--stage sft`."""
     if plain:
-        return {"prompt": prompt.asked, "completion": sample.text}
-    return {"messages": [*prompt.messages, _said(sample)]}
+        return {"prompt": prompt.prompt, "completion": sample.text}
+    return {"messages": [*messages_of(prompt), _said(sample)], **_tools(prompt)}
 
 
 def pair_row(prompt: Prompt, best: Sample, worst: Sample, *, plain: bool) -> dict[str, Any]:
     """A row to train on with `--stage dpo` and its like."""
     scores = {"score_chosen": best.score, "score_rejected": worst.score}
     if plain:
-        return {"prompt": prompt.asked, "chosen": best.text, "rejected": worst.text, **scores}
-    return {"prompt": prompt.messages, "chosen": [_said(best)], "rejected": [_said(worst)], **scores}
+        return {"prompt": prompt.prompt, "chosen": best.text, "rejected": worst.text, **scores}
+    sides = {"chosen": [_said(best)], "rejected": [_said(worst)]}
+    return {"prompt": messages_of(prompt), **sides, **scores, **_tools(prompt)}
 
 
 def as_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """JSON lines."""
     return b"".join(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n" for row in rows)
+
+
+def _tools(prompt: Prompt) -> dict[str, Any]:
+    return {"tools": list(prompt.tools)} if prompt.tools else {}
 
 
 def _said(sample: Sample) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.report import Section, write_report
 from bottega.core.verb import Context, Result
 from bottega.core.view import human_count
+from bottega.data.formats.kinds import Prompt
 from bottega.generate.checks import generation_memory
 from bottega.train.rewards.rewards import check_rewards
 from bottega.train.sample.config import SampleAnswers, parse_keep
 from bottega.train.sample.figures import FIGURES_FILE, figures, sample_blocks
-from bottega.train.sample.prompts import Prompt, encode, prompts_of
+from bottega.train.sample.prompts import encode, messages_of, prompts_of
 from bottega.train.sample.samples import Sample, SampleFile, as_lines, chosen, pair_row, pairs, sft_row
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ def plan_sample(config: SampleAnswers, specs: Specs) -> Plan:
     if specs.is_predicted(config.data):
         plan.work = ["answer the prompts of an earlier step; how many is known when they are there"]
         return plan
-    prompts = prompts_of(config.data, config.limit)
-    plan.checks.append(Check("prompts", True, f"{len(prompts)}"))
+    prompts, skipped = prompts_of(config.data, config.limit)
+    left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.counts.most_common())
+    plan.checks.append(Check("prompts", True, f"{len(prompts)}" + (f"; left out: {left_out}" if left_out else "")))
     plan.checks += check_rewards(
         config.rewards,
         [each.row for each in prompts],
@@ -68,7 +70,7 @@ def run_sample(plan: Plan, context: Context) -> Result:
     """Answer, score, write; goes on behind the prompts that an interrupted run has done."""
     config = plan.config
     assert isinstance(config, SampleAnswers)
-    prompts = prompts_of(config.data, config.limit)
+    prompts, _ = prompts_of(config.data, config.limit)
     file = SampleFile(context.out / SAMPLES_FILE, config.n)
     try:
         todo = [place for place in range(len(prompts)) if place not in file.samples]
@@ -197,7 +199,7 @@ def _template_check(config: SampleAnswers, spec: ModelSpec) -> list[Check]:
 def _add_cost(plan: Plan, config: SampleAnswers, spec: ModelSpec, prompts: Sequence[Prompt]) -> None:
     answers = len(prompts) * config.n
     most = answers * config.max_new_tokens
-    length = sum(len(str(message.get("content"))) for each in prompts for message in each.messages)
+    length = sum(len(str(message.get("content"))) for each in prompts for message in messages_of(each))
     asked = round(length / BYTES_PER_TOKEN)
     scored = ", ".join(each.type for each in config.rewards)
     plan.work = [
