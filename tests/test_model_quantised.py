@@ -19,6 +19,7 @@ from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.writer import write_model_files, write_tensors
 from bottega.codec.blockwise import dequantise_blockwise, dynamic_levels, nearest, quantise_blockwise, search_table
 from bottega.codec.nf4 import dequantise_nf4, nf4_levels, quantise_nf4
+from bottega.core.errors import UserError
 from bottega.model import bitsandbytes_kernels, load_quantised, quantised
 from bottega.model.decoder import Decoder
 from bottega.model.linear import Linear
@@ -298,6 +299,18 @@ def test_loading_equals_quantising(kind: Kind, family: str, tmp_path: Path):
     ids = torch.tensor([[1, 2, 3, 4]])
     assert torch.equal(loaded(ids), made(ids))
     assert not any(parameter.requires_grad for name, parameter in loaded.named_parameters() if name.endswith(".bias"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_weights_that_are_not_finite(kind: Kind, double: bool, value: float, tmp_path: Path):
+    decoder = small()
+    with torch.no_grad():
+        decoder.get_parameter("model.layers.1.mlp.up_proj.weight")[5, 7] = value
+    folder = stored(decoder, tmp_path / "model")
+    with pytest.raises(UserError, match=r"layers\.1\.mlp\.up_proj\.weight: .* values that are not finite"):
+        load_quantised.load_quantised(folder, kind, double_quant=double)
 
 
 def test_loading_holds_one_dense_matrix_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

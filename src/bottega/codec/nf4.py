@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bottega.codec.blockwise import dequantise_blockwise, dynamic_levels, nearest, quantise_blockwise, search_table
+from bottega.codec.blockwise import CPU, dequantise_blockwise, dynamic_levels, nearest, quantise_blockwise, search_table
 
 BLOCK = 64
 """Values that share a scale."""
@@ -27,8 +27,9 @@ LEVELS = (
     0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
-_QUANTISE_VALUES = 1 << 18
-_DEQUANTISE_BYTES = 1 << 16  # with their values, what a core's cache holds
+# At a time: on a CPU what its cache holds, on a GPU what keeps it busy.
+_QUANTISE_VALUES = {"cpu": 1 << 18, "cuda": 1 << 24}
+_DEQUANTISE_BYTES = {"cpu": 1 << 16, "cuda": 1 << 24}
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,15 @@ class FourBit:
 
 
 @functools.cache
-def nf4_levels() -> Tensor:
-    """The 16 levels, float32, ascending."""
-    return torch.tensor(LEVELS)
+def nf4_levels(device: torch.device = CPU) -> Tensor:
+    """The 16 levels, float32, ascending. Made once for each device."""
+    return torch.tensor(LEVELS, device=device)
 
 
 @functools.cache
-def _table() -> tuple[Tensor, Tensor]:
-    return search_table(nf4_levels())
+def _table(device: torch.device) -> tuple[Tensor, Tensor]:
+    codes, border = search_table(nf4_levels())
+    return codes.to(device), border.to(device)
 
 
 def quantise_nf4(values: Tensor, *, double_quant: bool = True, block: int = BLOCK) -> FourBit:
@@ -96,10 +98,10 @@ def quantise_nf4(values: Tensor, *, double_quant: bool = True, block: int = BLOC
     A value in the middle between two levels takes the lower one. The work is done in float32 on the tensor's device.
     """
     flat, device = values.detach().reshape(-1), values.device
-    table = _table()
+    table = _table(device)
     codes = torch.empty(-(-len(flat) // 2), dtype=torch.uint8, device=device)
     scales = torch.empty(-(-len(flat) // block), device=device)
-    chunk = 2 * max(1, _QUANTISE_VALUES // 2 // block) * block
+    chunk = 2 * max(1, _QUANTISE_VALUES.get(device.type, 1 << 18) // 2 // block) * block
     for start in range(0, len(flat), chunk):
         part = flat[start : start + chunk].float()
         rows = torch.nn.functional.pad(part, (0, -len(part) % (2 * block))).view(-1, block)
@@ -111,7 +113,7 @@ def quantise_nf4(values: Tensor, *, double_quant: bool = True, block: int = BLOC
         packed = found[::2] << 4 | found[1::2]
         count = -(-len(part) // 2)
         codes[start // 2 : start // 2 + count] = packed[:count]
-    levels, scale_levels = nf4_levels().to(device), dynamic_levels(True).to(device)
+    levels, scale_levels = nf4_levels(device), dynamic_levels(True, device)
     if not double_quant:
         return FourBit(codes, scales, None, None, levels, scale_levels, block)
     offset = scales.mean()
@@ -128,7 +130,7 @@ def dequantise_nf4(stored: FourBit, shape: tuple[int, ...], dtype: torch.dtype =
     codes, block = stored.codes, stored.block
     values = torch.empty(2 * len(codes), dtype=dtype, device=codes.device)
     scales, pairs = stored.block_scales(), _pairs(stored.levels)
-    step = 2 * max(1, _DEQUANTISE_BYTES // block) * block
+    step = 2 * max(1, _DEQUANTISE_BYTES.get(codes.device.type, 1 << 16) // block) * block
     room = values if dtype == torch.float32 else torch.empty(min(step, len(values)), device=codes.device)
     for start in range(0, len(values), step):
         part = values[start : start + step]

@@ -6,6 +6,7 @@ A folder that bitsandbytes quantised to 4 bits gives its codes as they are; ever
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from bottega.checkpoint.tensors import LazyTensor, map_tensors
 from bottega.codec import bitsandbytes
 from bottega.codec.blockwise import dynamic_levels
 from bottega.codec.nf4 import FourBit
+from bottega.core.errors import UserError
 from bottega.model.decoder import Decoder
 from bottega.model.load import with_weights
 from bottega.model.quantised import KEEP, Kind, NF4Linear, QuantisedLinear, linear_layers
@@ -35,7 +37,8 @@ def load_quantised(
 
     Weights are quantised from the numbers that are stored, before `dtype`, which the layers give their dense weight
     in. With `kind` "nf4", matrices that are stored in 4 bits keep those codes, whatever `double_quant` says; fused
-    ones (Phi-3's) and those of other formats are read and quantised again. Raises UserError as `ModelFolder.open`.
+    ones (Phi-3's) and those of other formats are read and quantised again. Raises UserError as `ModelFolder.open`, and
+    for weights that are not finite.
     """
     folder = ModelFolder.open(model)
     with torch.device("meta"):
@@ -51,15 +54,21 @@ def load_quantised(
             continue
         for parameter, part in place.unpack(folder.tensors[place.name].load()).items():
             if (name := _layer_name(parameter)) in layers and parameter.endswith(".weight"):
-                layer = QuantisedLinear.from_weight(
-                    part.to(device), kind, double_quant, _frozen(layers[name].bias), dtype
-                )
+                layer = _quantised(parameter, part.to(device), kind, double_quant, _frozen(layers[name].bias), dtype)
                 state |= _replace(decoder, name, layer)
             else:  # a copy: the weights must not change when the file does
                 state[parameter] = part.to(
                     device=device, dtype=dtype, copy=True, memory_format=torch.contiguous_format
                 )
     return with_weights(decoder, state)
+
+
+def _quantised(parameter: str, *arguments: Any) -> QuantisedLinear:
+    """`QuantisedLinear.from_weight`, whose errors name the parameter."""
+    try:
+        return QuantisedLinear.from_weight(*arguments)
+    except UserError as error:
+        raise UserError(f"{parameter}: {error.message}", hint=error.hint) from None
 
 
 def _layer_name(parameter: str) -> str:

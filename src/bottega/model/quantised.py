@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bottega.codec.nf4 import FourBit, dequantise_nf4, quantise_nf4
+from bottega.core.errors import UserError
 from bottega.model.bitsandbytes_kernels import available, dequantise, knows
 
 Kind = Literal["nf4", "int8"]
@@ -114,13 +115,20 @@ class QuantisedLinear(nn.Module):
         bias: nn.Parameter | None = None,
         dtype: torch.dtype | None = None,
     ) -> QuantisedLinear:
-        """A layer from its dense weight (out, in), which is not kept; `dtype` is what `dense_weight` gives it in."""
+        """A layer from its dense weight (out, in), which is not kept; `dtype` is what `dense_weight` gives it in.
+
+        Raises UserError if a value is not finite: the nearest code would hide it.
+        """
         if bias is not None:
             bias.requires_grad_(False)
         shape, dtype = (weight.shape[0], weight.shape[1]), dtype or weight.dtype
         if kind == "nf4":
-            return NF4Linear(quantise_nf4(weight, double_quant=double_quant), shape, dtype, bias)
-        return Int8Linear(*quantise_int8(weight), dtype, bias)
+            stored = quantise_nf4(weight, double_quant=double_quant)
+            _require_finite(stored.scales if stored.offset is None else stored.offset, shape)
+            return NF4Linear(stored, shape, dtype, bias)
+        codes, scales = quantise_int8(weight)
+        _require_finite(scales, shape)
+        return Int8Linear(codes, scales, dtype, bias)
 
     def dense_weight(self, dtype: torch.dtype | None = None) -> Tensor:
         """The weight (out, in), made anew; in `dtype`, or the layer's."""
@@ -237,6 +245,14 @@ class Int8Linear(QuantisedLinear):
     def dense_rows(self, rows: slice) -> Tensor:
         """Some rows of the weight in float32."""
         return dequantise_int8(self.codes[rows], self.scales[rows])
+
+
+def _require_finite(scales: Tensor, shape: tuple[int, int]) -> None:
+    if not bool(scales.isfinite().all()):
+        raise UserError(
+            f"a weight of {shape[0]} × {shape[1]} has values that are not finite, and cannot be quantised",
+            hint="The checkpoint is damaged, or overflowed in training.",
+        )
 
 
 def linear_layers(decoder: nn.Module, keep: tuple[str, ...] = KEEP) -> dict[str, nn.Linear]:

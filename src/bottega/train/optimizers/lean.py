@@ -146,7 +146,7 @@ def _read(state: dict[str, Tensor], name: str, chunk: slice) -> Tensor:
     stored = state[name].view(-1)[chunk]
     if stored.dtype != torch.uint8:
         return stored.float()
-    levels = dynamic_levels(name == "exp_avg").to(stored.device)
+    levels = dynamic_levels(name == "exp_avg", stored.device)
     return dequantise_blockwise(stored, state[f"{name}_scales"][_blocks(chunk)], levels=levels)
 
 
