@@ -17,6 +17,17 @@ from bottega.checkpoint.config import ModelConfig
 MEDIAN_TOKENS, SPREAD = 110, 0.8  # of an example: 150 on average
 TEMPLATE_TOKENS = 10  # about so many of an example are its template's
 PAIR = ("chosen", "rejected")
+# ChatML, but for the line feed behind the last answer.
+TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['role'] == 'assistant' -%}
+{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}
+{%- else -%}{{- message['content'] + '<|im_end|>' -}}{%- endif -%}
+{%- if message['role'] != 'assistant' or not loop.last -%}{{- '\\n' -}}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ def write_model(folder: Path, shape: Shape, *, dtype: str = "float32", context: 
     write_model_files(folder, config)
     words = Words(random.Random(0))
     training.write_folder(training.train((words.text(200) for _ in range(400)), 6000), folder)
+    (folder / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     return config
 
 
@@ -84,17 +96,16 @@ class Words:
         return " ".join(self._source.choices(self._words, self._weights, k=max(1, round(words))))
 
 
-def write_examples(folder: Path, stage: str, count: int, row_length: int) -> dict[str, Any]:
-    """`STAGE.jsonl` of `count` conversations (sft) or pairs (dpo), none longer than `row_length` tokens.
+def write_examples(path: Path, folder: Path, stage: str, count: int, row_length: int) -> dict[str, Any]:
+    """`count` conversations (sft) or pairs (dpo) as lines of `path`, none longer than `row_length` tokens.
 
-    Returns `data` (its path), `lengths` (tokens of each example), `documents` (of each of its documents) and
+    Returns `data` (the path), `lengths` (tokens of each example), `documents` (of each of its documents) and
     `trained_share` (of all tokens), as the tokenizer and template in `folder` make them.
     """
     from bottega.tokenizer.tokenizer import Tokenizer
 
     source, tokenizer = random.Random(stage), Tokenizer.load(folder)
-    words, path = Words(source), folder / f"{stage}.jsonl"
-    lengths, documents, trained = list[int](), list[int](), 0
+    words, lengths, documents, trained = Words(source), list[int](), list[int](), 0
     with path.open("w", encoding="utf-8") as file:
         while len(lengths) < count:
             row = (_conversation if stage == "sft" else _pair)(source, words, row_length)
@@ -136,7 +147,8 @@ def _message(role: str, words: Words, tokens: float) -> dict[str, str]:
 
 
 def _chatml(messages: list[dict[str, str]]) -> str:
-    return "".join(f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>\n" for each in messages)
+    """What TEMPLATE makes of a conversation that an answer ends."""
+    return "\n".join(f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>" for each in messages)
 
 
 def flops_per_token(

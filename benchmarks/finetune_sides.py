@@ -71,6 +71,7 @@ def train_with_bottega(recipe: dict[str, Any], out: Path, clock: Clock) -> list[
     from bottega.cli import commands
     from bottega.cli.main import main as bottega
 
+    out.parent.mkdir(parents=True, exist_ok=True)
     path = out.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(recipe), "utf-8")
     commands.reporter_for = lambda *_: clock

@@ -13,6 +13,9 @@ Ways of TRL, all of them exact:
 The reference of dpo is the model with its adapter switched off. What is done before the first step counts: its seconds
 are added to the steps', and every example is seen once.
 
+The chat template ends with the last answer's stop token. Where one writes a line feed behind it, as ChatML does, TRL's
+dpo trains it as part of the answer and ours does not, and losses differ from the fifth digit on.
+
 The floor is the products that nobody can leave out over their measured rate: frozen weights forward and backward to
 their inputs, the adapter's three passes, the head where tokens are trained; for dpo a forward pass more.
 
@@ -35,6 +38,7 @@ from typing import Any
 import alternate
 from bottega.checkpoint.config import ModelConfig
 from bottega.core.machine import peak_memory_bytes
+from bottega.data.spec import Form
 from finetune_material import Shape, flops_per_token, write_examples, write_model
 from finetune_sides import Clock, import_bottega, import_trl, serve, train_with_bottega, train_with_trl
 
@@ -47,12 +51,12 @@ WAYS = {
     "sft": ("as it comes", "no recomputing", "packed"),
     "dpo": ("as it comes", "no recomputing", "reference before"),
 }
-FORMS = {"sft": "chat", "dpo": "pairs"}
+FORMS: dict[str, Form] = {"sft": "chat", "dpo": "pairs"}
 GOALS, MEMORY_GOAL = {"sft": 2.0, "dpo": 1.5}, 0.6
 BATCH, ROW_LENGTH, RANK, ALPHA, RATE, CLIP, BETAS = 8, 512, 8, 16, 2e-4, 1.0, (0.9, 0.95)
 WARM_UP = 2  # steps of a run that are not timed
 SHOWN = 10  # losses
-TOLERANCE = 1e-3  # nats between the losses of one step
+TOLERANCE = 1e-4  # nats between the losses of one step
 
 Runs = dict[str, list[alternate.Answer]]  # of each side
 
@@ -78,12 +82,12 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for model in arguments.model or (["2M"] if arguments.quick else ["20M", "110M"]):
-            folder = Path(scratch) / model
+            folder = Path(scratch) / model / "model"
             write_model(folder, MODELS[model])
             for stage in arguments.stage or WAYS:
                 settings = {"folder": str(folder), "stage": stage, "steps": steps, **machine}
-                settings |= write_examples(folder, stage, BATCH * steps, ROW_LENGTH)
-                settings["order"] = order_of(folder, stage, BATCH * steps)
+                settings |= write_examples(folder.parent / f"{stage}.jsonl", folder, stage, BATCH * steps, ROW_LENGTH)
+                settings |= prepare(settings)
                 runs = run_all(settings, arguments.trl, repeat, arguments.only)
                 rows += table(model, settings, runs, rates.float32)
     alternate.print_table(
@@ -92,8 +96,8 @@ def main() -> None:
     )  # fmt: skip
 
 
-def order_of(folder: Path, stage: str, count: int) -> list[int]:
-    """The order in which `bottega train` takes `count` examples; leaves its first adapter in `folder`."""
+def prepare(settings: dict[str, Any]) -> dict[str, Any]:
+    """What TRL has to know of our side: the `order` of the examples, and a file of the `adapter`'s first values."""
     import torch
     from safetensors.torch import save_file
 
@@ -103,11 +107,13 @@ def order_of(folder: Path, stage: str, count: int) -> list[int]:
     from bottega.model.load import load_decoder
     from bottega.model.lora import adapter_tensors, add_adapter
 
-    decoder = load_decoder(folder)
+    folder, data, stage = Path(settings["folder"]), Path(settings["data"]), settings["stage"]
+    decoder, path = load_decoder(folder), data.with_name("adapter.safetensors")
     add_adapter(decoder, AdapterSettings(r=RANK, alpha=ALPHA), torch.Generator().manual_seed(0))
-    save_file(adapter_tensors(decoder), folder / "adapter.safetensors")
-    tokens = prepare_raw(folder / f"{stage}.jsonl", FORMS[stage], folder, folder / f"{stage} tokens")
-    return Examples(tokens, row_length=ROW_LENGTH, seed=0).order(0, count)
+    save_file(adapter_tensors(decoder), path)
+    tokens = prepare_raw(data, FORMS[stage], folder, data.with_name(f"{stage} tokens"))
+    examples = Examples(tokens, row_length=ROW_LENGTH, seed=0)
+    return {"order": examples.order(0, examples.count), "adapter": str(path)}
 
 
 def run_all(settings: dict[str, Any], python: str, repeat: int, only: str | None) -> Runs:
@@ -118,7 +124,7 @@ def run_all(settings: dict[str, Any], python: str, repeat: int, only: str | None
     others = alternate.OtherWork()
     for number in range(repeat):
         for name in names:
-            out = Path(settings["folder"]) / f"out {settings['stage']} {name} {number}"
+            out = Path(settings["data"]).with_name("runs") / f"{settings['stage']} {name} {number}"
             mine = {**settings, "way": name, "out": str(out)}
             side = alternate.Side(__file__, name, mine, sys.executable if name == "ours" else python)
             runs[name].append(side.ask())
@@ -179,16 +185,17 @@ def peer(settings: dict[str, Any]) -> None:
     def work() -> alternate.Answer:
         rows = [json.loads(line) for line in Path(settings["data"]).read_text("utf-8").splitlines()]
         folder = Path(settings["folder"])
+        config = config_type(**their_settings(settings))
         trainer = Timed(
             model=transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-            args=config_type(**their_settings(settings)),
+            args=config,
             train_dataset=datasets.Dataset.from_list([rows[at] for at in settings["order"]]),
             processing_class=transformers.AutoTokenizer.from_pretrained(folder),
             peft_config=peft.LoraConfig(
                 r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
             ),
         )
-        peft.set_peft_model_state_dict(trainer.model, load_file(folder / "adapter.safetensors"))
+        peft.set_peft_model_state_dict(trainer.model, load_file(settings["adapter"]))
         losses, counted = train_with_trl(trainer, clock)
         memory = peak_memory_bytes() - baseline
         answer = {"losses": losses, "seconds": clock.seconds(), "before": clock.before.get("reference model", 0.0)}
