@@ -12,10 +12,13 @@ steps:
 ```
 
 `${name}` is a parameter, or the folder that an earlier step writes; `${here}` is the recipe's own
-folder. A parameter's default may be a step, as in `parameters: {model: "${base}"}`: once another
-model is given, `base` and what only `base` needs are left out. A step's folder is
-`WORKSPACE/RECIPE/STEP` unless its `out` says otherwise. A chain is planned as a whole before
-anything runs; a step that is done already (same verb, settings and content of inputs) is skipped.
+folder. A step's folder is `WORKSPACE/RECIPE/STEP` unless its `out` says otherwise. A chain is
+planned as a whole before anything runs; a step that is done already (same verb, settings and
+content of inputs) is skipped.
+
+A parameter's default may be a step, as in `parameters: {model: "${base}"}`. What changes once
+something of the user's own is given in its place, in the file or as --model, stands under
+`when_given: {model: {leave_out: [base], parameters: {size: base}}}`.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from bottega.core.workspace import open_workspace, writing
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 HERE = "here"
 EXAMPLE = re.compile(r"\$\{here\}/(examples/[\w.-]+)")
-KEYS = {"name", "description", "parameters", "steps", "patience_seconds", "smaller", "report"}
+KEYS = {"name", "description", "parameters", "steps", "patience_seconds", "smaller", "report", "when_given"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Recipe:
     patience_seconds: float | None = None
     smaller: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    when_given: dict[str, dict[str, Any]] = field(default_factory=dict)
     folder: Path | None = None
 
 
@@ -136,7 +140,7 @@ def recipe_from(data: Any, where: str) -> Recipe:
     _mapping(report, "headings", f"{where}, report")
     if not isinstance(report.get("limits") or [], list):
         raise UserError(f"{where}, report: `limits` is not a list of sentences")
-    return Recipe(
+    recipe = Recipe(
         name,
         data["steps"],
         str(data.get("description") or "").strip(),
@@ -144,7 +148,22 @@ def recipe_from(data: Any, where: str) -> Recipe:
         patience,
         _smaller(data, parameters, where),
         report,
+        _when_given(data, parameters, where),
     )
+    return _as_given(recipe)
+
+
+def _when_given(data: dict[str, Any], parameters: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    rules = _mapping(data, "when_given", where)
+    for name, rule in rules.items():
+        place = f"{where}, when_given: {name}"
+        if name not in parameters or not isinstance(rule, dict) or rule.keys() - {"leave_out", "parameters"}:
+            hint = "Write `when_given: {PARAMETER: {leave_out: [steps], parameters: {NAME: value}}}`."
+            raise UserError(f"{place} is not a rule for a parameter", hint=hint)
+        for kind, known in (("leave_out", data["steps"]), ("parameters", parameters)):
+            for wrong in [each for each in rule.get(kind) or () if each not in known]:
+                raise UserError(f"{place}, {kind}: there is no {wrong!r}", hint=did_you_mean(str(wrong), known))
+    return rules
 
 
 def _smaller(data: dict[str, Any], parameters: dict[str, Any], where: str) -> dict[str, Any]:
@@ -169,25 +188,28 @@ def _check_name(name: Any, what: str, where: str) -> None:
 
 
 def with_parameters(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with some parameters given, without the steps that only their defaults needed.
-
-    Raises UserError for a name that it does not have.
+    """The recipe with some parameters given, and what follows from that; raises UserError for a name it does not have.
     """
     for name in values:
         if name not in recipe.parameters:
             hint = did_you_mean(name, recipe.parameters)
             raise UserError(f"recipe {recipe.name} has no parameter {name!r}", hint=hint)
-    given = replace(recipe, parameters={**recipe.parameters, **values})
-    before = _referred_to(recipe)
-    while idle := [name for name in given.steps if name in before - _referred_to(given)]:
-        given = replace(given, steps={name: step for name, step in given.steps.items() if name not in idle})
-    return given
+    return _as_given(replace(recipe, parameters={**recipe.parameters, **values}), values)
 
 
-def _referred_to(recipe: Recipe) -> set[str]:
-    """Every name that a step refers to, also by way of a parameter's value."""
-    names = set(REFERENCE.findall(str(recipe.steps)))
-    return names.union(*(REFERENCE.findall(str(recipe.parameters[name])) for name in names & recipe.parameters.keys()))
+def _as_given(recipe: Recipe, chosen: Iterable[str] = ()) -> Recipe:
+    """What `when_given` says of each parameter that is no step any more; `chosen` parameters stay what they are."""
+    for name, rule in recipe.when_given.items():
+        if REFERENCE.search(str(recipe.parameters[name])):
+            continue
+        implied = {key: value for key, value in rule.get("parameters", {}).items() if key not in chosen}
+        recipe = replace(
+            recipe,
+            parameters={**recipe.parameters, **implied},
+            steps={step: settings for step, settings in recipe.steps.items() if step not in rule.get("leave_out", ())},
+            when_given={key: other for key, other in recipe.when_given.items() if key != name},
+        )
+    return recipe
 
 
 def with_setting(recipe: Recipe, registry: Mapping[str, Verb], name: str, value: Any) -> Recipe:
@@ -212,11 +234,11 @@ def next_smaller(recipe: Recipe) -> dict[str, Any]:
 
 def with_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     """Apply `step.setting=value`, `verb.setting=value` (every step of that verb) and `parameter=value`."""
+    parsed = [(text, *parse_override(text)) for text in overrides]
+    recipe = with_parameters(recipe, {keys[0]: value for _, keys, value in parsed if len(keys) == 1})
     steps = {name: dict(settings) for name, settings in recipe.steps.items()}
-    for text in overrides:
-        keys, value = parse_override(text)
+    for text, keys, value in parsed:
         if len(keys) == 1:
-            recipe = with_parameters(recipe, {keys[0]: value})
             continue
         chosen = [name for name in steps if name == keys[0]] or [
             name for name, settings in steps.items() if settings["verb"] == keys[0].replace("_", " ")
