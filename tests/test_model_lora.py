@@ -31,6 +31,7 @@ from bottega.model.lora import (
     learning_rate_factors,
     merged_weights,
 )
+from bottega.model.low_rank_product import low_rank_product
 from bottega.model.principal import principal_part
 from bottega.model.quantised import QuantisedLinear, quantise_base
 from bottega.train.loss import linear_cross_entropy
@@ -190,6 +191,35 @@ def test_one_weight_by_hand(bases: Any) -> None:
         if "use_dora" in values:
             summed = change.magnitude[:, None] * summed / summed.norm(dim=1, keepdim=True)
         assert close(layer(x), x @ summed.T, 1e-12) and close(layer.weight, summed, 1e-12)
+
+
+def test_the_product_in_one_step() -> None:
+    """Its gradients by finite differences; in autocast those of autograd's own way."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, 5), (4, 5), (4,), (2, 5), (4, 2))
+    x, weight, bias, down, up = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
+    for each in (x, down, up):
+        each.requires_grad_(True)
+    for b in (bias, None):
+
+        def of_free(x: Tensor, down: Tensor, up: Tensor, b: Tensor | None = b) -> Tensor:
+            return low_rank_product(x, weight, b, down, up, 1.7)
+
+        torch.autograd.gradcheck(of_free, (x, down, up))
+    ours, wanted = [], []
+    for found, product in ((ours, low_rank_product), (wanted, _by_parts)):
+        parts = [each.detach().float().requires_grad_(each.requires_grad) for each in (x, weight, bias, down, up)]
+        with torch.autocast("cpu", torch.bfloat16):
+            out = product(parts[0], parts[1], parts[2], parts[3], parts[4], 1.7)
+        assert out.dtype == torch.bfloat16
+        out.float().square().sum().backward()
+        found += [part.grad for part in parts if part.requires_grad]
+    assert all(one.dtype == torch.float32 and close(one, other, 0.02) for one, other in zip(ours, wanted, strict=True))
+
+
+def _by_parts(x: Tensor, weight: Tensor, bias: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    linear = nn.functional.linear
+    return linear(x, weight, bias) + scale * linear(linear(x, down), up)
 
 
 def test_principal_part() -> None:

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bottega.model.low_rank_product import low_rank_product
+
 
 @dataclass
 class Switch:
@@ -151,8 +153,11 @@ class LoRALinear(Adapted):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
-        out = self.base(x)
         active = self.change(self.switch.active)
+        if active is not None and isinstance(self.base, nn.Linear) and self._is_plain(active):
+            base = self.base
+            return low_rank_product(x, base.weight, base.bias, active.A, active.B, active.scale)
+        out = self.base(x)
         for other in self._given_up(active):
             out = _plus_product(out, x, other.first_down, other.first_up, other.scale)
         return out if active is None else active.added_to(out, x, self.bias, lambda: self.untouched(active))
@@ -169,6 +174,11 @@ class LoRALinear(Adapted):
         for other in self._given_up(active):
             weight = torch.addmm(weight.to(other.first_up.dtype), other.first_up, other.first_down, alpha=other.scale)
         return weight
+
+    def _is_plain(self, active: LowRank) -> bool:
+        """Whether a product with A and B is all that `active` adds, and to all of what is there."""
+        drops = active.dropout > 0 and active.training
+        return active.magnitude is None and not drops and not self._given_up(active)
 
     def _given_up(self, active: LowRank | None) -> list[LowRank]:
         """The adapters whose part the base lacks although they are not at work."""
