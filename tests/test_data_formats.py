@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bottega.data.detection import detect_form
 from bottega.data.formats.detect import examples_of, format_of
 from bottega.data.formats.kinds import Completion, Conversation, Labelled, Pair, Prompt, Rejected, Text, Tokens
 from bottega.data.formats.read import as_messages
+from bottega.data.json_array import array_items
 from bottega.data.rows import Skipped, read_rows
 from bottega.data.spec import FORMS, Form
 
@@ -481,3 +483,43 @@ def test_what_cannot_be_told_is_said_with_its_keys(tmp_path: Path) -> None:
     assert detect_form(tmp_path / "text" / "a.md") == ("text", "text")
     with pytest.raises(UserError, match="does not exist"):
         detect_form(tmp_path / "none")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(JSON, max_size=6), st.integers(1, 9), st.sampled_from([None, 1]), st.data())
+def test_an_array_in_pieces_is_what_json_reads_and_a_cut_one_is_its_beginning(
+    values: list[Any], piece: int, indent: int | None, data: st.DataObject
+) -> None:
+    text = json.dumps(values, indent=indent)
+    found = [item for item, _ in array_items(io.StringIO(text[1:]), piece=piece, longest=10_000)]
+    assert found == values
+    cut = data.draw(st.integers(1, len(text) - 1))
+    read: list[Any] = []
+    with pytest.raises(ValueError, match=r"ends inside|not followed"):
+        for item, _ in array_items(io.StringIO(text[1:cut]), piece=piece, longest=10_000):
+            read.append(item)
+    assert read == values[: len(read)]
+
+
+def test_a_broken_array_gives_the_items_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bottega.data.rows.MAX_ROW", 50)
+    monkeypatch.setattr("bottega.data.rows._PIECE", 8)
+    for content, count in (
+        ('[{"a": 1}, {"a": 2}', 1),
+        ('[{"a": 1} {"a": 2}]', 0),
+        ('[{"a": 1}, nonsense]', 1),
+        ('[{"a": 1}, {"a": "' + "x" * 200 + '"}]', 1),
+        ('[1, {"a": 2}] and more', 2),
+        ("[]", 0),
+        ('\ufeff [ {"a": 1} ]', 1),
+    ):
+        (tmp_path / "a.json").write_text(content)
+        skipped = Skipped()
+        assert len(list(read_rows(tmp_path / "a.json", skipped))) == count, content
+        assert bool(skipped.counts) == (content not in ('[1, {"a": 2}] and more', '\ufeff [ {"a": 1} ]'))

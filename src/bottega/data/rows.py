@@ -24,12 +24,14 @@ from bottega.core.errors import UserError
 from bottega.core.hashing import RECORD_FILE
 from bottega.core.view import human_bytes
 from bottega.data.formats.cells import from_cells
+from bottega.data.json_array import array_items
 
 MAX_WHOLE = 2**28
 """Bytes of the largest file of a format that has to be read as a whole (HTML, JSON)."""
 MAX_ROW = 2**24
 """Bytes of the longest line of a JSONL file, and of the longest cell of a CSV file."""
 _EXAMPLES = 5
+_PIECE = 2**20
 
 
 @dataclass(frozen=True)
@@ -155,18 +157,32 @@ def read_whole(path: Path, name: str, skipped: Skipped) -> str | None:
 
 
 def json_rows(path: Path, name: str, skipped: Skipped) -> Iterator[Sized]:
-    """The items of a JSON array, or the one value."""
+    """The items of a JSON array, of any length, or the one value."""
+    with open_file(path) as file:
+        encoding = encoding_of(file.read(8192))
+        file.seek(0)
+        text = io.TextIOWrapper(file, encoding)
+        while (character := text.read(1)).isspace():
+            pass
+        if character != "[":
+            yield from _one_value(path, name, skipped)
+            return
+        try:
+            yield from array_items(text, piece=_PIECE, longest=MAX_ROW)
+        except UnicodeDecodeError:
+            raise
+        except ValueError as error:
+            skipped.add(f"broken JSON ({error}; from there on it was left out)", name)
+
+
+def _one_value(path: Path, name: str, skipped: Skipped) -> Iterator[Sized]:
     text = read_whole(path, name, skipped)
     if text is None:
         return
     try:
-        data = json.loads(text)
+        yield json.loads(text), len(text)
     except ValueError:
         skipped.add("broken JSON", name)
-        return
-    rows = data if isinstance(data, list) else [data]
-    size = len(text) // max(len(rows), 1)
-    yield from ((row, size) for row in rows)
 
 
 def jsonl_rows(path: Path, name: str, skipped: Skipped) -> Iterator[Sized]:
