@@ -16,6 +16,7 @@ from bottega.model.adapter_config import AdapterSettings
 from bottega.model.decoder import Decoder
 from bottega.model.kernels import library
 from bottega.model.lora import adapter_parameters, add_adapter
+from bottega.model.quantised import quantise_base
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train import rollout
 from bottega.train.rollout import Rollout, Rollouts, draw_seed, evaluating, in_windows, packed_copy
@@ -194,6 +195,18 @@ def test_packed_answers_are_the_same(tokenizer: Tokenizer, monkeypatch: pytest.M
     packs.sample(PROMPTS, rollout.TOKENS_WORTH_PACKING // (4 * 24) + 1, SAMPLING, 1)
     assert made
     made.clear()
+    quantised = new_decoder()
+    quantise_base(quantised, "int8")
+    found = Rollouts(with_adapter(quantised), tokenizer).sample(PROMPTS, 24, SAMPLING, 1)[:3]
+    assert not made, "a base that is quantised to save memory"
+    with evaluating(quantised):
+        for each in found:
+            wanted = expected_log_probs(quantised, each, 1.0)
+            torch.testing.assert_close(torch.tensor(each.log_probs), wanted, rtol=0, atol=1e-4)
+    monkeypatch.setattr(rollout, "MOST_PACKED", decoder.config.parameter_count() - 1)
+    Rollouts(decoder, tokenizer).sample(PROMPTS, 40, Sampling(max_new_tokens=16), 1)
+    assert not made, "a large one"
+    monkeypatch.setattr(rollout, "MOST_PACKED", 1 << 30)
     Rollouts(decoder.bfloat16(), tokenizer).sample(PROMPTS, 40, Sampling(max_new_tokens=16), 1)
     assert not made, "other numbers than those that are trained"
 

@@ -32,11 +32,13 @@ from bottega.model.inference import prepare_for_inference
 from bottega.model.kernels import library
 from bottega.model.load import with_weights
 from bottega.model.lora import merged_weights
+from bottega.model.quantised import QuantisedLinear
 from bottega.tokenizer.tokenizer import Tokenizer
 
 DEFAULT_BATCH = 32
 # Packing costs what 200 to 500 tokens gain by it, at any size of the model (benchmarks/rollouts.py).
 TOKENS_WORTH_PACKING = 2000
+MOST_PACKED = 1 << 30  # numbers of a model that is packed without being asked: 4 GiB
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Rollouts:
             max_batch: answers that are written at once.
             cache_tokens: the room for keys and values (default: see `generate.Generator`).
             packed: whether each rollout packs the weights for itself, which takes their memory once more, and twice
-                while it packs (default: where that is faster, and the weights are float32).
+                while it packs (default: where that is faster, the weights are float32, and there are not too many).
         """
         self._settings = OnEngine(model="", cache_tokens=cache_tokens)
         self.packed = packed
@@ -174,9 +176,13 @@ class Rollouts:
     def _packs(self, tokens: int) -> bool:
         if self.packed is not None:
             return self.packed
-        weight = self.generator.decoder.model.embed_tokens.weight
-        can = weight.device.type == "cpu" and weight.dtype == torch.float32 and library.available()
-        return can and tokens >= TOKENS_WORTH_PACKING
+        decoder = self.generator.decoder
+        can = decoder.device.type == "cpu" and decoder.dtype == torch.float32 and library.available()
+        # A quantised base is there to save the memory that this would take.
+        small = decoder.config.parameter_count() <= MOST_PACKED and not any(
+            isinstance(part, QuantisedLinear) for part in decoder.modules()
+        )
+        return can and small and tokens >= TOKENS_WORTH_PACKING
 
 
 def packed_copy(decoder: Decoder) -> Decoder:
@@ -238,6 +244,7 @@ def _run(generator: Generator, tickets: dict[Ticket, tuple[int, int]], bar: Bar 
 
 def _rollout(place: int, sample: int, prompt_ids: list[int], pieces: Sequence[Piece]) -> Rollout:
     log_probs = [piece.logprob for piece in pieces if piece.logprob is not None]
+    assert len(log_probs) == len(pieces)  # every one was asked for
     return Rollout(
         prompt_index=place,
         sample_index=sample,
