@@ -111,6 +111,8 @@ def build_optimizers(
             (matrices if inside else rest)[factor(key)].append(parameter)
     decayed = [_group(found, learning_rate * times, weight_decay) for times, found in matrices.items()]
     plain = [_group(found, learning_rate * times, 0.0) for times, found in rest.items()]
+    if name == "adamw8bit":  # embeddings are touched a few rows at a time: their moments are kept whole
+        plain = [{**group, "bits": 32} for group in plain]
     optimizers: list[torch.optim.Optimizer] = []
     if name == "muon":
         optimizers += [Muon(decayed, learning_rate, work_dtype=work_dtype)] if decayed else []

@@ -66,7 +66,9 @@ def _base(config: Train, architecture: ModelConfig, machine: Machine, generator:
     folder: Path = locate(config.model)
     adapter = config.adapter
     if adapter is not None and adapter.base != "none":
-        return load_quantised(folder, adapter.base, double_quant=adapter.double_quant, device=machine.device)
+        return load_quantised(
+            folder, adapter.base, double_quant=adapter.double_quant, device=machine.device, dtype=machine.dtype
+        )
     if adapter is not None:
         return load_decoder(folder, device=machine.device, dtype=machine.dtype)
     dtype = torch.bfloat16 if config.weights == "bfloat16" else torch.float32
