@@ -57,7 +57,7 @@ class Settings:
 def resolve(config: Train, model: ModelConfig, data: TokensSpec) -> Settings:
     """Fill in what the user left to the dial."""
     rate = config.learning_rate or _rate(config, model)
-    if config.stage not in TOKEN_STAGES or config.batch_size:
+    if _counts_examples(config):
         return _by_examples(config, model, data, rate)
     dial = config.dial
     row_length = min(config.row_length or dial.row_length, model.context_length)
@@ -70,6 +70,13 @@ def resolve(config: Train, model: ModelConfig, data: TokensSpec) -> Settings:
     steps = config.max_steps or max(1, math.ceil(tokens / (rows_per_step * row_length)))
     steps = steps if data.documents else 0
     return Settings(steps, rows_per_step, row_length, steps * rows_per_step * row_length, rate, config)
+
+
+def _counts_examples(config: Train) -> bool:
+    """Conversations are counted if the user does so, and for an adapter, as the dial knows nothing of its model."""
+    if config.stage not in TOKEN_STAGES or config.batch_size:
+        return True
+    return config.stage == "sft" and config.adapter is not None and not (config.tokens or config.tokens_per_step)
 
 
 def _rate(config: Train, model: ModelConfig) -> float:
