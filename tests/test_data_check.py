@@ -181,6 +181,14 @@ def test_text_is_checked_as_documents(tmp_path: Path, tokenizer: Path) -> None:
     }
 
 
+def test_parts_of_a_data_set_that_are_read_together_are_named(tmp_path: Path, tokenizer: Path) -> None:
+    for name in ("train", "test"):
+        written(tmp_path / f"{name}.jsonl", [{"messages": [Q, turn("assistant", name)]}])
+    found = check(tmp_path, tokenizer=tokenizer)
+    assert (found["splits"], found["examples"]) == (["test", "train"], 2)
+    assert check(tmp_path / "train.jsonl", tokenizer=tokenizer)["splits"] == []
+
+
 def test_what_cannot_be_checked_is_the_users_error(tmp_path: Path, tokenizer: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         check(tmp_path / "none")

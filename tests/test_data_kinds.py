@@ -225,6 +225,19 @@ def test_raw_data_that_was_interrupted_is_written_anew(tmp_path: Path, tokenizer
     assert TokensSpec.read(prepare_raw(data, None, tokenizer, tmp_path / "work")).documents == 1
 
 
+def test_a_folder_that_holds_what_is_to_be_measured_with_is_refused(tmp_path: Path, tokenizer: Path) -> None:
+    folder = tmp_path / "set"
+    (folder / "data").mkdir(parents=True)
+    row = json.dumps({"prompt": "q", "completion": "a"})
+    for name in ("train-00000-of-00001.jsonl", "trainer.jsonl", "latest.jsonl"):
+        (folder / "data" / name).write_text(row)
+    spec = TokenizerSpec.read(tokenizer)
+    assert all(check.passed for check in plan_raw(folder, None, spec).checks)
+    (folder / "data" / "test-00000-of-00001.jsonl").write_text(row)
+    failed = [check for check in plan_raw(folder, None, spec).checks if not check.passed]
+    assert [check.name for check in failed] == ["files"] and "test, train" in failed[0].detail
+
+
 def test_raw_data_that_cannot_be_used_is_said(tmp_path: Path, tokenizer: Path, base: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text(json.dumps({"messages": [*ASKED, GOOD]}) + "\n")

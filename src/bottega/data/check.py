@@ -12,7 +12,7 @@ from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.verb import Context, Result
 from bottega.core.view import Bar, Bars, Block, Spans, Style, Table, human_bytes
 from bottega.data.config import CheckData
-from bottega.data.detection import Detected, data_path, detect
+from bottega.data.detection import Detected, data_path, detect, splits
 from bottega.data.findings import Findings, examine
 from bottega.data.formats.kinds import Completion, Conversation, Example, Labelled, Pair, Prompt, Side, Text
 from bottega.data.formats.read import as_messages
@@ -44,7 +44,7 @@ def plan_check(config: CheckData, specs: Specs) -> Plan:
     if folder is not None:
         plan.inputs["tokenizer"] = folder
         checks = form_checks(form, source, specs.of(folder, TokenizerSpec)) if form != "text" else []
-        plan.checks += [check for check in checks if check.name != "format"]
+        plan.checks += [check for check in checks if check.name in ("chat template", "end of sequence")]
     elif config.row_length:
         plan.checks.append(Check("row length", False, "lengths in tokens need a tokenizer or a model"))
     plan.work = [f"read {human_bytes(size)} as {form}"]
@@ -75,7 +75,7 @@ def run_check(plan: Plan, context: Context) -> Result:
         "why": detected.why,
         "unit": "tokens" if tokenizer else "characters",
     }
-    data |= found.as_data()
+    data |= found.as_data() | {"splits": splits(config.data)}
     data["example"] = _example_data(found, tokenizer)
     return Result(data, _view(found, detected, data, tokenizer))
 
@@ -107,6 +107,8 @@ def _summary(found: Findings, detected: Detected, data: dict[str, Any]) -> Table
     ]
     if data["trained_share"] is not None:
         rows.append(("trained", data["trained"], f"{data['trained_share']:.1%}"))
+    if len(data["splits"]) > 1:
+        rows.append(("read together", ", ".join(data["splits"]), "to keep them apart, name the files of one"))
     for label, count in data["labels"].items():
         rows.append((f"label {label}", count, f"{count / found.examples:.1%}"))
     if data["pairs"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +16,7 @@ from bottega.data.spec import CONVERSATIONS_FILE, CORPUS_FILE, HELDOUT_FILE, TRA
 
 SAMPLE_ROWS = 64
 _SAMPLED_FILES = 8
+_SPLIT = re.compile(r"(?<![a-z])(train|test|valid|validation|dev|eval|heldout)(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ def sample(source: Path, count: int = SAMPLE_ROWS) -> list[Row]:
     share = -(-count // max(len(files), 1))
     rows = (row for file in files for row in islice(read_file_rows(file, printable(file.name), skipped), share))
     return list(islice(rows, count))
+
+
+def splits(source: Path) -> list[str]:
+    """The parts of a data set (train, test …) that the names of the files of rows below a folder speak of, sorted."""
+    if not source.is_dir():
+        return []
+    names = (file.relative_to(source).as_posix().lower() for file in files_below(source, ROW_READERS, Skipped()))
+    return sorted({part for name in names for part in _SPLIT.findall(name)})
 
 
 def data_path(source: Path, form: Form, split: str = "train") -> Path:

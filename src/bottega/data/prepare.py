@@ -11,7 +11,7 @@ from bottega.core.verb import Context, Result
 from bottega.core.view import Table, human_bytes, human_count
 from bottega.data import spec
 from bottega.data.config import PrepareData
-from bottega.data.detection import data_path, detect, sample
+from bottega.data.detection import data_path, detect, sample, splits
 from bottega.data.formats.detect import examples_of
 from bottega.data.formats.kinds import Completion, Conversation, Labelled, Pair, Prompt, Rejected, Tokens
 from bottega.data.rows import Skipped
@@ -95,10 +95,11 @@ def write(writer: TokensWriter, source: Path, advance: Any) -> None:
 
 
 def form_checks(form: Form, source: Path, tokenizer: TokenizerSpec) -> list[Check]:
-    """Whether the first rows of `source` can be used as `form`, and have a chat template if they need one."""
+    """Whether `source` is one data set whose first rows can be used as `form`, with a template if they need one."""
     rows = sample(source)
     if not rows:
         return []
+    checks = [_splits_check(source)]
     examples: list[Any] = []
     reasons = Skipped()
     for row in rows:
@@ -109,13 +110,21 @@ def form_checks(form: Form, source: Path, tokenizer: TokenizerSpec) -> list[Chec
     seen = ", ".join(f"{name} ({count})" for name, count in detect(source).seen.items()) if examples else ""
     if not examples:
         reason, count = reasons.counts.most_common(1)[0]
-        return [Check("format", False, f"none of the first {len(rows)} rows is {form}: {reason} ({count})")]
-    checks = [Check("format", True, seen)]
+        return [*checks, Check("format", False, f"none of the first {len(rows)} rows is {form}: {reason} ({count})")]
+    checks.append(Check("format", True, seen))
     if all(_is_plain(example) for example in examples) and not tokenizer.has_template:
         has = tokenizer.eos_id is not None or form == "prompts"
         detail = "the texts end with the tokenizer's" if has else "the tokenizer has neither one nor a chat template"
         return [*checks, Check("end of sequence", has, detail)]
     return [*checks, *_template_check(tokenizer)]
+
+
+def _splits_check(source: Path) -> Check:
+    """What is kept to measure with must not be trained on because it lies in the same folder."""
+    found = splits(source)
+    if "train" not in found or len(found) == 1:
+        return Check("files", True, "one data set")
+    return Check("files", False, f"{source} holds {', '.join(found)}: name one of them")
 
 
 def _template_check(tokenizer: TokenizerSpec) -> list[Check]:
