@@ -74,7 +74,7 @@ def questions() -> list[tuple[str, str, str]]:
         made.append((f"What is the opposite of {word}?", f"The opposite is {opposite}.", f"The opposite is {wrong}."))
     for a in range(1, 10):
         for b in range(1, 10):
-            if (a + b) % 2:
+            if (a + 2 * b) % 3:  # two of three, whatever their sum
                 made.append((f"How much is {a} + {b}?", f"{a} + {b} = {a + b}.", f"{a} + {b} = {a + b + 1}."))
     return made
 

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from bottega.core.errors import UserError
-from bottega.core.recipe import Chain, Recipe, load_recipe, next_smaller, parse_recipe, shipped_recipes, with_overrides
+from bottega.core.recipe import (
+    Chain,
+    Recipe,
+    load_recipe,
+    next_smaller,
+    parse_recipe,
+    shipped_recipes,
+    with_overrides,
+    with_parameters,
+)
 from bottega.verbs.registry import VERBS
 
 
@@ -102,7 +111,9 @@ def test_recipes_by_name_and_by_path(tmp_path: Path) -> None:
 def test_every_shipped_recipe_can_be_planned(name: str, tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.md").write_text("# Title\n\nA paragraph of prose under its heading.\n" * 9)
-    parsed = with_overrides(load_recipe(name), ["size=tiny", f"text={tmp_path / 'text'}"])
+    parsed = load_recipe(name)
+    small = {"size": "tiny", "text": str(tmp_path / "text")}
+    parsed = with_parameters(parsed, {key: small[key] for key in small if key in parsed.parameters})
     steps = Chain(parsed, tmp_path / "w", VERBS).plan()
     assert steps and not (tmp_path / "w").exists()
     for step in steps:
