@@ -26,6 +26,7 @@ their inputs, the adapter's three passes, the head where tokens are trained; for
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shutil
 import statistics
@@ -75,6 +76,9 @@ def main() -> None:
     if arguments.side:
         (ours if arguments.side == "ours" else peer)(arguments.settings)
         return
+    if arguments.trl == sys.executable and importlib.util.find_spec("trl") is None:
+        print("trl is not installed here, and --trl names no other Python: only our side is measured")
+        arguments.only = "ours"
     machine = alternate.machine_settings(arguments)
     rates = alternate.say_machine(machine["threads"])
     steps = arguments.steps or (4 if arguments.quick else 12)
