@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from bottega.train.parallel_config import ParallelSettings
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
 STEPS = 4
 ROWS = 5  # a number that neither two nor three processes share evenly
+LONGEST = 100.0  # seconds that processes may take
 CPU = torch.device("cpu")
 
 
@@ -101,8 +103,11 @@ def together(world: int, work: Callable[..., None], *arguments: Any) -> None:
     processes = [context.Process(target=_child, args=(rank, world, port, work, arguments)) for rank in range(world)]
     for process in processes:
         process.start()
-    while any(process.is_alive() for process in processes) and not any(process.exitcode for process in processes):
-        multiprocessing.connection.wait([process.sentinel for process in processes if process.is_alive()], timeout=60)
+    ends = time.monotonic() + LONGEST
+    while (running := [process for process in processes if process.is_alive()]) and time.monotonic() < ends:
+        multiprocessing.connection.wait([process.sentinel for process in running], timeout=ends - time.monotonic())
+        if any(process.exitcode for process in processes):
+            break  # the others would wait for it
     for process in processes:
         process.kill()
         process.join()
@@ -115,6 +120,7 @@ def _child(rank: int, world: int, port: int, work: Callable[..., None], argument
     meet(ParallelSettings(timeout=1), CPU)
     work(*arguments)
     dist.destroy_process_group()
+    os._exit(0)  # what torch does at the end of an interpreter takes as long as the tests
 
 
 def equal_one(out: Path) -> None:
@@ -158,3 +164,125 @@ def assert_equal(result: dict[str, Any], oracle: tuple[list[tuple[float, float]]
         torch.testing.assert_close(result["weights"][name], value, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def saved_by_two(out: Path) -> None:
+    for strategy in STRATEGIES:
+        ranks = ranks_of(ParallelSettings(strategy=strategy))
+        model = ranks.wrap(tiny())
+        optimizers = ranks.adopt(optimizers_of(model))
+        steps(ranks, model, optimizers, range(2))
+        (out / strategy).mkdir(exist_ok=True)
+        ranks.barrier()
+        write_pieces(out / strategy, ranks, model, optimizers)
+
+
+def gone_on(out: Path, state: str, strategy: str) -> None:
+    """Go on from a state that two processes wrote, in however many there are now."""
+    ranks = Ranks() if strategy == "none" else ranks_of(ParallelSettings(strategy=strategy))
+    model = ranks.wrap(tiny())
+    optimizers = ranks.adopt(optimizers_of(model))
+    read_pieces(out / state, ranks, model, optimizers)
+    found = steps(ranks, model, optimizers, range(2, STEPS))
+    whole = ranks.unwrap(model)
+    if ranks.is_first:
+        torch.save({"found": found, "weights": whole.state_dict(), "class": type(whole).__name__}, out / f"{strategy}-on")
+
+
+def all_gone_on(out: Path) -> None:
+    for strategy in STRATEGIES:
+        gone_on(out, strategy, strategy)
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("states")
+    together(2, saved_by_two, folder)
+    return folder
+
+
+def behind_two() -> tuple[list[tuple[float, float]], dict[str, torch.Tensor]]:
+    losses, weights = alone()
+    return losses[2:], weights
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_one_process_goes_on_from_the_state_of_two(states: Path, strategy: str) -> None:
+    gone_on(states, strategy, "none")
+    assert_equal(torch.load(states / "none-on"), behind_two())
+
+
+def test_three_processes_go_on_from_the_state_of_two(states: Path) -> None:
+    together(3, all_gone_on, states)
+    for strategy in STRATEGIES:
+        assert_equal(torch.load(states / f"{strategy}-on"), behind_two())
+
+
+def test_a_state_is_shared_out_and_whole(states: Path) -> None:
+    sizes = {s: [path.stat().st_size for path in sorted((states / s).iterdir())] for s in STRATEGIES}
+    first, second = sizes["ddp"]
+    assert second < 1000 < first  # the first has everything
+    for strategy in ("zero1", "zero2", "zero3"):
+        assert max(sizes[strategy]) < 0.6 * first
+        assert sum(sizes[strategy]) == pytest.approx(first, rel=0.1)
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_a_state_that_lacks_a_piece_is_not_read(states: Path, tmp_path: Path, damage: str) -> None:
+    for path in (states / "zero3").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    second = tmp_path / "00001-of-00002.safetensors"
+    if damage == "missing":
+        second.unlink()
+    else:
+        second.write_bytes((tmp_path / "00000-of-00002.safetensors").read_bytes())
+    with pytest.raises((OSError, ValueError)):
+        read_pieces(tmp_path, Ranks(), tiny(), [])
+
+
+def test_shares_are_dealt_without_loss() -> None:
+    ranks = Ranks()
+    shares = []
+    for rank in range(3):
+        ranks.rank, ranks.world = rank, 3
+        shares.append(ranks.share(range(7)))
+    assert sorted(sum(shares, [])) == list(range(7))
+    assert [len(share) for share in shares] == [3, 2, 2]
+    ranks.rank, ranks.world = 2, 3
+    assert ranks.share([1, 2]) == []
+
+
+def test_lots_are_of_about_one_size() -> None:
+    parameters = [nn.Parameter(torch.empty(size)) for size in (100, 60, 50, 40, 30, 20)]
+    lots = deal(parameters, 2)
+    assert {id(p) for lot in lots for p in lot} == {id(p) for p in parameters}
+    assert [sum(p.numel() for p in lot) for lot in lots] == [150, 150]
+
+
+def test_buckets_hold_one_type_and_are_written_back() -> None:
+    tensors = [torch.ones(3), torch.ones(2, 2), torch.ones(5, dtype=torch.float64), torch.ones(9), torch.ones(4, 2).T]
+    found = buckets(tensors, values=8)
+    assert [[t.numel() for t in bucket] for bucket in found] == [[3, 4], [9], [8], [5]]
+    for bucket in buckets(tensors, values=100):
+        with packed(bucket) as flat:
+            flat *= 3
+    assert all((tensor == 3).all() for tensor in tensors)
+
+
+def test_what_cannot_be_cut_is_refused() -> None:
+    assert "zero1" in ParallelSettings(strategy="zero3").refusal("muon")
+    assert "zero1" in ParallelSettings(strategy="zero2").refusal("adamw", draws=True)
+    assert not ParallelSettings(strategy="zero1").refusal("muon", draws=True)
+    assert not ParallelSettings(strategy="zero3").refusal("adamw")
+    with pytest.raises(UserError, match="gather_dtype is for zero2 and zero3"):
+        ParallelSettings.parse({"strategy": "ddp", "gather_dtype": "bfloat16"})
+
+
+def test_environment_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(UserError, match="WORLD_SIZE in the environment is 'two'"), entered(ParallelSettings(), CPU):
+        pass
+
+
+def test_several_processes_for_a_run_of_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 processes were started"), entered(ParallelSettings(strategy="none"), CPU):
+        pass
