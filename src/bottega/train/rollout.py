@@ -2,13 +2,16 @@
 
 The engine runs the very decoder that is trained (adapters and all), in eval mode and without gradients: no second copy
 of the weights is held. Between two rollouts the weights have changed, so nothing of the prefix cache is used again;
-within one, the samples of a prompt share its keys and values. On a CPU a long rollout is faster from
-packed weights (`model.inference`), the adapter merged into them: they are made for the rollout, and dropped behind it.
+within one, the samples of a prompt share its keys and values. On a CPU a long rollout is faster from packed weights
+(`model.inference`), the adapter merged into them: they are made for the rollout, and dropped behind it.
 
-What is drawn depends on (seed, number of the prompt, number of the sample) alone, not on what else is in the batch: two
-machines that share the prompts of a step draw what one would. Log-probabilities are of softmax(logits / temperature)
-over the whole vocabulary, at the temperature that is asked for; top-k and top-p cut nothing off them. With 1 they are
-the model's own; with the sampling's own temperature they are what GRPO's ratio is formed of.
+The numbers that tokens are drawn by depend on (seed, number of the prompt, number of the sample) alone, not on what
+else is in the batch. From packed weights probabilities do not either, to the last bit; from the live ones rounding
+does, and a draw at the very border of two tokens may fall otherwise in another batch.
+
+Log-probabilities are of softmax(logits / temperature) over the whole vocabulary, at the temperature that is asked for;
+top-k and top-p cut nothing off them. With 1 they are the model's own; with the sampling's own temperature they are
+what GRPO's ratio is formed of.
 """
 
 from __future__ import annotations
