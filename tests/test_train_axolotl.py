@@ -12,6 +12,9 @@ import yaml
 from bottega.cli.main import main
 from bottega.core.errors import UserError
 from bottega.core.foreign import Foreign
+from bottega.data.formats.detect import examples_of
+from bottega.data.formats.kinds import Labelled, Pair
+from bottega.data.spec import Form
 from bottega.train.axolotl.keys import NOTED, REFUSED, look_up
 from bottega.train.axolotl.mapping import READ, TELLING, is_axolotl, translate
 from bottega.train.config import Train
@@ -314,7 +317,8 @@ def test_simpos_margin_is_the_share_that_trl_divides_by() -> None:
         ("unfrozen_parameters: [lm_head]", "unfrozen_parameters", "modules_to_save"),
         ("rl: ppo", "rl", "dpo"),
         ("rl: dpo\ndpo_loss_type: [sigmoid, sft]", "dpo_loss_type", "sigmoid, sft"),
-        ("rl: dpo\ndatasets: [{path: p, type: chatml.icr}]", "datasets[0].type", "rename them to prompt"),
+        ("rl: dpo\ndatasets: [{path: p, type: zephyr.nectar}]", "datasets[0].type", "rename them to prompt"),
+        ("rl: kto\ndatasets: [{path: p, type: chatml.argilla_chat}]", "datasets[0].type", "rename them to prompt"),
         ("process_reward_model: true", "process_reward_model", "stage: reward"),
         ("shuffle_merged_datasets: false", "shuffle_merged_datasets", "permutation"),
         ("curriculum_sampling: true", "curriculum_sampling", "permutation"),
@@ -419,6 +423,40 @@ def test_a_named_chat_template_is_checked_against_the_models_own(tmp_path: Path)
     assert not refused(f"base_model: {chatml}\n{stop}")
     other = refused(f"base_model: {chatml}\nspecial_tokens: {{eos_token: '</s>'}}")
     assert "<|im_end|>" in other["special_tokens.eos_token"]
+
+
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+OTHER = [TURNS[0], {"role": "assistant", "content": "b"}]
+JUDGED: dict[str, tuple[Form, dict[str, Any]]] = {
+    "dpo chat_template.intel": ("pairs", {"system": "s", "question": "q", "chosen": "a", "rejected": "b"}),
+    "dpo chat_template.prompt_pairs": ("pairs", {"prompt": "q", "chosen": "a", "rejected": "b"}),
+    "dpo chat_template.ultra": ("pairs", {"prompt": "q", "chosen": TURNS, "rejected": OTHER}),
+    "dpo chat_template.argilla_chat": ("pairs", {"chosen": TURNS, "rejected": OTHER}),
+    "dpo chat_template.icr": ("pairs", {"input": "q", "chosen": "a", "rejected": "b"}),
+    "dpo chat_template.argilla": ("pairs", {"instruction": "q", "chosen_response": "a", "rejected_response": "b"}),
+    "ipo chat_template.default": ("pairs", {"messages": TURNS[:1], "chosen": TURNS[1], "rejected": OTHER[1]}),
+    "orpo chat_template.argilla": ("pairs", {"prompt": "q", "chosen": TURNS, "rejected": OTHER}),
+    "simpo orpo.chat_template": ("pairs", {"prompt": "q", "chosen": TURNS, "rejected": OTHER}),
+    "kto chat_template.prompt_pairs": ("labelled", {"prompt": "q", "completion": "a", "label": True}),
+    "kto chat_template.intel": ("labelled", {"question": "q", "completion": "a", "label": True}),
+    "kto chat_template.argilla": ("labelled", {"instruction": "q", "completion": "a", "label": False}),
+}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_rows_of_every_type_that_is_taken_are_read(name: str) -> None:
+    """The columns are those of Axolotl's documentation of preference data."""
+    rl, kind = name.split()
+    assert not refused(f"rl: {rl}\ndatasets: [{{path: p, type: {kind}}}]")
+    form, row = JUDGED[name]
+    _, (found,) = examples_of(row, form)
+    assert isinstance(found, Pair | Labelled)
+    answers = (found.chosen, found.rejected) if isinstance(found, Pair) else (found.completion,)
+
+    def last(side: Any) -> str:
+        return side if isinstance(side, str) else side[-1]["content"]
+
+    assert last(found.prompt) == "q" and [last(answer) for answer in answers] == ["a", "b"][: len(answers)]
 
 
 def test_only_axolotls_files_are_taken_for_such() -> None:

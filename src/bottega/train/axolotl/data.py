@@ -19,16 +19,16 @@ SFT_TYPES = {
     "alpaca": ALPACA, "gpteacher": ALPACA, "alpaca_w_system": ALPACA, "chat_template": TURNS, "sharegpt": TURNS,
     "chatml": TURNS, "completion": "plain text, every token trained", "pretrain": "plain text, every token trained",
 }  # fmt: skip
-# Types of preference data by their last part: the columns there, and those that are read here if they differ.
+# Types of judged data by their last part, and their columns; others (zephyr.nectar, say) are not read alike here.
 PAIR_COLUMNS = {
     "intel": "question, chosen, rejected", "prompt_pairs": "prompt, chosen, rejected",
-    "ultra": "prompt, chosen, rejected", "argilla_chat": "chosen, rejected", "argilla": "",
-    "default": "", "icr": "", "nectar": "",
+    "ultra": "prompt, chosen, rejected", "argilla_chat": "chosen, rejected", "icr": "input, chosen, rejected",
+    "argilla": "instruction, chosen_response, rejected_response", "default": "messages, chosen, rejected",
+    "chat_template": "prompt or input, chosen, rejected",
 }  # fmt: skip
-ORPO_COLUMNS = {"argilla": "prompt, chosen, rejected", "chat_template": "prompt, chosen, rejected"}
 KTO_COLUMNS = {
-    "prompt_pairs": "prompt, completion, label", "ultra": "prompt, completion, label", "intel": "", "argilla": "",
-    "argilla_chat": "",
+    "prompt_pairs": "prompt, completion, label", "ultra": "prompt, completion, label",
+    "intel": "question, completion, label", "argilla": "instruction, completion, label",
 }  # fmt: skip
 ROLES = {
     "user": {"user", "human", "prompter"},
@@ -115,7 +115,7 @@ class _Set:
         elif stage in ("pretrain", "sft"):
             self._supervised(kind)
         else:
-            self._judged(kind, stage, model)
+            self._judged(kind, KTO_COLUMNS if stage == "kto" else PAIR_COLUMNS, model)
         self._templates(model)
         self._names()
         self._shares()
@@ -164,7 +164,7 @@ class _Set:
         else:
             self._say("note", "type", "columns of the usual names, told from the keys")
 
-    def _judged(self, kind: Any, stage: str, model: str) -> None:
+    def _judged(self, kind: Any, columns: dict[str, str], model: str) -> None:
         if isinstance(kind, dict):
             self._own_columns(kind)
             return
@@ -172,15 +172,12 @@ class _Set:
             self._say("note", "type", "told from the keys")
             return
         first, _, last = str(kind).partition(".")
-        is_orpo = stage in ("orpo", "simpo") and first in ("chat_template", "orpo")
-        columns = KTO_COLUMNS if stage == "kto" else PAIR_COLUMNS | (ORPO_COLUMNS if is_orpo else {})
         found = columns.get(last or "ultra")
-        wanted = "prompt, completion and label" if stage == "kto" else "prompt (or question), chosen and rejected"
-        if not found:
-            self._say("refuse", "type", f"{kind} has other columns; rename them to {wanted}")
+        if found is None:
+            self._say("refuse", "type", f"{kind} has other columns; rename them to {columns['ultra']}")
             return
         self._say("note", "type", f"{kind}: rows of {found}")
-        if first not in ("chat_template", "orpo", "user_defined"):
+        if first not in ("chat_template", "orpo", "bradley_terry", "user_defined"):
             check_template(self.reading, f"{self.where}.type", first, model)
 
     def _templates(self, model: str) -> None:
@@ -208,7 +205,7 @@ class _Set:
         self._only("text_column", ("text",))
         self._only("message_field_role", ("role", "from"))
         self._only("message_field_content", ("content", "value"))
-        self._only("message_field_training", ("train", "weight"))
+        self._only("message_field_training", ("train", "training", "weight", "loss_weight"))
         for name, value in (self.entry.pop("message_property_mappings", None) or {}).items():
             allowed = {"role": ("role", "from"), "content": ("content", "value")}.get(name, (name,))
             if value not in allowed:
