@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,7 +178,7 @@ def _config(verb: Verb, given: dict[str, Any], words: list[str], *, show_all: bo
             _merge(values, _single_setting(verb, word))
         else:
             values.update(_file_settings(verb, Path(word), show_all))
-    given = {name: _section_value(verb, name, value) for name, value in given.items()}
+    given = {name: _section_value(verb, name, value, values.get(name)) for name, value in given.items()}
     return verb.config_type().parse({**values, **given}, where=verb.name)
 
 
@@ -191,12 +192,15 @@ def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
             values[name] = value
 
 
-def _section_value(verb: Verb, name: str, value: Any) -> Any:
-    """A section given as an option is YAML: `--adapter '{type: lora, r: 8}'`."""
+def _section_value(verb: Verb, name: str, value: Any, held: Any) -> Any:
+    """A section given as an option is YAML: `--adapter '{type: lora, r: 8}'`; one word goes with what is `held`."""
     from bottega.core.schema import parse_scalar, section_of
 
-    if section_of(verb.config_type().model_fields[name].annotation) is None:
+    section = section_of(verb.config_type().model_fields[name].annotation)
+    if section is None:
         return value
+    if section.word and isinstance(held, dict) and re.fullmatch(r"\w+", str(value)):
+        return {**held, section.word: value}
     return [parse_scalar(part) for part in value] if isinstance(value, list) else parse_scalar(value)
 
 

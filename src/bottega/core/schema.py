@@ -37,6 +37,9 @@ class Config(BaseModel):
     sections: ClassVar[Mapping[str, str]] = {}
     """Headings in the help of a verb that has many settings, each by the first setting under it."""
 
+    word: ClassVar[str] = ""
+    """The setting that is meant where a section is given as one word."""
+
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "") -> Self:
         """Build from plain data; raises UserError with every problem, and the nearest right key for an unknown one."""

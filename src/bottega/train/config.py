@@ -18,6 +18,7 @@ from bottega.core.schema import Compute, Config, Seed, Writes
 from bottega.data.config import ExampleOptions
 from bottega.data.spec import Form
 from bottega.model.adapter_config import AdapterSettings
+from bottega.train.launch.config import LaunchSettings
 from bottega.train.optimizer_names import OptimizerName
 from bottega.train.parallel_config import ParallelSettings
 from bottega.train.rewards.config import RewardSettings
@@ -105,7 +106,7 @@ class PolicySettings(Config):
 class Train(ExampleOptions, Writes, Compute):
     """Pre-train a new model, fine-tune one, align it with preferences, or let it learn from rewards."""
 
-    without_effect: ClassVar = frozenset({"parallel", "save_every", "trackers", "prompts", "sample_every"})
+    without_effect: ClassVar = frozenset({"launch", "parallel", "save_every", "trackers", "prompts", "sample_every"})
     sections = {
         "stage": "What is trained on what",
         "size": "A new model",
@@ -197,6 +198,8 @@ class Train(ExampleOptions, Writes, Compute):
     """Prompts of the samples."""
     parallel: ParallelSettings = ParallelSettings()
     """How several processes share the run: {strategy: zero1}; see docs/scale.md."""
+    launch: LaunchSettings | None = None
+    """Write files that start the run elsewhere: torchrun, slurm, skypilot, deepspeed, or {kind: slurm, nodes: 2}."""
     save_every: int = Field(default=25, ge=1)
     """Steps between the states from which an interrupted run goes on."""
     compile: bool = False

@@ -17,6 +17,7 @@ from bottega.data.raw import is_prepared, plan_raw
 from bottega.data.spec import TokensSpec
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.train.config import Train
+from bottega.train.launch.write import plan_launch
 from bottega.train.memory import train_memory
 from bottega.train.settings import Settings, flops_per_token, new_model_config, resolve
 
@@ -74,7 +75,7 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     plan.produces = replace(predicted, licence=licence, tokenizer=tokenizer)
     plan.cost = _cost(settings, architecture, data, dtype, device)
     plan.checks.append(memory_check(plan.cost.peak_memory or 0))
-    return plan
+    return plan if config.launch is None else plan_launch(plan)
 
 
 def _data(path: Path, config: Train, specs: Specs, tokenizer: TokenizerSpec) -> tuple[TokensSpec, list[Check]]:

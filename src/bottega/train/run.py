@@ -26,6 +26,7 @@ from bottega.model.precision import cost_line, divergence, log_probabilities
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.artefacts import ADAPTER_FOLDER, CUT, stop_ids, write_artefacts, write_copy
 from bottega.train.config import POLICY_STAGES, Train
+from bottega.train.launch.write import write_launch
 from bottega.train.loop import Between, fit
 from bottega.train.metrics import METRICS_FILE, loss_chart
 from bottega.train.parallel.enter import entered
@@ -44,6 +45,8 @@ def run_train(plan: Plan, context: Context) -> Result:
     """Train as planned. OUT holds `model` or `adapter`, `metrics.jsonl`, and `samples.jsonl` where there are samples."""
     config = plan.config
     assert isinstance(config, Train)
+    if config.launch is not None:
+        return write_launch(config)
     torch.set_num_threads(resolve_threads(config.threads))
     if not plan.details["settings"].steps:
         return Result() if follows() else _copy(plan, context)
