@@ -19,6 +19,7 @@ from bottega.core.view import human_count
 from bottega.model.attention import Attention
 from bottega.model.decoder import Decoder
 from bottega.model.experts import MixtureOfExperts
+from bottega.train.config import Train
 from bottega.train.guard import Guard
 from bottega.train.metrics import MetricsLog, NoLog
 from bottega.train.parallel.ranks import Ranks
@@ -68,6 +69,7 @@ def fit(
         while progress.step < settings.steps and not progress.stopped_early:
             started = time.perf_counter()
             rate = _set_rate(optimizers, progress.step, settings)
+            _seed_dropout(config, progress.step, ranks.rank)
             parts = stage.parts(progress.step)
             loss, figures = _accumulate(stage, parts, machine)
             ranks.reduce_gradients(trained)
@@ -171,6 +173,12 @@ def _set_rate(optimizers: Sequence[torch.optim.Optimizer], step: int, settings: 
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
     return settings.learning_rate * factor
+
+
+def _seed_dropout(config: Train, step: int, rank: int) -> None:
+    """What is dropped depends on seed, step and process alone, so that a run that goes on drops the same."""
+    if config.adapter is not None and config.adapter.dropout:
+        torch.manual_seed(((config.seed * 2**24 + step) * 2**12 + rank) % 2**63)
 
 
 def _between_steps(

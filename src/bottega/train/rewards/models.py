@@ -29,6 +29,8 @@ from bottega.evaluate.judge.config import JudgeAnswers
 from bottega.evaluate.judge.prompts import Messages, own_prompts, single_prompt
 from bottega.evaluate.judge.store import Store
 from bottega.evaluate.judge.verdicts import HIGHEST, LOWEST
+from bottega.tokenizer.chat import encode_chat
+from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.rewards.answer import Answer, Score, ScoreAll
 from bottega.train.rewards.config import RewardSettings
 from bottega.train.rewards.text import texts_of
@@ -41,8 +43,29 @@ def reward_model(settings: RewardSettings, device: str) -> ScoreAll:
     """The score of prompt and answer by a reward model, as it is. Its tokens must be those of the policy."""
     from bottega.model.reward import RewardModel
 
-    model = RewardModel.load(Path(settings.path or ""), device=device)
-    return lambda answers: model.scores([[*each.prompt_ids, *each.completion_ids] for each in answers]).tolist()
+    folder = Path(settings.path or "")
+    model, behind = RewardModel.load(folder, device=device), behind_answers(Tokenizer.load(folder))
+
+    def text(answer: Answer) -> list[int]:
+        ids = [*answer.prompt_ids, *answer.completion_ids]
+        whole = [*ids, *behind]
+        return whole if answer.finished and len(whole) <= model.context_length else ids
+
+    return lambda answers: model.scores([text(each) for each in answers]).tolist()
+
+
+def behind_answers(tokenizer: Tokenizer) -> list[int]:
+    """What the chat template writes behind the token that ends an answer: of ChatML, a line feed.
+
+    A model stops before it, but it is the last token of the conversations that a reward model was trained on, and so
+    the one whose score counts.
+    """
+    if not tokenizer.chat_template:
+        return []
+    question, answer = ({"role": role, "content": "1"} for role in ("user", "assistant"))
+    chat = encode_chat(tokenizer, [question, answer])
+    last = max((place for place, trained in enumerate(chat.mask) if trained), default=len(chat.ids) - 1)
+    return chat.ids[last + 1 :]
 
 
 def judged(settings: RewardSettings) -> ScoreAll:

@@ -70,6 +70,8 @@ def make_measure(folder: Path, setting: Setting) -> Callable[[], dict[str, float
         stage = _of_examples(source, first_examples(source, tokens), setting, "heldout-reference.npy")
     if isinstance(stage, PolicyStage):
         return stage.measure
+    if isinstance(stage, UnpairedStage):  # the distance to the start is part of its parts, and grows
+        return lambda: measure_parts(stage, stage.heldout(tokens), setting.forward.machine)
     parts = stage.heldout(tokens)
     return lambda: measure_parts(stage, parts, setting.forward.machine)
 

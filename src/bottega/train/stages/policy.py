@@ -126,7 +126,7 @@ class PolicyStage:
         figures = _figures(rollouts, scores)
         advantages, more = self._advantages(scores)
         figures |= told(more)
-        return Batch(rollouts, scores, *self._finished(parts, advantages, scores, len(rollouts), figures))
+        return Batch(rollouts, scores, *self._finished(parts, advantages, len(rollouts), figures))
 
     def _draw(
         self, indices: Sequence[int], each: int, seed: int, places: Sequence[int] | None = None
@@ -151,7 +151,7 @@ class PolicyStage:
         return advantages.flatten(), {name: figures[name] for name in ("reward_deviation", "zero_variance")}
 
     def _finished(
-        self, parts: list[Part], advantages: Tensor, scores: Scores, answers: int, figures: Figures
+        self, parts: list[Part], advantages: Tensor, answers: int, figures: Figures
     ) -> tuple[list[Part], Figures]:
         """Parts with their advantages, old and reference log-probabilities, and weights."""
         made = []
@@ -210,7 +210,7 @@ class ValueStage(PolicyStage):
         return torch.tensor(scores.total), {}  # the rewards themselves: `_finished` makes advantages of tokens of them
 
     def _finished(
-        self, parts: list[Part], advantages: Tensor, scores: Scores, answers: int, figures: Figures
+        self, parts: list[Part], advantages: Tensor, answers: int, figures: Figures
     ) -> tuple[list[Part], Figures]:
         made: list[Part] = []
         for part in parts:

@@ -80,14 +80,14 @@ def _margin(settings: Settings) -> float:
 
 
 class RewardStage(PairStage):
-    """Answers are scored by a linear head on the hidden state of their last token (Bradley-Terry)."""
+    """Answers are scored by a linear head on the hidden state of their document's last token (Bradley-Terry)."""
 
     def loss(self, part: Part) -> tuple[Tensor, Figures]:
         """Sum of the pairs' losses."""
         hidden = self.forward.hidden(part.batch)[part.batch.ends]
         scores = self.forward.model.get_submodule(SCORE_HEAD)(hidden)[:, 0].float()
-        margins = part.extra.get("margins")
-        losses, figures = reward_loss(scores[0::2], scores[1::2], margins, centre=self.settings.config.preference.centre)
+        centre = self.settings.config.preference.centre
+        losses, figures = reward_loss(scores[0::2], scores[1::2], part.extra.get("margins"), centre=centre)
         return losses.sum(), told({SHOWN.get(name, name): values for name, values in figures.items()})
 
     def _part(self, indices: list[int], rows: list) -> Part:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bottega.core.errors import UserError
 from bottega.data.batches import Row
 from bottega.data.examples import Examples
 from bottega.train.batch import collate, groups
@@ -18,6 +19,7 @@ from bottega.train.stage import Figures, FixedData, Forward, Part, told
 from bottega.train.stages.tokens import first_examples, joined, row_of
 
 SHOWN = {"reward_accuracy": "accuracy"}
+DRAWS = 64
 
 
 class UnpairedStage(FixedData):
@@ -75,19 +77,38 @@ class UnpairedStage(FixedData):
             for group in groups(rows, self.settings.config.micro_batch_tokens):
                 batch = collate([rows[place] for place in group]).to(self.forward.machine.device)
                 values += self.forward.answer_log_probs(batch).tolist()
-        ours, theirs = (
-            torch.tensor(list(chain(*ranks.gather(found)))) for found in (values, self.reference[list(indices), 1].tolist())
-        )
+        known = self.reference[list(indices), 1].tolist()
+        ours, theirs = (torch.tensor(list(chain(*ranks.gather(found)))) for found in (values, known))
         return divergence_estimate(ours, theirs)
 
 
 def mismatched(examples: Examples, i: int) -> Row:
-    """The prompt of example `i` with the answer of its neighbour, so that each answer meets one other prompt."""
-    (own,), (other,) = examples.documents(i), examples.documents((i + 1) % examples.count)
-    prompt, answer = int(own.mask.argmax()), int(other.mask.argmax())
-    tokens = np.concatenate([own.tokens[:prompt], other.tokens[answer:]])[: examples.row_length]
-    mask = np.concatenate([own.mask[:prompt], other.mask[answer:]])[: examples.row_length]
-    return joined([(tokens, mask)])
+    """The prompt of example `i` with an answer to another prompt.
+
+    An answer under its own prompt is what training moves most, and would make the distance look large. Raises
+    UserError if all prompts are the same.
+    """
+    (own,) = examples.documents(i)
+    prompt = int(own.mask.argmax())
+    for place in _others(examples, i):
+        (other,) = examples.documents(place)
+        start = int(other.mask.argmax())
+        tokens = np.concatenate([own.tokens[:prompt], other.tokens[start:]])[: examples.row_length]
+        mask = np.concatenate([own.mask[:prompt], other.mask[start:]])[: examples.row_length]
+        # The first token cannot be predicted, so a mask on it alone counts nothing.
+        if mask[1:].any() and not np.array_equal(own.tokens[:prompt], other.tokens[:start]):
+            return joined([(tokens, mask)])
+    raise UserError(
+        f"kto measures the distance to the start on answers to other prompts, and {examples.folder} has no other",
+        hint="Give examples of several prompts, or preference: {loss: apo_zero_unpaired}, which needs no distance.",
+    )
+
+
+def _others(examples: Examples, i: int) -> Iterator[int]:
+    """Where to look: at the neighbour; as answers to a prompt often stand together, anywhere; at last, everywhere."""
+    yield (i + 1) % examples.count
+    yield from np.random.default_rng([examples.seed, 3, i]).integers(examples.count, size=DRAWS).tolist()
+    yield from range(examples.count)
 
 
 def with_mismatched(examples: Examples, i: int) -> Row:
