@@ -92,13 +92,13 @@ def test_every_epoch_is_a_permutation_and_steps_are_a_pure_function(tmp_path: Pa
 
 def test_a_cut_that_leaves_nothing_to_train_on_drops_the_whole_pair(tmp_path: Path) -> None:
     documents = [
+        *pair(3, prompt=7, chosen=2, rejected=2),  # both lose their completion
         *pair(1, prompt=3, chosen=2, rejected=4),  # the longest fits exactly
         *pair(2, prompt=3, chosen=2, rejected=9),  # rejected is cut
-        *pair(3, prompt=7, chosen=2, rejected=2),  # both lose their completion
         document([4] * 3, [5] * 6 + [1]),  # the same after the cut
         document([4] * 3, [5] * 6 + [2]),
     ]
-    folder = write_examples(tmp_path / "p", "pairs", documents, [{"n": n} for n in (1, 2, 3, 4)])
+    folder = write_examples(tmp_path / "p", "pairs", documents, [{"n": n} for n in (3, 1, 2, 4)])
     examples = Examples(folder, row_length=7, seed=0)
     assert (examples.count, examples.dropped, examples.truncated) == (2, 2, 1)
     assert [examples.row(i) for i in range(2)] == [{"n": 1}, {"n": 2}]
