@@ -106,7 +106,7 @@ def adapter_card(config: Mapping[str, Any], base: AdapterBase, text: CardText, n
     rows = [
         ("Base", f"{text.base_model or base.name}, {kept}"),
         ("SHA-256 of the base's weights", base.sha256[:16] or "not known"),
-        ("Numbers that were trained", f"{numbers:,}"),
+        ("Numbers in its file", f"{numbers:,}"),
         ("Rank, alpha", f"{config['r']}, {config['lora_alpha']}{' (rsLoRA)' if config['use_rslora'] else ''}"),
         ("Changed modules", ", ".join(config["target_modules"]) or "none"),
         *([("Trained whole", ", ".join(config["modules_to_save"]))] if config.get("modules_to_save") else []),

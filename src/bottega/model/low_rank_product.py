@@ -51,5 +51,5 @@ class _LowRankProduct(torch.autograd.Function):
             grad_x.addmm_(inner_gradient, down.to(kind))
             grad_x = grad_x.view_as(x)
         grad_down = inner_gradient.T @ x.reshape(-1, x.shape[-1])
-        grad_up = (inner.reshape(-1, inner.shape[-1]).T @ gradient).mul_(ctx.scale)  # transposed: that way it is quicker
+        grad_up = (inner.reshape(-1, inner.shape[-1]).T @ gradient).mul_(ctx.scale)  # quicker than transposed
         return grad_x, None, None, grad_down.to(down.dtype), grad_up.T.to(up.dtype).contiguous(), None
