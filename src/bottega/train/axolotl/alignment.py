@@ -100,6 +100,7 @@ def _orpo(reading: Reading) -> None:
     key, value = reading.first("orpo_alpha", "rl_beta")
     if value is not None:
         reading.use(key, "preference.beta", float(value))
+    reading.differs("rl", "the chosen answer's own loss leaves the prompt out, as in ORPO's paper; TRL's does not")
 
 
 def _simpo(reading: Reading) -> None:
