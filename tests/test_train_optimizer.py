@@ -13,6 +13,7 @@ from bottega.core.errors import BottegaError
 from bottega.model.decoder import Decoder
 from bottega.train.guard import WARM, Guard
 from bottega.train.optimizer import Muon, build_optimizers, orthogonalise
+from bottega.train.optimizers.lion import Lion
 from bottega.train.schedule import learning_rate_factor
 
 
@@ -113,3 +114,16 @@ def test_guard_stops_when_told_or_after_too_many() -> None:
         for step in range(20):
             guard.accepts(step, math.nan, 1.0)
     assert guard.skipped == 10
+
+
+def test_lion_is_the_paper_s_second_algorithm() -> None:
+    draw = torch.Generator().manual_seed(1)
+    weight = torch.nn.Parameter(torch.randn(5, 3, generator=draw, dtype=torch.float64))
+    optimizer, mine, momentum = Lion([weight], lr=0.01, weight_decay=0.1), weight.detach().clone(), torch.zeros(5, 3)
+    for _ in range(4):
+        gradient = torch.randn(5, 3, generator=draw, dtype=torch.float64)
+        weight.grad = gradient.clone()
+        optimizer.step()
+        mine = mine - 0.01 * ((0.9 * momentum + 0.1 * gradient).sign() + 0.1 * mine)
+        momentum = 0.99 * momentum + 0.01 * gradient
+        torch.testing.assert_close(weight.detach(), mine, rtol=0, atol=1e-14)

@@ -153,7 +153,7 @@ class Train(ExampleOptions, Writes, Compute):
     epochs: float | None = Field(default=None, gt=0, le=10_000)
     """Passes over the data, instead of --tokens."""
     optimizer: OptimizerName | None = None
-    """muon (matrices of the blocks; AdamW for the rest), adamw, adamw8bit, adamw_kahan (default: muon; adamw for adapters and alignment)."""
+    """muon (matrices of the blocks; AdamW for the rest), adamw, adamw8bit, adamw_kahan, lion (default: muon; adamw for adapters and alignment)."""
     learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Peak learning rate (default: by stage and size, see docs/dial.md)."""
     weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)

@@ -145,8 +145,15 @@ def _adamw_kahan(groups: list[dict[str, Any]], learning_rate: float) -> torch.op
     return AdamWKahan(groups, lr=learning_rate, betas=BETAS)
 
 
+def _lion(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+    from bottega.train.optimizers.lion import Lion
+
+    return Lion(groups, lr=learning_rate)
+
+
 _KINDS: dict[str, Callable[[list[dict[str, Any]], float], torch.optim.Optimizer]] = {
     "adamw": _adamw,
     "adamw8bit": _adamw8bit,
     "adamw_kahan": _adamw_kahan,
+    "lion": _lion,
 }
