@@ -21,6 +21,7 @@ from bottega.model.decoder import Decoder
 from bottega.model.experts import MixtureOfExperts
 from bottega.train.config import Train
 from bottega.train.guard import Guard
+from bottega.train.launch.commands import STOP_FILE
 from bottega.train.metrics import MetricsLog, NoLog
 from bottega.train.parallel.ranks import Ranks
 from bottega.train.schedule import learning_rate_factor
@@ -81,7 +82,7 @@ def fit(
                     optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             ranks.finish_step()
-            tokens, targets = (int(count) for count in ranks.sum(_counts(parts)))
+            tokens, targets, asked = (int(count) for count in ranks.sum([*_counts(parts), _is_asked(ranks, work)]))
             seconds = time.perf_counter() - started
             progress.tokens += tokens
             progress.trained_tokens += targets
@@ -95,6 +96,11 @@ def fit(
             )  # fmt: skip
             bar.advance(settings.examples_per_step or tokens, _note(loss, means, mfu, progress))
             _between_steps(model, stage, optimizers, settings, work, progress, between, log, ranks)
+            if asked and progress.step < settings.steps and stage.settled(progress.step):
+                log.flush()
+                save_state(work, model, optimizers, progress, ranks)
+                (work / STOP_FILE).unlink(missing_ok=True)
+                raise KeyboardInterrupt
     log.close()
     _restore_best(model, work, progress, ranks)
     reporter.say(
@@ -126,6 +132,11 @@ def _accumulate(stage: Stage, parts: Sequence[Part], machine: Machine) -> tuple[
     for each in ranks.gather(own):
         add_figures(figures, each)
     return ranks.sum([loss])[0], figures
+
+
+def _is_asked(ranks: Ranks, work: Path) -> bool:
+    """Whether somebody (the script of a cluster whose time is up) asks the run to save its state and end."""
+    return ranks.is_first and (work / STOP_FILE).exists()
 
 
 def _counts(parts: Sequence[Part]) -> list[float]:

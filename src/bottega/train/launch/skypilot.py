@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from bottega.core.errors import UserError
 from bottega.train.launch.commands import bottega_command, torchrun_command
 from bottega.train.launch.config import LaunchSettings
 
@@ -37,13 +38,18 @@ def skypilot_task(launch: LaunchSettings, recipe: Path, out: Path, name: str) ->
         "num_nodes": launch.nodes,
         "workdir": str(launch.workdir or "."),
         "resources": {key: value for key, value in resources.items() if value is not None},
-        "file_mounts": {
-            f"~/sky_workdir/{out.parent}": {"name": launch.bucket, "mode": "MOUNT"}
-        } if launch.bucket else None,
+        "file_mounts": {_mount(out): {"name": launch.bucket, "mode": "MOUNT_CACHED"}} if launch.bucket else None,
         "setup": "\n".join(launch.setup) + "\n" if launch.setup else None,
         "run": f"set -e\n{command}\n",
-    }  # fmt: skip
+    }
     return {key: value for key, value in task.items() if value is not None}
+
+
+def _mount(out: Path) -> str:
+    """Where the bucket is to be seen: OUT's folder, in which the unfinished run has its own."""
+    if out.parent == Path():
+        raise UserError("the bucket would hide the working folder", hint="Give OUT a folder of its own: runs/NAME.")
+    return str(out.parent) if out.is_absolute() else f"~/sky_workdir/{out.parent}"
 
 
 class _Blocks(yaml.SafeDumper):
