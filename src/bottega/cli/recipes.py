@@ -94,10 +94,15 @@ def list_recipes() -> None:
 
         parsed = [parse_recipe(text, name) for name, text in shipped_recipes().items()]
         rows = [
-            (r.name, r.description.partition("\n")[0], " ".join(f"--{k} {v}" for k, v in r.parameters.items()))
+            (r.name, r.description.partition("\n")[0], " ".join(_shown(*item) for item in r.parameters.items()))
             for r in parsed
         ]
         show([Table("Recipes", ("name", "what it does", "parameters"), rows)], Console())
+
+
+def _shown(name: str, value: Any) -> str:
+    """A parameter with its default; its name in capitals for what the recipe makes or brings itself."""
+    return f"--{name} {name.upper() if '${' in str(value) else value}"
 
 
 def copy_recipe(

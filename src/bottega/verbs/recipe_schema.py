@@ -57,6 +57,15 @@ def _chain() -> dict[str, Any]:
             "description": "Parameter → its values, the smallest first.",
         },
         "report": {"type": "object", "description": "Title and words of report.html."},
+        "when_given": {
+            **named,
+            "additionalProperties": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {"leave_out": {"type": "array", "items": {"type": "string"}}, "parameters": named},
+            },
+            "description": "Parameter whose default is a step → what changes once something else is given for it.",
+        },
         "steps": {
             **named,
             "minProperties": 1,
