@@ -310,7 +310,7 @@ def test_run_plans_runs_skips_and_reports(bottega: Call, workshop: Workshop) -> 
 def test_a_long_run_offers_the_same_command_with_the_next_smaller_size(
     bottega: Call, workshop: Workshop, words: str, smaller: str | None
 ) -> None:
-    (text,) = shipped_recipes().values()
+    text = shipped_recipes()["quickstart"]
     Path("mine.yaml").write_text(text.replace("patience_seconds: 360", "patience_seconds: 1"))
     given = words.format(docs=workshop.documents).split()
     status, out, err = bottega("run", "mine.yaml", *given, "--plan")
