@@ -90,8 +90,8 @@ def import_trl(threads: int) -> dict[str, tuple[Any, Any]]:
     import datasets
     import peft  # noqa: F401
     import transformers
-    import trl  # pyright: ignore[reportMissingImports]
 
+    trl: Any = importlib.import_module("trl")
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     _set_threads(threads)

@@ -84,20 +84,23 @@ def main() -> None:
     steps = arguments.steps or (4 if arguments.quick else 12)
     repeat = arguments.repeat or (1 if arguments.quick else 3)
     rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for model in arguments.model or (["2M"] if arguments.quick else ["20M", "110M"]):
-            folder = Path(scratch) / model / "model"
-            write_model(folder, MODELS[model])
-            for stage in arguments.stage or WAYS:
-                settings = {"folder": str(folder), "stage": stage, "steps": steps, **machine}
-                settings |= write_examples(folder.parent / f"{stage}.jsonl", folder, stage, BATCH * steps, ROW_LENGTH)
-                settings |= prepare(settings)
-                runs = run_all(settings, arguments.trl, repeat, arguments.only)
-                rows += table(model, settings, runs, rates.float32)
-    alternate.print_table(
-        ("model", "stage", "TRL", "ours, tok/s", "TRL, tok/s", "ratio", "goal", "floor, tok/s",
-         "ours, MiB", "TRL, MiB", "ratio", "goal", "TRL's padding"), rows,
-    )  # fmt: skip
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            for model in arguments.model or (["2M"] if arguments.quick else ["20M", "110M"]):
+                folder = Path(scratch) / model / "model"
+                write_model(folder, MODELS[model])
+                for stage in arguments.stage or WAYS:
+                    settings = {"folder": str(folder), "stage": stage, "steps": steps, **machine}
+                    data = folder.with_name(f"{stage}.jsonl")
+                    settings |= write_examples(data, folder, stage, BATCH * steps, ROW_LENGTH)
+                    settings |= prepare(settings)
+                    runs = run_all(settings, arguments.trl, repeat, arguments.only)
+                    rows += table(model, settings, runs, rates.float32)
+    finally:  # what was measured is shown, whatever happens to the rest
+        alternate.print_table(
+            ("model", "stage", "TRL", "ours, tok/s", "TRL, tok/s", "ratio", "goal", "floor, tok/s",
+             "ours, MiB", "TRL, MiB", "ratio", "goal", "TRL's padding"), rows,
+        )  # fmt: skip
 
 
 def prepare(settings: dict[str, Any]) -> dict[str, Any]:
