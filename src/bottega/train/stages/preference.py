@@ -85,7 +85,7 @@ class RewardStage(PairStage):
     def loss(self, part: Part) -> tuple[Tensor, Figures]:
         """Sum of the pairs' losses."""
         hidden = self.forward.hidden(part.batch)[part.batch.ends]
-        scores = self.forward.model.get_submodule(SCORE_HEAD)(hidden)[:, 0].float()
+        scores = self.forward.model.get_submodule(SCORE_HEAD)(hidden.float())[:, 0]  # the head is kept in float32
         centre = self.settings.config.preference.centre
         losses, figures = reward_loss(scores[0::2], scores[1::2], part.extra.get("margins"), centre=centre)
         return losses.sum(), told({SHOWN.get(name, name): values for name, values in figures.items()})
