@@ -79,12 +79,8 @@ def _chain() -> dict[str, Any]:
 def _step(verb: str, summary: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """Settings of one verb: each as its model says, or a reference, or null for its default."""
     schema = VERBS[verb].config_type().model_json_schema(ref_template="#/$defs/{model}")
-    definitions |= schema.get("$defs", {})
-    properties: dict[str, Any] = {"verb": {"const": verb}}
-    for name, field in schema["properties"].items():
-        about = {key: field[key] for key in ("description", "default") if key in field}
-        value = {key: rest for key, rest in field.items() if key not in ("description", "default", "title", "format")}
-        properties[name] = {**about, "anyOf": [value, {"$ref": "#/$defs/reference"}, {"type": "null"}]}
+    definitions |= {name: {**part, **_properties(part)} for name, part in schema.get("$defs", {}).items()}
+    properties = {"verb": {"const": verb}, **_properties(schema)["properties"]}
     # A recipe says where a step writes.
     required = [name for name in schema.get("required", ()) if name != "out"]
     return {
@@ -94,6 +90,16 @@ def _step(verb: str, summary: str, definitions: dict[str, Any]) -> dict[str, Any
         "additionalProperties": False,
         "properties": properties,
     }
+
+
+def _properties(schema: dict[str, Any]) -> dict[str, Any]:
+    """The properties of an object's schema, each of which may be a reference too; empty for what is no object."""
+    found: dict[str, Any] = {}
+    for name, field in schema.get("properties", {}).items():
+        about = {key: field[key] for key in ("description", "default") if key in field}
+        value = {key: rest for key, rest in field.items() if key not in ("description", "default", "title", "format")}
+        found[name] = {**about, "anyOf": [value, {"$ref": "#/$defs/reference"}, {"type": "null"}]}
+    return {"properties": found} if found else {}
 
 
 def _definition(verb: str) -> str:
