@@ -120,7 +120,13 @@ def adapter_card(config: Mapping[str, Any], base: AdapterBase, text: CardText, n
         "## The adapter",
         "\n".join(table),
     ]
-    for heading, lines in (("Data", text.data), ("Limits", text.limits)):
+    parts = {
+        "Data": text.data,
+        "Method": text.method,
+        "Compared with the model it came from": text.compared,
+        "Limits": text.limits,
+    }
+    for heading, lines in parts.items():
         if lines:
             sections += [f"## {heading}", "\n".join(f"- {escape(line)}" for line in lines)]
     return "\n\n".join(sections) + "\n"

@@ -39,6 +39,10 @@ class CardText:
     licence: str | None = None
     data: Sequence[str] = ()
     """Lines about the training data."""
+    method: Sequence[str] = ()
+    """Lines about how it was trained."""
+    compared: Sequence[str] = ()
+    """Lines about what it is beside the model that it came from."""
     limits: Sequence[str] = ()
     """Lines about what the model cannot do."""
     base_model: str | None = None
@@ -74,14 +78,19 @@ def model_card(config: ModelConfig, text: CardText, record: Record | None = None
     ]
     if text.data:
         sections += ["## Data", _list(text.data)]
+    if text.method:
+        sections += ["## Method", _list(text.method)]
     if record is not None:
         sections += ["## How it was made", _made(record)]
         if record.inputs:
             rows = [(name, Path(entry["path"]).name, entry["sha256"][:16]) for name, entry in record.inputs.items()]
             sections += ["## Made from", _table(("input", "name", "SHA-256"), rows)]
-        numbers = [(name, _value(value)) for name, value in _flat(record.metrics)]
+        told = {"comparison"} if text.compared else set()
+        numbers = [(name, _value(value)) for name, value in _flat(record.metrics) if name.partition(".")[0] not in told]
         if numbers:
             sections += ["## Measured", _table(("metric", "value"), numbers)]
+    if text.compared:
+        sections += ["## Compared with the model it came from", _list(text.compared)]
     if text.limits:
         sections += ["## Limits", _list(text.limits)]
     return "\n\n".join(sections) + "\n"

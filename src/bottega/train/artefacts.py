@@ -5,19 +5,22 @@ A reward model trained as an adapter is written both ways: rewards are asked of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from bottega.checkpoint.adapter_writer import AdapterBase, weights_hash, write_adapter
-from bottega.checkpoint.card import CardText, write_card
+from bottega.checkpoint.adapter import Adapter
+from bottega.checkpoint.adapter_writer import AdapterBase, adapter_card, read_base, weights_hash, write_adapter
+from bottega.checkpoint.card import CARD_FILE, write_card
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
+from bottega.checkpoint.header import ADAPTER_WEIGHTS, read_header
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.writer import write_model_files, write_tensors
+from bottega.core.atomic import write_text
 from bottega.core.plan import Plan
 from bottega.core.verb import Context
 from bottega.model.decoder import Decoder
@@ -26,21 +29,12 @@ from bottega.model.lora import adapter_config, adapter_tensors, merged_weights
 from bottega.model.reward import SCORE, reward_settings, reward_tensors
 from bottega.tokenizer.files import write_tokenizer
 from bottega.tokenizer.tokenizer import Tokenizer
+from bottega.train.card import card_text
 from bottega.train.config import Train
 from bottega.train.state import weights_of
 from bottega.train.trainee import VALUE_HEAD
 
 MODEL_FOLDER, ADAPTER_FOLDER = "model", "adapter"
-CUT = (
-    "Longer than a row of {row_length} tokens: {conversations_truncated} conversations, which were cut there and do "
-    "not teach how they end, and {conversations_dropped}, which were dropped because nothing to train was left."
-)
-WHAT = {
-    "pretrain": "pre-trained", "sft": "fine-tuned on conversations", "reward": "trained to score answers",
-    "dpo": "aligned with preferences (DPO)", "kto": "aligned with judged answers (KTO)",
-    "orpo": "aligned with preferences (ORPO)", "simpo": "aligned with preferences (SimPO)",
-    "cpo": "aligned with preferences (CPO)", "ppo": "trained by rewards (PPO)", "grpo": "trained by rewards (GRPO)",
-}  # fmt: skip
 
 
 def write_artefacts(plan: Plan, context: Context, model: Decoder, tokenizer: Tokenizer, data: dict[str, Any]) -> None:
@@ -66,42 +60,23 @@ def write_copy(plan: Plan, context: Context, data: dict[str, Any]) -> None:
     _sign(folder, plan, context, source.config, data)
 
 
+def sign_artefacts(plan: Plan, context: Context, data: dict[str, Any]) -> None:
+    """Write cards and records again, with what was measured of the artefacts since they were written."""
+    folder = context.out / MODEL_FOLDER
+    if folder.is_dir():
+        _sign(folder, plan, context, ModelFolder.open(folder).config, data)
+    folder = context.out / ADAPTER_FOLDER
+    if folder.is_dir():
+        adapter = Adapter.open(folder)
+        numbers = sum(math.prod(tensor.info.shape) for tensor in read_header(folder / ADAPTER_WEIGHTS).values())
+        card = adapter_card(adapter.config, read_base(adapter), card_text(plan, data), numbers)
+        write_text(folder / CARD_FILE, card)
+        context.record(data).write(folder)
+
+
 def stop_ids(tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
     """Every token that ends an answer."""
     return sorted(tokenizer.stop_ids) or list(config.eos_token_id)
-
-
-def card_text(plan: Plan, data: Mapping[str, Any]) -> CardText:
-    """What the cards say beyond what record and headers know."""
-    config = plan.config
-    assert isinstance(config, Train)
-    lines = [f"{config.data.name}, as {config.form}."]
-    if plan.details["data_licence"]:
-        lines.append(f"Licence of the text: {plan.details['data_licence']}.")
-    if data.get("conversations_truncated") or data.get("conversations_dropped"):
-        lines.append(CUT.format(**data))
-    kind = "A reward model" if config.stage == "reward" else "A language model"
-    return CardText(
-        title=config.out.name,
-        summary=data["reason"] if data.get("copied") else f"{kind}, {WHAT[config.stage]} with bottega.",
-        licence=plan.details["licence"],
-        data=[*lines, *_found(data)],
-        base_model=_base_name(config.model) if config.model else None,
-        limits=["What it says may be wrong. Check before you rely on it."],
-        tags=[config.stage],
-    )
-
-
-def _found(data: Mapping[str, Any]) -> list[str]:
-    """What the comparison with the start found, in a line each."""
-    found = data.get("comparison") or {}
-    lines = []
-    if "kl_mean" in found:
-        lines.append(
-            f"On general text it differs from the model it came from by a KL of {found['kl_mean']:.4f} nats a token "
-            f"(99th percentile {found['kl_p99']:.3f}); bits per byte changed by {found['bits_per_byte_difference']:+.4f}."
-        )
-    return lines
 
 
 def _write_model(
@@ -150,8 +125,3 @@ def _write_adapter(plan: Plan, context: Context, model: Decoder, data: dict[str,
     write_adapter(folder, tensors, written, base, card_text(plan, data))
     write_tokenizer(locate(config.model), folder)
     context.record(data).write(folder)
-
-
-def _base_name(model: Path) -> str:
-    """The name of the model that was started from: a folder's own, without where it lies, or org/name of the hub."""
-    return model.resolve().name if model.exists() else str(model).partition("@")[0]

@@ -191,7 +191,9 @@ class Train(ExampleOptions, Writes, Compute):
     compare: bool = False
     """Afterwards compare with the model that was started from: perplexity on general text, KL, tasks."""
     tasks: tuple[str, ...] = ()
-    """Tasks of `bottega eval` for the comparison."""
+    """Tasks of `bottega eval` for the comparison, or a suite (smoke needs no data)."""
+    compare_text: Path | None = None
+    """General text for the comparison: a text file, .jsonl, or a corpus (default: this Python's documentation)."""
     sample_every: int | None = Field(default=None, ge=1)
     """Steps between sample texts (default: only at the start and the end)."""
     prompts: tuple[str, ...] = ()
@@ -260,6 +262,9 @@ class Train(ExampleOptions, Writes, Compute):
             (self.model is None and self.adapter is not None, "an adapter needs a model to be put on"),
             (self.adapter is not None and self.weights == "bfloat16", "adapters are kept in float32"),
             (self.model is None and self.compare, "a new model has no start to be compared with"),
+            (self.stage == "reward" and self.compare, "a reward model says nothing that could be compared"),
+            (not self.compare and bool(self.tasks or self.compare_text),
+             "tasks and compare_text are for the comparison with the start: say compare: true"),
         ]  # fmt: skip
 
     def _alignment(self) -> list[tuple[bool, str]]:

@@ -19,7 +19,7 @@ from bottega.core.view import human_count
 from bottega.model.attention import Attention
 from bottega.model.decoder import Decoder
 from bottega.model.experts import MixtureOfExperts
-from bottega.train.config import Train
+from bottega.train.config import POLICY_STAGES, Train
 from bottega.train.guard import Guard
 from bottega.train.launch.commands import STOP_FILE
 from bottega.train.metrics import MetricsLog, NoLog
@@ -54,7 +54,7 @@ def fit(
     Returns where the run ended. Raises BottegaError when bad steps may not, or can no longer, be skipped.
     """
     config = settings.config
-    guard = Guard(config.spike_sigma, stop=config.on_bad_step == "stop")
+    guard = Guard(config.spike_sigma, stop=config.on_bad_step == "stop", by_loss=config.stage not in POLICY_STAGES)
     ranks = machine.ranks
     progress = restore_state(work, model, optimizers, ranks) or Progress(guard)
     if progress.step:
@@ -90,6 +90,7 @@ def fit(
             peak = peak and max(peak, flops * tokens / seconds)  # a rate measured on a busy machine may be too low
             mfu = flops * tokens / seconds / peak if peak else None
             means = {name: total / max(count, 1e-9) for name, (total, count) in figures.items()}
+            progress.guard.watch(progress.step, means)
             log.write(
                 step=progress.step, tokens=progress.tokens, loss=loss, **means, gradient_norm=norm, learning_rate=rate,
                 tokens_per_second=tokens / seconds, mfu=mfu, skipped=not accepted,

@@ -16,7 +16,7 @@ from bottega.core.plan import Plan
 from bottega.core.progress import Reporter
 from bottega.core.ranks import follows
 from bottega.core.verb import Context, Result
-from bottega.core.view import Block, Table, Text, human_count
+from bottega.core.view import Block, Text
 from bottega.data.batches import Batches
 from bottega.data.examples import Examples
 from bottega.data.raw import is_prepared, prepare_raw
@@ -24,25 +24,26 @@ from bottega.data.spec import TokensSpec
 from bottega.model.load import DTYPES
 from bottega.model.precision import cost_line, divergence, log_probabilities
 from bottega.tokenizer.tokenizer import Tokenizer
-from bottega.train.artefacts import ADAPTER_FOLDER, CUT, stop_ids, write_artefacts, write_copy
+from bottega.train.artefacts import sign_artefacts, stop_ids, write_artefacts, write_copy
+from bottega.train.comparison import compare_tasks, compare_texts, joined_findings
 from bottega.train.config import POLICY_STAGES, Train
 from bottega.train.launch.write import write_launch
 from bottega.train.loop import Between, fit
-from bottega.train.metrics import METRICS_FILE, loss_chart
 from bottega.train.parallel.enter import entered
 from bottega.train.parallel.ranks import Ranks
 from bottega.train.parallel_config import SHARDED
-from bottega.train.samples import SAMPLES_FILE, Samples, prompts_of, samples_table
+from bottega.train.samples import Samples, prompts_of
 from bottega.train.settings import Settings, resolve, with_whole_pass
 from bottega.train.stage import Forward, Machine
 from bottega.train.stages.make import Setting, make_measure, make_stage, open_data
 from bottega.train.stages.tokens import row_of
 from bottega.train.state import Progress
 from bottega.train.trainee import make_optimizers, make_trainee
+from bottega.train.view import training_blocks
 
 
 def run_train(plan: Plan, context: Context) -> Result:
-    """Train as planned. OUT holds `model` or `adapter`, `metrics.jsonl`, and `samples.jsonl` where there are samples."""
+    """Train as planned. OUT holds `model` or `adapter`, `metrics.jsonl`, and `samples.jsonl` if there are samples."""
     config = plan.config
     assert isinstance(config, Train)
     if config.launch is not None:
@@ -89,8 +90,16 @@ def _train(plan: Plan, config: Train, context: Context, machine: Machine) -> Res
         wide, narrow = (log_probabilities(model, ids, dtype) for dtype in (None, machine.dtype))
         found["bfloat16_kl"] = divergence(wide, narrow)
         context.reporter.say(cost_line(found["bfloat16_kl"]))
+    del optimizers  # their states make room for the model that it is compared with
+    if config.compare:
+        model.zero_grad(set_to_none=True)
+        heldout = _heldout(config, setting, source)
+        found["comparison"] = compare_texts(config, model, tokenizer, heldout, context.reporter)
     write_artefacts(plan, context, model, tokenizer, found)
-    return Result(found, training_view(found, context.out))
+    if config.tasks:
+        found["comparison"] = joined_findings(found["comparison"], compare_tasks(plan, context))
+        sign_artefacts(plan, context, found)
+    return Result(found, training_view(found, context.out, config.stage, config.out))
 
 
 def tokens_of(data: Path, config: Train, tokenizer: Path, work: Path, reporter: Reporter) -> Path:
@@ -134,11 +143,21 @@ def _machine(config: Train, dtype: str, ranks: Ranks) -> Machine:
 
 
 def _measure(config: Train, setting: Setting, tokenizer: Path) -> Any:
+    ranks = setting.forward.machine.ranks
+    folder = ranks.after_first(lambda: _heldout_tokens(config, setting, tokenizer))
+    return None if folder is None else make_measure(folder, setting)
+
+
+def _heldout_tokens(config: Train, setting: Setting, tokenizer: Path) -> Path | None:
     if config.heldout is None:
         return None
-    work, reporter, ranks = setting.work / "heldout", setting.reporter, setting.forward.machine.ranks
-    heldout = config.heldout
-    return make_measure(ranks.after_first(lambda: tokens_of(heldout, config, tokenizer, work, reporter)), setting)
+    return tokens_of(config.heldout, config, tokenizer, setting.work / "heldout", setting.reporter)
+
+
+def _heldout(config: Train, setting: Setting, tokenizer: Path) -> Batches | Examples | None:
+    """The held-out data to compare on."""
+    folder = _heldout_tokens(config, setting, tokenizer)
+    return None if folder is None else open_data(folder, setting, seed=0)
 
 
 def _prompts(config: Train, source: Batches | Examples, tokenizer: Tokenizer) -> list[Any]:
@@ -175,27 +194,12 @@ def _metrics(plan: Plan, progress: Progress, settings: Settings, source: Batches
         "learning_rate": settings.learning_rate,
         "row_length": settings.row_length,
         "tokens_per_step": settings.rows_per_step * settings.row_length,
+        "data": {name: getattr(source.spec, name) for name in ("form", "examples", "tokens", "trained_tokens")},
         **({"examples_per_step": settings.examples_per_step} if settings.examples_per_step else {}),
         **(cut if source.spec.form != "text" else {}),
     }
 
 
-def training_view(data: dict[str, Any], folder: Path) -> list[Block]:
-    """The figures of a run, its curve, and what it says before and after."""
-    rows = [
-        ("steps", data["steps"]),
-        ("tokens", human_count(data["tokens"])),
-        ("loss", f"{data['loss']:.3f}"),
-        ("held-out loss", "–" if data["heldout_loss"] is None else f"{data['heldout_loss']:.3f}"),
-        ("tokens/s", human_count(data["tokens_per_second"])),
-    ]
-    cut = data.get("conversations_truncated") or data.get("conversations_dropped")
-    blocks: list[Block] = [
-        Table("Training", ("", ""), rows, CUT.format(**data) if cut else ""),
-        loss_chart(folder / METRICS_FILE, "Loss"),
-    ]
-    samples = samples_table(folder / SAMPLES_FILE)
-    blocks += [samples] if samples else []
-    if (folder / ADAPTER_FOLDER).is_dir():
-        blocks.append(Text("To make it a model of its own: bottega adapter merge OUT/adapter --out DIR"))
-    return blocks
+def training_view(data: dict[str, Any], folder: Path, stage: str, place: Path) -> list[Block]:
+    """What the terminal shows of the run in `folder`, which will be `place`."""
+    return training_blocks(data, folder, stage=stage, place=place, whole=False)

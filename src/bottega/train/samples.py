@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bottega.core.append import append_row
 from bottega.core.progress import Reporter
-from bottega.core.view import Table
 from bottega.data.batches import Batches
 from bottega.data.examples import Examples
 from bottega.generate.settings import Sampling
@@ -19,11 +16,10 @@ from bottega.model.paged import BLOCK
 from bottega.tokenizer.chat import encode_chat
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.rollout import Rollouts
+from bottega.train.samples_view import SAMPLES_FILE, SHOWN, read_samples
 
-SAMPLES_FILE = "samples.jsonl"
 TOKENS = 64
 OF_THE_DATA = 3
-SHOWN = 200  # characters of a prompt or an answer in the table
 
 
 @dataclass(frozen=True)
@@ -78,26 +74,3 @@ class Samples:
         for prompt, each in zip(self.prompts, found, strict=True):
             self.reporter.say(f"  step {step} · {prompt.text[-SHOWN:]!r} → {each.text!r}")
             append_row(self.path, {"step": step, "prompt": prompt.text, "text": each.text, "finished": each.finished})
-
-
-def read_samples(path: Path) -> list[dict[str, Any]]:
-    """The rows of `samples.jsonl`; a last line cut short by a kill is left out."""
-    rows: list[dict[str, Any]] = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-def samples_table(path: Path) -> Table | None:
-    """Each prompt with its first and its last answer; None if there are none."""
-    rows = read_samples(path)
-    if not rows:
-        return None
-    first, last = rows[0]["step"], rows[-1]["step"]
-    before = {row["prompt"]: row["text"] for row in rows if row["step"] == first}
-    after = {row["prompt"]: row["text"] for row in rows if row["step"] == last}
-    shown = [(prompt[-SHOWN:], before.get(prompt, "")[:SHOWN], text[:SHOWN]) for prompt, text in after.items()]
-    return Table("Before and after", ("prompt", f"step {first}", f"step {last}"), shown)

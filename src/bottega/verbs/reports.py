@@ -15,7 +15,7 @@ from bottega.core.recipe import Recipe, Step
 from bottega.core.record import Record, read_record
 from bottega.core.report import Fact, Section, write_report
 from bottega.core.verb import report_of
-from bottega.core.view import Block, Table, Text, human_count, human_seconds
+from bottega.core.view import Block, Table, Text, human_seconds
 
 SIDES = (("training", "train"), ("held-out", "heldout"))
 MOST_UNITS = 40
@@ -138,27 +138,17 @@ def tokenizer(folder: Path) -> list[Block]:
 
 
 def training(folder: Path) -> list[Block]:
-    """Loss curves and the figures of the run."""
-    from bottega.train.metrics import METRICS_FILE, loss_chart
+    """What the figures of a run warn of, its curves, what it says before and after, and beside what it started from."""
+    from bottega.train.view import training_blocks
 
     record = read_record(folder)
     metrics = record.metrics if record else {}
-    if metrics.get("copied"):
-        return [Text(str(metrics["reason"]))]
-    rows = [
-        ("parameters", human_count(metrics["parameters"])),
-        ("steps", metrics["steps"]),
-        ("tokens", human_count(metrics["tokens"])),
-        ("passes over the data", metrics["passes"]),
-        ("tokens per second", human_count(metrics["tokens_per_second"])),
-        ("skipped steps", metrics["skipped_steps"]),
-    ]
-    for name in ("conversations_truncated", "conversations_dropped"):
-        if metrics.get(name):
-            rows.append((name.replace("_", " "), metrics[name]))
-    unseen = record is not None and record.config["stage"] == "sft" and metrics["passes"] < 1
+    if record is None or metrics.get("copied"):
+        return [Text(str(metrics.get("reason", f"{folder.name} has no record")))]
+    stage = str(record.config["stage"])
+    unseen = stage == "sft" and metrics["passes"] < 1
     note = 'Less than one pass: not everything that the questions call "seen" was trained on.' if unseen else ""
-    return [loss_chart(folder / METRICS_FILE, "Loss"), Table("Training", ("", ""), rows, note)]
+    return training_blocks(metrics, folder, stage=stage, place=folder, whole=True, note=note)
 
 
 def evaluation(folder: Path) -> list[Block]:

@@ -1,0 +1,35 @@
+"""`samples.jsonl`: what the model said to a few prompts, as a table of before and after. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bottega.core.view import Table
+
+SAMPLES_FILE = "samples.jsonl"
+SHOWN = 200  # characters of a prompt or an answer in the table
+
+
+def read_samples(path: Path) -> list[dict[str, Any]]:
+    """The rows of `samples.jsonl`; a last line cut short by a kill is left out."""
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def samples_table(path: Path) -> Table | None:
+    """Each prompt with its first and its last answer; None if there are none."""
+    rows = read_samples(path)
+    if not rows:
+        return None
+    first, last = rows[0]["step"], rows[-1]["step"]
+    before = {row["prompt"]: row["text"] for row in rows if row["step"] == first}
+    after = {row["prompt"]: row["text"] for row in rows if row["step"] == last}
+    shown = [(prompt[-SHOWN:], before.get(prompt, "")[:SHOWN], text[:SHOWN]) for prompt, text in after.items()]
+    return Table("Before and after", ("prompt", f"step {first}", f"step {last}"), shown)
