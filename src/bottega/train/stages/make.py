@@ -91,14 +91,16 @@ def _of_examples(source: Examples, wanted: list[int], setting: Setting, name: st
 
 
 def _reference(source: Examples, wanted: list[int], setting: Setting, name: str) -> np.ndarray:
-    rows = with_mismatched if setting.settings.config.stage == "kto" else row_of
+    config = setting.settings.config
+    # kto's distance to the start is measured on other answers; its variant has none.
+    rows = with_mismatched if config.preference_loss == "kto" else row_of
     return reference_log_probs(
         setting.forward,
         partial(rows, source),
         source.count,
         wanted,
-        2,
-        setting.settings.config.micro_batch_tokens,
+        source.per_example if rows is row_of else 2,
+        config.micro_batch_tokens,
         setting.work / name,
         setting.reporter,
     )

@@ -204,13 +204,17 @@ class ValueStage(PolicyStage):
         return 0.0  # it stands in the rewards
 
     def _values(self, states: Tensor) -> Tensor:
-        return getattr(self.forward.model, VALUE_HEAD)(states)[:, 0].float()
+        return getattr(self.forward.model, VALUE_HEAD)(states.float())[:, 0]  # the head is kept in float32
 
     def _advantages(self, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
         return torch.tensor(scores.total), {}  # the rewards themselves: `_finished` makes advantages of tokens of them
 
     def _finished(
-        self, parts: list[Part], advantages: Tensor, answers: int, figures: Figures
+        self,
+        parts: list[Part],
+        advantages: Tensor,
+        answers: int,  # noqa: ARG002
+        figures: Figures,
     ) -> tuple[list[Part], Figures]:
         made: list[Part] = []
         for part in parts:

@@ -23,7 +23,7 @@ DRAWS = 64
 
 
 class UnpairedStage(FixedData):
-    """`reference`: (examples, 2), of each answer and of its mismatch; NaN for what is not seen."""
+    """`reference`: (examples, 2), of each answer and of its mismatch, or (examples, 1); NaN for what is not seen."""
 
     def __init__(self, examples: Examples, settings: Settings, forward: Forward, reference: np.ndarray) -> None:
         self.examples, self.settings, self.forward, self.reference = examples, settings, forward, reference
