@@ -29,7 +29,7 @@ from bottega.model.lora import adapter_config, adapter_tensors, merged_weights
 from bottega.model.reward import SCORE, reward_settings, reward_tensors
 from bottega.tokenizer.files import write_tokenizer
 from bottega.tokenizer.tokenizer import Tokenizer
-from bottega.train.card import card_text
+from bottega.train.card import applicable, card_text
 from bottega.train.config import Train
 from bottega.train.state import weights_of
 from bottega.train.trainee import VALUE_HEAD
@@ -103,8 +103,9 @@ def _write_model(
 
 def _sign(folder: Path, plan: Plan, context: Context, architecture: ModelConfig, data: dict[str, Any]) -> None:
     """Card and record: what leaves the run's folder says of itself what it is."""
+    assert isinstance(plan.config, Train)
     record = context.record(data)
-    write_card(folder, architecture, card_text(plan, data), record)
+    write_card(folder, architecture, card_text(plan, data), replace(record, config=applicable(plan.config)))
     record.write(folder)
 
 

@@ -44,6 +44,14 @@ def card_text(plan: Plan, data: Mapping[str, Any]) -> CardText:
     )
 
 
+def applicable(config: Train) -> dict[str, Any]:
+    """The settings without the sections that are of other ways of learning."""
+    left_out = {"parallel"}
+    left_out |= set() if config.stage in POLICY_STAGES else {"policy"}
+    left_out |= set() if config.form in ("pairs", "labelled") else {"preference"}
+    return {name: value for name, value in config.as_data().items() if name not in left_out}
+
+
 def base_name(model: Path) -> str:
     """The name of the model that was started from: a folder's own, without where it lies, or org/name of the hub."""
     return model.resolve().name if model.exists() else str(model).partition("@")[0]
@@ -98,8 +106,8 @@ def _goal(config: Train) -> str:
         groups = f", {policy.group} to a prompt, advantages by {policy.advantage}" if config.stage == "grpo" else ""
         return (
             f"Goal: {config.stage}, rewards of its own answers ({rewards}){groups}; up to {policy.max_new_tokens} "
-            f"tokens at temperature {policy.temperature:.3g}; {policy.updates} steps a batch of answers; weight of the "
-            f"distance to the start {config.kl_weight:.3g}."
+            f"tokens at temperature {policy.temperature:.3g}; steps on each batch of answers: {policy.updates}; weight of "
+            f"the distance to the start {config.kl_weight:.3g}."
         )
     return f"Goal: {config.stage}, the mean of -log p over the trained tokens."
 

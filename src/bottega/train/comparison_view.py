@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bottega.core.view import Block, Table
+from bottega.core.view import Block, Table, Text
 from bottega.evaluate.analysis.compare import NO_DIFFERENCE
 from bottega.evaluate.analysis.compare_view import comparison_blocks as task_blocks
 from bottega.evaluate.analysis.compare_view import verdict_text
@@ -14,15 +14,16 @@ TOO_LITTLE = "one document only: no interval"
 PARTS = {"general": "general text", "heldout": "held-out data"}
 
 
-def comparison_blocks(found: Mapping[str, Any]) -> list[Block]:
-    """The texts, the distances, the tasks, and last what could not be compared."""
+def comparison_blocks(found: Mapping[str, Any], *, whole: bool = True) -> list[Block]:
+    """The texts, the distances, the tasks (`whole`: one by one), and last what could not be compared."""
     blocks: list[Block] = []
     parts = {name: found[name] for name in PARTS if name in found}
     if parts:
         blocks += [_likelihoods(parts), _distances(parts)]
     if "tasks" in found:
-        blocks += task_blocks(found["tasks"])
-    if errors := found.get("errors"):
+        blocks += task_blocks(found["tasks"]) if whole else [Text(f"Tasks: {verdict_text(found['tasks'])}")]
+    errors = {**found.get("errors", {}), **({} if whole else found.get("tasks", {}).get("not_compared", {}))}
+    if errors:
         rows = [(PARTS.get(name, name), message) for name, message in errors.items()]
         blocks.append(Table("Could not be compared", ("", "why"), rows))
     return blocks
@@ -74,7 +75,7 @@ def _distances(parts: Mapping[str, Mapping[str, Any]]) -> Table:
         (
             PARTS[name],
             f"{part['kl_mean']:.4f}",
-            _interval(part["kl_mean_interval"]),
+            _interval(part["kl_mean_interval"], least=0.0),
             f"{part['kl_p99']:.3f}",
             f"{100 * part['top1_agreement']:.1f} %",
             part["compared_tokens"],
@@ -89,5 +90,5 @@ def _named(name: str, part: Mapping[str, Any]) -> str:
     return f"{PARTS[name]}, {part['text']}" if "text" in part else PARTS[name]
 
 
-def _interval(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]"
+def _interval(interval: Sequence[float] | None, least: float = float("-inf")) -> str:
+    return "" if interval is None else f"[{max(least, interval[0]):.4f}, {interval[1]:.4f}]"

@@ -40,6 +40,7 @@ CURVES = (
         "clip_low": "ratio clipped below", "clip_high": "ratio clipped above",
     }),
 )  # fmt: skip
+SILENT = ("clip_low", "clip_high", "drift")  # with one step on each batch of answers these are zero throughout
 HELD_TOO = ("reward", "margin", "accuracy")
 
 
@@ -54,9 +55,16 @@ def points(rows: Rows, name: str) -> list[tuple[float, float]]:
     return [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
 
 
+def is_silent(rows: Rows, name: str) -> bool:
+    """Whether a figure has nothing to say in this run."""
+    return name in SILENT and not any(value for _, value in points(rows, name))
+
+
 def _chart(curve: Curve, rows: Rows) -> Chart | None:
     series = []
     for name, label in curve.lines.items():
+        if is_silent(rows, name):
+            continue
         for key, shown in ((name, label), (HELD + name, f"held-out{'' if len(curve.lines) == 1 else ', ' + label}")):
             if (found := points(rows, key)) and (key == name or name in HELD_TOO):
                 series.append(Series(shown, found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,18 @@ def samples_table(path: Path) -> Table | None:
     if not rows:
         return None
     first, last = rows[0]["step"], rows[-1]["step"]
-    before = {row["prompt"]: row["text"] for row in rows if row["step"] == first}
-    after = {row["prompt"]: row["text"] for row in rows if row["step"] == last}
-    shown = [(prompt[-SHOWN:], before.get(prompt, "")[:SHOWN], text[:SHOWN]) for prompt, text in after.items()]
-    return Table("Before and after", ("prompt", f"step {first}", f"step {last}"), shown)
+    before = {row["prompt"]: _said(row) for row in rows if row["step"] == first}
+    after = {row["prompt"]: _said(row) for row in rows if row["step"] == last}
+    shown = [(_on_one_line(prompt)[-SHOWN:], before.get(prompt, ""), said) for prompt, said in after.items()]
+    columns = ("prompt", f"step {first}", f"step {last}")
+    return Table("Before and after", columns, shown, "The likeliest answers; … where one was cut off.")
+
+
+def _said(row: dict[str, Any]) -> str:
+    text = _on_one_line(row["text"])
+    return (text[:SHOWN] or "(nothing)") + ("" if row["finished"] and len(text) <= SHOWN else " …")
+
+
+def _on_one_line(text: str) -> str:
+    """Line breaks, however many, as a sign."""
+    return re.sub(r"\s*\n\s*", " ↵ ", text).strip(" ")

@@ -9,7 +9,7 @@ from typing import Any
 from bottega.core.view import Block, Table, Text, human_count
 from bottega.train.comparison_view import comparison_blocks
 from bottega.train.config import POLICY_STAGES
-from bottega.train.curves import HELD, curves
+from bottega.train.curves import HELD, curves, is_silent
 from bottega.train.metrics import METRICS_FILE, loss_chart, read_metrics
 from bottega.train.samples_view import SAMPLES_FILE, samples_table
 from bottega.train.signs import Watched, warnings
@@ -59,7 +59,7 @@ def training_blocks(
     blocks += curves(rows)[: None if whole else 1]
     samples = samples_table(folder / SAMPLES_FILE)
     blocks += [samples] if samples else []
-    blocks += comparison_blocks(metrics.get("comparison") or {})
+    blocks += comparison_blocks(metrics.get("comparison") or {}, whole=whole)
     if (folder / "adapter").is_dir():
         blocks.append(Text(MERGE.format(place=place / "adapter")))
     return blocks
@@ -67,7 +67,7 @@ def training_blocks(
 
 def figures_table(run: Watched) -> Table | None:
     """Where the stage's own figures began and ended; None if it has none."""
-    names = [name for name in FIGURES if run.has(name)]
+    names = [name for name in FIGURES if run.has(name) and not is_silent(run.rows, name)]
     if not names:
         return None
     held = any(run.has(HELD + name) for name in names)
