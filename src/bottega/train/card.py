@@ -106,8 +106,8 @@ def _goal(config: Train) -> str:
         groups = f", {policy.group} to a prompt, advantages by {policy.advantage}" if config.stage == "grpo" else ""
         return (
             f"Goal: {config.stage}, rewards of its own answers ({rewards}){groups}; up to {policy.max_new_tokens} "
-            f"tokens at temperature {policy.temperature:.3g}; steps on each batch of answers: {policy.updates}; weight of "
-            f"the distance to the start {config.kl_weight:.3g}."
+            f"tokens at temperature {policy.temperature:.3g}; steps on each batch of answers: {policy.updates}; weight "
+            f"of the distance to the start {config.kl_weight:.3g}."
         )
     return f"Goal: {config.stage}, the mean of -log p over the trained tokens."
 

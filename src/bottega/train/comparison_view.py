@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bottega.core.view import Block, Table, Text
 from bottega.evaluate.analysis.compare import NO_DIFFERENCE
-from bottega.evaluate.analysis.compare_view import comparison_blocks as task_blocks
-from bottega.evaluate.analysis.compare_view import verdict_text
+from bottega.evaluate.analysis.compare_view import difference_bars, verdict_text
+from bottega.evaluate.figures import difference_text
 
+TASKS_NOTE = (
+    "Trained minus start on the same items, by the paired bootstrap; shares in points, perplexities as a ratio. A "
+    "difference is shown where the interval leaves it no doubt and its p, corrected for the number of tasks, is under "
+    "0.05. A smaller one may be there and not be seen."
+)
 TOO_LITTLE = "one document only: no interval"
 PARTS = {"general": "general text", "heldout": "held-out data"}
 
 
 def comparison_blocks(found: Mapping[str, Any], *, whole: bool = True) -> list[Block]:
-    """The texts, the distances, the tasks (`whole`: one by one), and last what could not be compared."""
+    """The texts, the distances, the tasks (`whole`: drawn too), and last what could not be compared."""
     blocks: list[Block] = []
     parts = {name: found[name] for name in PARTS if name in found}
     if parts:
         blocks += [_likelihoods(parts), _distances(parts)]
     if "tasks" in found:
-        blocks += task_blocks(found["tasks"]) if whole else [Text(f"Tasks: {verdict_text(found['tasks'])}")]
-    errors = {**found.get("errors", {}), **({} if whole else found.get("tasks", {}).get("not_compared", {}))}
+        blocks += [Text(f"Tasks: {verdict_text(found['tasks'])}"), _tasks(found["tasks"])]
+        bars = difference_bars(found["tasks"]) if whole else None
+        blocks += [replace(bars, value_label="trained − start")] if bars else []
+    errors = {**found.get("errors", {}), **found.get("tasks", {}).get("not_compared", {})}
     if errors:
         rows = [(PARTS.get(name, name), message) for name, message in errors.items()]
         blocks.append(Table("Could not be compared", ("", "why"), rows))
@@ -84,6 +92,25 @@ def _distances(parts: Mapping[str, Mapping[str, Any]]) -> Table:
     ]
     columns = ("on", "KL, mean", "95 % interval", "99th percentile", "same likeliest token", "tokens")
     return Table("Distance from the start", columns, rows, "KL(start ‖ trained) in nats per token.")
+
+
+def _tasks(found: Mapping[str, Any]) -> Table:
+    rows = [(row["task"], row) for row in found["tasks"]]
+    if found["overall"] is not None:
+        rows.insert(0, (f"mean of {len(found['overall']['tasks'])}", found["overall"]))
+    columns = ("task", "metric", "items", "trained", "start", "difference", "what is shown")
+    return Table("Tasks beside the start", columns, [(name, *_task_cells(row)) for name, row in rows], TASKS_NOTE)
+
+
+def _task_cells(row: Mapping[str, Any]) -> list[Any]:
+    def amount(value: float) -> str:
+        return difference_text(value, share=row["is_share"], is_ratio=row.get("is_ratio", False))
+
+    scores = [f"{100 * row[side]:.1f} %" if row["is_share"] else f"{row[side]:.4g}" for side in ("first", "second")]
+    interval = "" if row["ci95"] is None else f" [{amount(row['ci95'][0])}, {amount(row['ci95'][1])}]"
+    verdict = row["verdict"].replace("A is", "trained is").replace("B is", "start is")
+    metric = row.get("metric", "").partition(",")[0] + ("" if row["higher_is_better"] else " (less is better)")
+    return [metric, row["items"], *scores, amount(row["difference"]) + interval, verdict]
 
 
 def _named(name: str, part: Mapping[str, Any]) -> str:

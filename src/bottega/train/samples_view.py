@@ -32,7 +32,9 @@ def samples_table(path: Path) -> Table | None:
     first, last = rows[0]["step"], rows[-1]["step"]
     before = {row["prompt"]: _said(row) for row in rows if row["step"] == first}
     after = {row["prompt"]: _said(row) for row in rows if row["step"] == last}
-    shown = [(_on_one_line(prompt)[-SHOWN:], before.get(prompt, ""), said) for prompt, said in after.items()]
+    shown = [
+        (_on_one_line(prompt).strip(" ↵")[-SHOWN:], before.get(prompt, ""), said) for prompt, said in after.items()
+    ]
     columns = ("prompt", f"step {first}", f"step {last}")
     return Table("Before and after", columns, shown, "The likeliest answers; … where one was cut off.")
 
