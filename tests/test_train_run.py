@@ -1,4 +1,4 @@
-"""Whole runs of `train` on a tiny workshop: golden losses, resume, early stopping, memory, what is refused."""
+"""Whole runs of `train` on a tiny workshop: golden losses, resume, early stopping, what is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 
 from bottega import verbs
 from bottega.checkpoint.card import front_matter
-from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
 from bottega.checkpoint.spec import ModelSpec
 from bottega.checkpoint.writer import write_model_files, write_tensors
@@ -29,18 +28,13 @@ from bottega.core.plan import Specs
 from bottega.core.progress import Quiet
 from bottega.core.view import Table
 from bottega.data.spec import TokensSpec
-from bottega.model.decoder import Decoder
 from bottega.tokenizer.files import write_tokenizer
-from bottega.train.batch import micro_batches
 from bottega.train.config import Train
-from bottega.train.memory import saved_values_per_token, train_memory
 from bottega.train.metrics import read_metrics
 from bottega.train.plan import plan_train
 from bottega.train.samples import read_samples
-from bottega.train.stage import Forward, Machine
-from bottega.train.stages.tokens import token_loss
 from bottega.verbs.reports import training
-from conftest import Workshop, peak_of_command
+from conftest import Workshop
 
 TINY: dict[str, Any] = {
     "layers": 1, "hidden_size": 64, "row_length": 64, "tokens_per_step": 256, "tokens": 20 * 256, "threads": 1,
@@ -270,43 +264,10 @@ def test_a_fine_tuned_model_says_the_precision_it_is_stored_in(workshop: Worksho
     assert stored == {f"torch.{ModelFolder.open(tmp_path / 'chat').config.dtype}"}
 
 
-def test_the_plan_counts_the_memory_of_what_passes_at_once(workshop: Workshop, tmp_path: Path) -> None:
-    def memory(**settings: Any) -> int:
-        values = {"data": workshop.tokens, "tokenizer": workshop.tokenizer, "out": tmp_path / "m", **TINY, **settings}
-        return plan_train(Train.parse(values), Specs()).cost.peak_memory or 0
-
-    assert memory(micro_batch_tokens=8192) == memory(micro_batch_tokens=256)  # a step has 256
-    assert memory(micro_batch_tokens=128) < memory(micro_batch_tokens=256)
-    assert memory(micro_batch_tokens=8) == memory(micro_batch_tokens=64)  # a row has 64
-
-
 def test_plain_text_is_no_data_for_fine_tuning(workshop: Workshop, tmp_path: Path) -> None:
     pretrain(workshop, tmp_path / "base", tokens=256)
     with pytest.raises(UserError, match="sft on plain text"):
         verbs.train(stage="sft", data=workshop.tokens, model=tmp_path / "base", out=tmp_path / "chat", **TUNED)
-
-
-def test_the_planned_memory_is_the_peak_of_the_process(workshop: Workshop, tmp_path: Path) -> None:
-    """Deep and narrow, so that Muon's workspace decides: all matrices of a shape at once would be a fifth more."""
-    settings: dict[str, Any] = {
-        "data": workshop.tokens, "tokenizer": workshop.tokenizer, "out": tmp_path / "m", **TINY, "layers": 12,
-        "hidden_size": 512, "tokens_per_step": 128, "tokens": 128,
-    }  # fmt: skip
-    planned = plan_train(Train.parse(settings), Specs()).cost.peak_memory or 0
-    words = ["train", "--quiet", *(f"{key}={value}" for key, value in settings.items())]
-    peak = peak_of_command(words, tmp_path)
-    assert 0.88 < planned / peak < 1.15, (planned, peak)
-
-
-def test_the_memory_estimate_takes_the_larger_of_activations_and_the_optimizers_step() -> None:
-    wide = ModelConfig(
-        vocab_size=384, hidden_size=4096, intermediate_size=11008, num_hidden_layers=1, num_attention_heads=32,
-        num_key_value_heads=32, head_dim=128, max_position_embeddings=128, tie_word_embeddings=True,
-    )  # fmt: skip
-    few, many = (train_memory(wide, tokens, "muon", "float32") for tokens in (16, 2**20))
-    assert few.step == many.step == 4 * (3 * 4096 * 11008 + 2 * 4096**2)
-    assert few.total - train_memory(wide, 8, "muon", "float32").total == 0 < many.total - few.total
-    assert train_memory(wide, 16, "adamw", "float32").step == 0
 
 
 def test_fine_tuning_that_trains_no_stop_token_is_refused(workshop: Workshop, tmp_path: Path) -> None:
@@ -386,28 +347,3 @@ def test_fine_tuning_by_the_dial_sees_every_conversation(
 def test_a_diverging_run_stops_and_says_so(workshop: Workshop, tmp_path: Path) -> None:
     with pytest.raises(BottegaError, match=r"is (nan|inf)"):
         pretrain(workshop, tmp_path / "model", optimizer="adamw", learning_rate=1e18, on_bad_step="stop")
-
-
-def test_the_memory_estimate_matches_what_autograd_keeps(workshop: Workshop) -> None:
-    from bottega.data.batches import Batches
-
-    config = ModelConfig(
-        vocab_size=384, hidden_size=128, intermediate_size=352, num_hidden_layers=3, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=64, max_position_embeddings=128, tie_word_embeddings=True,
-    )  # fmt: skip
-    model = Decoder(config)
-    rows = Batches(workshop.tokens, row_length=128, seed=0).rows(0, 16)
-    kept: dict[int, int] = {}
-    weights = {parameter.data_ptr() for parameter in model.parameters()}
-
-    def remember(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if tensor.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
-        forward = Forward(model, Machine(torch.device("cpu"), torch.float32, 1.0))
-        token_loss(forward, micro_batches(rows, 10**6)[0]).backward()
-    tokens = sum(len(row.tokens) for row in rows)
-    assert saved_values_per_token(config) * tokens * 4 == pytest.approx(sum(kept.values()), rel=0.15)

@@ -130,6 +130,10 @@ class Plan:
     cost: Cost = field(default_factory=Cost)
     produces: Spec | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What else is foreseen, JSON-able: `--plan --json` shows it …"""
+    tables: list[Table] = field(default_factory=list)
+    """… and what of it people are shown."""
 
     def require(self) -> None:
         """Raise UserError naming every failed check."""
@@ -149,6 +153,7 @@ class Plan:
             "checks": [vars(check) for check in self.checks],
             "work": self.work,
             "cost": vars(self.cost),
+            **self.figures,
             "config": self.config.as_data(),
         }
 
@@ -160,7 +165,7 @@ class Plan:
             rows.append(("writes", str(self.out)))
         rows += [("ok" if check.passed else "FAILS", f"{check.name}: {check.detail}") for check in self.checks]
         rows.append(("cost", cost_line(self.cost)))
-        return [Table(f"Plan: {self.verb}", ("", ""), rows)]
+        return [Table(f"Plan: {self.verb}", ("", ""), rows), *self.tables]
 
 
 def cost_line(cost: Cost) -> str:

@@ -26,7 +26,7 @@ from bottega.train.preview import Preview, preview_raw, preview_tokens
 from bottega.train.refusals import data_checks, model_checks, policy_checks
 from bottega.train.settings import Settings, new_model_config, resolve
 
-FORM_NAMES = {
+FORM_NAMES: dict[str | None, str] = {
     "text": "plain text", "chat": "conversations", "pairs": "pairs", "labelled": "judged answers", "prompts": "prompts",
 }  # fmt: skip
 

@@ -4,3 +4,5 @@
 CHUNK_VALUES = 2**22
 # Values of matrices that Muon orthogonalises at once: small ones gain from company, large ones do not.
 STACKED_VALUES = 2**22
+# Answers that a rollout writes at once, and the tokens of a block of its cache.
+ROLLOUT_BATCH, CACHE_BLOCK = 32, 16

@@ -1,0 +1,116 @@
+"""Why a training run would come to nothing, as far as headers and the first examples tell. Imports no torch.
+
+Each is a check of the plan; a failed one stops `bottega train` before any weight is read, and says what to change.
+"""
+
+from __future__ import annotations
+
+from bottega.checkpoint.config import ModelConfig
+from bottega.core.plan import Check
+from bottega.data.encode import Encoded
+from bottega.data.spec import TokensSpec
+from bottega.model.adapter_targets import low_rank_targets
+from bottega.tokenizer.spec import TokenizerSpec
+from bottega.train.config import POLICY_STAGES, Train
+from bottega.train.preview import Preview
+from bottega.train.rewards.rewards import check_rewards
+from bottega.train.settings import Settings
+
+
+def data_checks(
+    config: Train, settings: Settings, data: TokensSpec, preview: Preview, tokenizer: TokenizerSpec
+) -> list[Check]:
+    """Whether the first examples leave something to learn in rows of this length."""
+    if not preview.examples:
+        if not preview.refused:
+            return []
+        reason, count = preview.refused.most_common(1)[0]
+        return [Check("examples", False, f"none of the first rows can be used: {reason} ({count})")]
+    row, seen = settings.row_length, len(preview.examples)
+    checks: list[Check] = []
+    kept = sum(_is_kept(config, example, row) for example in preview.examples)
+    longest = max(data.longest, *(len(document.ids) for document in preview.documents))
+    if kept < seen:
+        what = "prompts are longer" if config.form == "prompts" else "examples have nothing to train on "
+        detail = f"{row} tokens: {seen - kept} of the first {seen} {what}. Raise row_length to {longest}"
+        checks.append(Check("row length", 2 * kept > seen, detail))
+    if config.stage == "sft" and not data.exact:
+        checks += _stop_check(config, preview, row, tokenizer.stop_ids)
+    return checks
+
+
+def model_checks(config: Train, model: ModelConfig, quantised: str, device: str) -> list[Check]:
+    """Whether model, adapter and machine go together. Raises UserError for an adapter's unknown targets."""
+    checks: list[Check] = []
+    adapter = config.adapter
+    if quantised and adapter is None:
+        detail = f"the model is stored quantised ({quantised}); train an adapter on it: adapter: {{type: qlora}}"
+        checks.append(Check("weights", False, detail))
+    if config.checkpointing == "offload" and device == "cpu":
+        detail = "offload moves activations out of a GPU, and this run is on the CPU: take checkpointing: full"
+        checks.append(Check("checkpointing", False, detail))
+    if adapter is None:
+        return checks
+    targets = low_rank_targets(model, adapter)
+    checks.append(Check("adapter", True, f"{len(targets)} matrices change"))
+    if adapter.init == "pissa":
+        most = min(min(target.inputs, target.outputs) for target in targets)
+        rank = max(target.rank for target in targets)
+        wrong = any(target.rank > min(target.inputs, target.outputs) for target in targets)
+        detail = f"a matrix has {most} singular directions, r is {rank}"
+        checks.append(Check("pissa", not wrong, detail + (f": give r: {most} at most" if wrong else "")))
+    return checks
+
+
+def policy_checks(
+    config: Train, settings: Settings, data: TokensSpec, preview: Preview, model: ModelConfig, tokenizer_hash: str
+) -> list[Check]:
+    """Whether answers have room, and can be rewarded."""
+    if config.stage not in POLICY_STAGES:
+        return []
+    checks = check_rewards(
+        config.rewards, preview.rows, allow_code=config.allow_code, tokenizer_hash=tokenizer_hash
+    )
+    longest = min(max([data.longest, *(len(each.ids) for each in preview.documents)]), settings.row_length)
+    if longest >= model.context_length:
+        detail = f"prompts of {longest} tokens fill the model's context: give row_length: {model.context_length // 2}"
+        checks.append(Check("answers", False, detail))
+    elif longest + config.policy.max_new_tokens > model.context_length:
+        room = model.context_length - longest
+        detail = f"up to {config.policy.max_new_tokens} tokens, but behind the longest prompt only {room} have room"
+        checks.append(Check("answers", True, detail))
+    return checks
+
+
+def _is_kept(config: Train, example: list[Encoded], row: int) -> bool:
+    """Whether something is trained in each document of an example, cut at the row's length."""
+    if config.form == "prompts":
+        return all(len(document.ids) <= row for document in example)
+    # The first token has nothing before it, and is never trained.
+    if not all(any(document.mask[1:row]) for document in example):
+        return False
+    return len(example) < 2 or example[0].ids[:row] != example[1].ids[:row]
+
+
+def _stop_check(config: Train, preview: Preview, row: int, stops: frozenset[int]) -> list[Check]:
+    """A model that is never shown where an answer ends does not end its own."""
+
+    documents = preview.documents
+    # Where each has its first stop token that is trained.
+    places = [
+        next((at for at, (id_, on) in enumerate(zip(*each, strict=True)) if on and at and id_ in stops), None)
+        for each in documents
+    ]
+    found = [place for place in places if place is not None]
+    if any(place < row for place in found):
+        return []
+    count = len(documents)
+    if found:
+        detail = f"the ends of the first {count} conversations are cut off at {row} tokens: give a larger row_length"
+        return [Check("end of answers", not preview.whole, detail)]
+    detail = f"no token that ends an answer is trained in the first {count} conversations: "
+    if config.train_on_eos == "none":
+        return [Check("end of answers", False, detail + "give train_on_eos: turn")]
+    return [
+        Check("end of answers", False, detail + "the chat template writes none, or it is no stop token of the model")
+    ]
