@@ -352,6 +352,27 @@ def test_a_16_bit_base_has_wide_adapters(bases: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantised_module_that_is_trained_whole(kind: Any, bases: Any, tmp_path: Path) -> None:
+    """Its copy begins as what the base reads back, and is trained and written like any other."""
+    decoder = load_decoder(bases())
+    quantise_base(decoder, kind)
+    with torch.no_grad():
+        plain = decoder(IDS)
+    settings = {"r": 4, "base": kind, "target_modules": "v_proj", "modules_to_save": ["q_proj"]}
+    info = add_adapter(decoder, AdapterSettings.parse(settings), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert close(decoder(IDS), plain)
+    assert info.trainable == trainable_parameters(decoder.config, info.settings)
+    shake(decoder)
+    save_adapter(decoder, tmp_path, bases())
+    again = load_decoder(bases())
+    quantise_base(again, kind)
+    load_adapter_into(again, tmp_path)
+    with torch.no_grad():
+        assert close(again(IDS), decoder(IDS)) and not close(decoder(IDS), plain)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_on_a_quantised_base(kind: Any, bases: Any, tmp_path: Path) -> None:
     """QLoRA: equal to the adapter on the dequantised weights; the reference is the quantised base."""
     for values in ({}, {"use_dora": True}):

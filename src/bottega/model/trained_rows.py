@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bottega.model.linear import Linear
 from bottega.model.low_rank import Adapted, Switch, dense_weight, wide
+from bottega.model.quantised import QuantisedLinear
 
 
 class TrainedRows(Adapted):
@@ -65,8 +67,9 @@ class TrainedModule(Adapted):
 
     def add(self, name: str) -> nn.Module:
         """Give the adapter `name` a copy in float32, which is trained."""
-        made = copy.deepcopy(self.base).requires_grad_(True)
-        made.to(wide(dense_weight(self.base).dtype))
+        base = self.base
+        made = _dense(base) if isinstance(base, QuantisedLinear) else copy.deepcopy(base)
+        made.requires_grad_(True).to(wide(dense_weight(base).dtype))
         self.copies[name] = made
         return made
 
@@ -92,3 +95,13 @@ class TrainedModule(Adapted):
     def _chosen(self) -> nn.Module:
         name = self.switch.active
         return self.copies[name] if name is not None and name in self.copies else self.base
+
+
+def _dense(layer: QuantisedLinear) -> Linear:
+    """Its weights as a layer that can be trained."""
+    weight = layer.dense_weight(torch.float32)
+    made = Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device=weight.device)
+    made.weight.data = weight
+    if layer.bias is not None:
+        made.bias.data = layer.bias.detach().clone()
+    return made
