@@ -144,6 +144,7 @@ def change_config(folder: Path, **values: Any) -> None:
         ({"lora_alpha": "x"}, "lora_alpha a number"),
         ({"rank_pattern": {"(a+)+$": 3}}, "is no module's name"),
         ({"use_dora": True}, "has no lora_magnitude_vector"),
+        ({"init_lora_weights": "pissa_niter_4"}, "does not fit the original"),
     ],
 )
 def test_configs_that_are_refused(values: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ _ROWS = ".token_adapter.trainable_tokens_delta"
 _KINDS = ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 # What changes the computation in ways that are not read here.
 _UNSUPPORTED = ("layer_replication", "target_parameters", "alora_invocation_tokens")
+# Ways to begin that take a part of the base's own weights away: such an adapter fits what was left, not the base.
+_TAKES_FROM_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass
@@ -213,6 +215,11 @@ def _check_kind(config: dict[str, Any], path: Path) -> None:
         unsupported.append("lora_bias")
     if unsupported:
         raise UserError(f"{path}: {', '.join(unsupported)} of an adapter is not supported")
+    if str(config.get("init_lora_weights")).startswith(_TAKES_FROM_BASE):
+        raise UserError(
+            f"{path} began with {config['init_lora_weights']}, which changed its base: it does not fit the original",
+            hint="Save it as PEFT converts it: save_pretrained(…, path_initial_model_for_weight_conversion=…).",
+        )
 
 
 def _token_rows(config: dict[str, Any], module: str, tensor: LazyTensor, path: Path) -> TokenRows:
