@@ -193,6 +193,16 @@ def test_options_reach_the_mask_and_the_manifest(tmp_path: Path, tokenizer: Path
     assert trained(train_on="all").count("<|im_end|>") == 3
 
 
+def test_prompts_of_judged_answers_are_not_trained(tmp_path: Path, tokenizer: Path) -> None:
+    rows: dict[Any, Any] = {
+        "pairs": {"prompt": "q", "chosen": "sat", "rejected": "too"},
+        "labelled": {"prompt": "q", "completion": "sat", "label": True},
+    }
+    for kind, row in rows.items():
+        with pytest.raises(UserError, match="train_on: all"):
+            prepare(tmp_path, [row], tokenizer, kind, train_on="all")
+
+
 def test_raw_data_is_tokenised_once_for_the_same_source_tokenizer_and_options(tmp_path: Path, tokenizer: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text(json.dumps({"prompt": "q", "chosen": "sat", "rejected": "too"}) + "\n")

@@ -50,6 +50,11 @@ def encode_example(tokenizer: Tokenizer, example: Example, options: ExampleOptio
     Raises Rejected where this example cannot be used, UserError where none can (no chat template, no
     end-of-sequence token).
     """
+    if options.train_on == "all" and isinstance(example, Pair | Labelled):
+        raise UserError(
+            "train_on: all trains on prompts too, and judged answers are compared by themselves",
+            hint="Leave train_on out for pairs and labelled answers.",
+        )
     try:
         found = _encode(tokenizer, example, options)
     except RecursionError:
