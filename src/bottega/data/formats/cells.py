@@ -10,10 +10,6 @@ _TURNS = ("messages", "conversations", "conversation", "history", "tools", "imag
 _ANSWERS = ("responses", "completions", "answers", "outputs", "candidates")
 _SCORES = ("scores", "ratings", "rewards", "ranks", "ranking", "rating")
 _TOKENS = ("input_ids", "labels", "attention_mask", "completion_mask")
-_TURNS = ("messages", "conversations", "conversation", "history", "tools", "images")
-_ANSWERS = ("responses", "completions", "answers", "outputs", "candidates")
-_SCORES = ("scores", "ratings", "rewards", "ranks", "ranking", "rating")
-_TOKENS = ("input_ids", "labels", "attention_mask", "completion_mask")
 _LISTS = frozenset([*_TURNS, *_ANSWERS, *_SCORES, *_TOKENS])
 """Columns that hold a list in every format."""
 _SIDES = frozenset(["prompt", "completion", "chosen", "rejected", "chosen_response", "rejected_response"])
