@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -237,6 +238,8 @@ def test_what_passes() -> None:
     exact = {"type": "exact", "weight": 2.0}
     assert least(reward=[exact, {"type": "length", "max": 9}, {"type": "json", "weight": -1.0}]) == 2
     assert least(reward=[exact], keep="above:0.5") == 0.5 and least(reward=[exact], passes=0.1) == 0.1
+    tenths = [{"type": "exact", "weight": 0.1, "name": name} for name in "abc"]
+    assert least(reward=tenths) == math.fsum([0.1] * 3)  # as an answer that has all three earns them
     assert least(reward_model="r") is None and least(judge="http://127.0.0.1:1") == 1
     assert parse_keep("best:-0.5") == ("best", -0.5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -118,5 +119,6 @@ class SampleAnswers(Writes, OnModel):
             return least
         if any(each.type in ("model", "python") for each in self.rewards):
             return None
-        # The most that each gives is its weight; a punishment gives at most nothing.
-        return sum(each.weight for each in self.rewards if each.weight > 0 and not (each.type == "length" and each.max))
+        # The most that each gives is its weight; a punishment gives at most nothing. Rounded as rewards are added up.
+        most = (0.0 if each.type == "length" and each.max else max(each.weight, 0.0) for each in self.rewards)
+        return math.fsum(most)
