@@ -235,3 +235,4 @@ def test_every_answer_is_begun_once(prompts: int, n: int, batch: int) -> None:
 def test_seeds_of_answers_differ() -> None:
     seeds = {draw_seed(seed, prompt, sample) for seed in range(4) for prompt in range(20) for sample in range(20)}
     assert len(seeds) == 1600 and all(0 <= each < 2**63 for each in seeds)
+    assert 0 <= draw_seed(2**63 * 2**20, 1, 1) < 2**63  # of the largest seed, at a late step

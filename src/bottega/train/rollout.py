@@ -212,7 +212,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def draw_seed(seed: int, prompt: int, sample: int) -> int:
     """The seed of one answer, in [0, 2^63): a hash, so that neighbours have nothing in common."""
-    digest = blake2b(array("Q", (seed, prompt, sample)).tobytes(), digest_size=8).digest()
+    digest = blake2b(array("Q", (seed % 2**64, prompt, sample)).tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
