@@ -24,6 +24,7 @@ from bottega.checkpoint.writer import TensorWriter, write_model_files
 from bottega.core.atomic import write_json, write_text
 from bottega.core.machine import memory_check
 from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Specs
+from bottega.core.record import read_record
 from bottega.core.schema import Writes
 from bottega.core.verb import Context, Result
 from bottega.core.view import Table
@@ -120,6 +121,14 @@ def run_extend(plan: Plan, context: Context) -> Result:
     write_card(context.out, new, CardText(config.out.name, summary), context.record(data))
     rows = [(text, id_, len(pieces[id_])) for text, id_ in zip(config.add, ids, strict=True)]
     return Result(data, [Table("New tokens", ("token", "id", "pieces before"), rows)])
+
+
+def added_tokens(model: Path) -> tuple[int, ...]:
+    """Ids of the tokens that `tokenizer extend` gave the model folder, as its record says; none of other folders."""
+    record = read_record(model)
+    given = record.metrics.get("tokens") if record is not None and record.verb == "tokenizer extend" else None
+    ids = given.values() if isinstance(given, dict) else ()
+    return tuple(sorted(id_ for id_ in ids if type(id_) is int and id_ >= 0))
 
 
 def _grown(

@@ -70,7 +70,7 @@ def loss_chart(path: Path, title: str) -> Chart:
     rows = read_metrics(path)
     tokens = {row["step"]: row["tokens"] for row in rows if "tokens" in row}
     train = [(row["tokens"], row["loss"]) for row in rows if row.get("loss") is not None]
-    heldout = [(tokens[row["step"]], row["heldout_loss"]) for row in rows if "heldout_loss" in row]
+    heldout = [(tokens[row["step"]], row["heldout_loss"]) for row in rows if row.get("heldout_loss") is not None]
     series = [Series("training", train)] + ([Series("held-out", heldout)] if heldout else [])
     return Chart(title, "tokens", "loss, nats per token", series)
 

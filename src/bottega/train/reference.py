@@ -7,11 +7,13 @@ adapter switched off. So there is no second copy of the weights, and no second p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bottega.core.atomic import write_bytes
 from bottega.core.progress import Reporter
 from bottega.data.batches import Row
 from bottega.model.lora import adapter_off
@@ -65,9 +67,16 @@ def reference_log_probs(
                 found[indices] = np.asarray(values, np.float32).reshape(-1, per_example)
             bar.advance(min(BLOCK, len(left) - start))
             if ranks.is_first:
-                np.save(path, found)
+                _store(path, found)
     forward.model.train(was_training)
     return found
+
+
+def _store(path: Path, values: np.ndarray) -> None:
+    """Write the file anew in one piece: a run that is killed while it writes must be able to go on."""
+    content = BytesIO()
+    np.save(content, values, allow_pickle=False)
+    write_bytes(path, content.getvalue())
 
 
 def _stored(path: Path, shape: tuple[int, int]) -> np.ndarray:

@@ -48,6 +48,16 @@ class Settings:
         return self.config.optimizer or ("muon" if whole else "adamw")
 
     @property
+    def document_length(self) -> int:
+        """Tokens that attend to each other: a row's, or where examples are counted, a typical document's."""
+        examples = self.steps * self.examples_per_step
+        if not examples:
+            return self.row_length
+        policy = self.config.stage in POLICY_STAGES
+        documents = self.config.policy.group if policy else 2 if self.config.form == "pairs" else 1
+        return min(self.row_length, math.ceil(self.tokens / (examples * documents)))
+
+    @property
     def weight_decay(self) -> float:
         """An adapter is near zero as it is."""
         default = 0.1 if self.config.adapter is None else 0.0
@@ -149,4 +159,4 @@ def flops_per_token(config: ModelConfig, row_length: int) -> float:
 
 def training_flops_per_token(config: ModelConfig, settings: Settings) -> float:
     """`flops_per_token` of this run: a frozen weight has no gradient of its own, which is a third of the work."""
-    return flops_per_token(config, settings.row_length) * (1.0 if settings.config.adapter is None else 2 / 3)
+    return flops_per_token(config, settings.document_length) * (1.0 if settings.config.adapter is None else 2 / 3)

@@ -59,7 +59,7 @@ class Stage(Protocol):
     """A way of learning."""
 
     def parts(self, step: int) -> Sequence[Part]:
-        """This process's parts of step `step` (from 0): a function of seed and step, for answers also of the weights."""
+        """This process's parts of step `step` (from 0): a function of seed and step, and for answers of the weights."""
         ...
 
     def loss(self, part: Part) -> tuple[Tensor, Figures]:
@@ -82,7 +82,7 @@ class FixedData:
         """Nothing beside the figures of the parts."""
         return {}
 
-    def settled(self, step: int) -> bool:
+    def settled(self, step: int) -> bool:  # noqa: ARG002
         """Always."""
         return True
 
@@ -115,5 +115,6 @@ class Forward:
 
 
 def told(tensors: Mapping[str, Tensor]) -> Figures:
-    """Figures of a loss, one a pair or answer each, as what the loop adds up."""
-    return {name: (float(values.sum()), float(values.numel())) for name, values in tensors.items()}
+    """Figures of a loss, one a pair or answer each, as what the loop adds up; of what is not there (bad answers in a
+    step of good ones) none, as its mean would not be 0."""
+    return {name: (float(values.sum()), float(values.numel())) for name, values in tensors.items() if values.numel()}

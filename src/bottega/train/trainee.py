@@ -1,4 +1,4 @@
-"""The model that is trained: new, or read; whole, or frozen with an adapter on it; with the head that its stage needs."""
+"""The model that is trained: new, or read; whole, or frozen with an adapter on it; with the head of its stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import torch
 
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.hub import locate
+from bottega.core.errors import UserError
 from bottega.model.decoder import Decoder
+from bottega.model.extend import added_tokens
 from bottega.model.load import load_decoder
 from bottega.model.load_quantised import load_quantised
 from bottega.model.lora import add_adapter, learning_rate_factors
@@ -31,10 +33,11 @@ def make_trainee(config: Train, architecture: ModelConfig, machine: Machine) -> 
     generator = torch.Generator().manual_seed(config.seed)
     model = _base(config, architecture, machine, generator)
     if config.adapter is not None:
-        add_adapter(model, config.adapter, generator)
+        add_adapter(model, config.adapter, generator, added=_added(config))
     if config.stage == "reward":
         add_head(model, SCORE_HEAD, generator)
-        model.lm_head.requires_grad_(config.adapter is None and architecture.tie_word_embeddings)
+        if not architecture.tie_word_embeddings:  # it has no part in scores; a tied one is the embedding
+            model.lm_head.requires_grad_(False)
     if config.stage == "ppo":
         add_head(model, VALUE_HEAD, generator)
     if config.checkpointing != "none":
@@ -58,6 +61,19 @@ def make_optimizers(model: Decoder, settings: Settings, machine: Machine) -> lis
         work_dtype=machine.dtype,
         factor=lambda name: factors.get(name, 1.0),
     )
+
+
+def _added(config: Train) -> tuple[int, ...]:
+    """The tokens that `new_tokens: auto` stands for."""
+    if config.model is None or config.adapter is None or config.adapter.new_tokens != "auto":
+        return ()
+    found = added_tokens(locate(config.model))
+    if not found:
+        raise UserError(
+            f"new_tokens: auto are the tokens that `bottega tokenizer extend` added, and {config.model} has none of it",
+            hint="Give their ids: new_tokens: [32000, 32001].",
+        )
+    return found
 
 
 def _base(config: Train, architecture: ModelConfig, machine: Machine, generator: torch.Generator) -> Decoder:
