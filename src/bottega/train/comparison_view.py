@@ -12,9 +12,9 @@ from bottega.evaluate.analysis.compare_view import difference_bars, verdict_text
 from bottega.evaluate.figures import difference_text
 
 TASKS_NOTE = (
-    "Trained minus start on the same items, by the paired bootstrap; shares in points, perplexities as a ratio. A "
-    "difference is shown where the interval leaves it no doubt and its p, corrected for the number of tasks, is under "
-    "0.05. A smaller one may be there and not be seen."
+    "Trained minus start on the same items, by the paired bootstrap; shares in points, perplexities (↓: less is "
+    "better) as a ratio. A difference is shown where the interval leaves it no doubt and its p, corrected for the "
+    "number of tasks, is under 0.05. A smaller one may be there and not be seen."
 )
 TOO_LITTLE = "one document only: no interval"
 PARTS = {"general": "general text", "heldout": "held-out data"}
@@ -98,7 +98,7 @@ def _tasks(found: Mapping[str, Any]) -> Table:
     rows = [(row["task"], row) for row in found["tasks"]]
     if found["overall"] is not None:
         rows.insert(0, (f"mean of {len(found['overall']['tasks'])}", found["overall"]))
-    columns = ("task", "metric", "items", "trained", "start", "difference", "what is shown")
+    columns = ("task", "metric", "items", "trained", "start", "difference", "shown")
     return Table("Tasks beside the start", columns, [(name, *_task_cells(row)) for name, row in rows], TASKS_NOTE)
 
 
@@ -109,7 +109,7 @@ def _task_cells(row: Mapping[str, Any]) -> list[Any]:
     scores = [f"{100 * row[side]:.1f} %" if row["is_share"] else f"{row[side]:.4g}" for side in ("first", "second")]
     interval = "" if row["ci95"] is None else f" [{amount(row['ci95'][0])}, {amount(row['ci95'][1])}]"
     verdict = row["verdict"].replace("A is", "trained is").replace("B is", "start is")
-    metric = row.get("metric", "").partition(",")[0] + ("" if row["higher_is_better"] else " (less is better)")
+    metric = row.get("metric", "").partition(",")[0] + ("" if row["higher_is_better"] else " ↓")
     return [metric, row["items"], *scores, amount(row["difference"]) + interval, verdict]
 
 

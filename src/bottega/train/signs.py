@@ -43,6 +43,10 @@ class Watched:
         """The least value."""
         return min((value for _, value in points(self.rows, name)), default=float("nan"))
 
+    def newest(self, name: str) -> float:
+        """The last value."""
+        return next((value for _, value in reversed(points(self.rows, name))), float("nan"))
+
     def rise(self, name: str) -> float:
         """From beginning to end."""
         return self.last(name) - self.first(name)
@@ -96,11 +100,11 @@ RULES = (
          "Accuracy rose by {train:.2f} in training and fell by {held:.2f} on held-out data: it is learned by heart.",
          lambda run: {"train": run.rise("accuracy"), "held": -run.rise("heldout_accuracy")}),
     Rule("held-out loss rises again",
-         lambda run: not run.has("length") and run.last("heldout_loss") > 1.02 * run.lowest("heldout_loss") > 0
+         lambda run: not run.has("length") and run.newest("heldout_loss") > 1.02 * run.lowest("heldout_loss") > 0
          and run.rise("loss") < 0,
          "The held-out loss ended at {last:.3f}, above the {lowest:.3f} that it had reached: it trained for too long. "
          "patience keeps the best weights.",
-         lambda run: {"last": run.last("heldout_loss"), "lowest": run.lowest("heldout_loss")}),
+         lambda run: {"last": run.newest("heldout_loss"), "lowest": run.lowest("heldout_loss")}),
     Rule("entropy collapse", lambda run: run.last("entropy") < 0.2 * run.first("entropy"),
          "The entropy fell from {first:.2f} to {last:.2f} nats a token: the answers are all but fixed, and nothing new "
          "will be found. A higher clip_high, a smaller learning rate or more groups keep it open.",
