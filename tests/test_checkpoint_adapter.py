@@ -15,7 +15,9 @@ from bottega import verbs
 from bottega.checkpoint.adapter import Adapter
 from bottega.checkpoint.folder import ModelFolder
 from bottega.core.errors import UserError
+from bottega.model.adapter_folder import load_adapter_into
 from bottega.model.load import load_decoder
+from bottega.model.low_rank import dense_weight
 from bottega.tokenizer.tokenizer import Tokenizer
 from conftest import Workshop
 
@@ -114,6 +116,23 @@ def test_several_adapters_add_up_and_order_does_not_matter(tmp_path: Path) -> No
     with torch.no_grad():
         one, other = (load_decoder(ModelFolder.open(base, pair))(ids) for pair in ([first, second], [second, first]))
     assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_row_of_zeros_under_dora_stays_one(tmp_path: Path) -> None:
+    base, adapter, _ = make(tmp_path, *KINDS["dora"])
+    name = "model.layers.0.self_attn.q_proj"
+    for file, key in (
+        (base / "model.safetensors", f"{name}.weight"),
+        (adapter / "adapter_model.safetensors", f"base_model.model.{name}.lora_B.weight"),
+    ):
+        tensors = load_file(file)
+        tensors[key][0] = 0.0
+        save_file(tensors, file, metadata={"format": "pt"})
+    merged = ModelFolder.open(base, [adapter]).tensors[f"{name}.weight"].load()
+    assert merged.isfinite().all() and not merged[0].any() and merged[1:].any(1).all()
+    decoder = load_decoder(base)
+    load_adapter_into(decoder, adapter)
+    assert torch.allclose(dense_weight(decoder.get_submodule(name)), merged, atol=1e-6)
 
 
 def test_loading_is_lazy_and_the_base_is_not_changed(tmp_path: Path) -> None:

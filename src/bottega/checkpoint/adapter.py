@@ -320,5 +320,5 @@ def _changed(weight: torch.Tensor, parts: dict[str, torch.Tensor], scale: float)
     summed = weight + scale * (parts["lora_B.weight"] @ parts["lora_A.weight"])
     if "lora_magnitude_vector" not in parts:
         return summed
-    lengths = summed.norm(dim=1, keepdim=True)
+    lengths = summed.norm(dim=1, keepdim=True).clamp_min(1e-38)  # a row of zeros stays one
     return parts["lora_magnitude_vector"].unsqueeze(1) * summed / lengths

@@ -128,7 +128,8 @@ class LowRank(nn.Module):
         summed = torch.addmm(weight.to(self.A.dtype), self.B, self.A, alpha=self.scale)
         if self.magnitude is None:
             return summed
-        return summed * (self.magnitude / torch.linalg.vector_norm(summed.detach(), dim=1)).unsqueeze(1)
+        lengths = torch.linalg.vector_norm(summed.detach(), dim=1).clamp_min(torch.finfo(summed.dtype).tiny)
+        return summed * (self.magnitude / lengths).unsqueeze(1)
 
 
 def _plus_product(out: Tensor, x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
