@@ -272,6 +272,10 @@ def test_judge_sees_the_whole_conversation() -> None:
     assert shown.system == "s" and [(turn.question, turn.answer) for turn in shown.turns] == [("u", "a"), ("u", "mine")]
     assert shown.references == ("", "yours")
     assert conversation(Answer("mine", {"instruction": "do"}), None).turns[0].question == "do"
+    roles = ("assistant", "user", "user", "assistant", "assistant", "user")
+    uneven = {"messages": [{"role": role, "content": f"{role[0]}{at}"} for at, role in enumerate(roles)]}
+    turns = conversation(Answer("mine", uneven), None).turns
+    assert [(turn.question, turn.answer) for turn in turns] == [("u1\n\nu2", "a3\n\na4"), ("u5", "mine")]
     with pytest.raises(UserError, match="what was asked"):
         conversation(Answer("mine", {"label": "?"}), None)
 

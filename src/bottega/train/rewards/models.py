@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,15 +109,17 @@ def _kept_judge(config: JudgeAnswers) -> AskAll:
 
 def conversation(answer: Answer, reference: str | None) -> Judged:
     """What the judge is shown: the row's question (and turns before it), the answer, and the right one if named."""
-    system, said = "", []
-    for role, content in turns_of(answer.row):
-        if role == "system":
-            system = content
-        else:
-            said.append((role, content))
-    questions = [content for role, content in said if role == "user"]
-    replies = [content for role, content in said if role == "assistant"][: len(questions) - 1]
-    turns = tuple(Turn(*pair) for pair in zip(questions, [*replies, answer.text], strict=True))
+    asked = turns_of(answer.row)
+    system = next((content for role, content in reversed(asked) if role == "system"), "")
+    # Who speaks in two messages speaks once: questions and answers take turns.
+    both = groupby((each for each in asked if each[0] in ("user", "assistant")), key=itemgetter(0))
+    said = [(role, "\n\n".join(content for _, content in messages)) for role, messages in both]
+    said = said[1:] if said and said[0][0] == "assistant" else said
+    questions, replies = said[::2], said[1::2]
+    if not questions:
+        raise UserError("a judge is to be shown what was asked, and a prompt's row has no question")
+    given = [*(content for _, content in replies[: len(questions) - 1]), answer.text]
+    turns = tuple(Turn(question, reply) for (_, question), reply in zip(questions, given, strict=True))
     right = tuple(texts_of(answer.row, reference)[:1]) if reference is not None else ()
     references = ("",) * (len(turns) - 1) + right if right else ()
     return Judged(id="", turns=turns, system=system, references=references)
