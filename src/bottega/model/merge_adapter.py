@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import torch
 
 COPY_BYTES_PER_SECOND = 2e8
+MOST_CHARACTERS = 16  # of a token, as a rule
 PASS_FLOPS = 2e10  # a few threads, blocks that are read as they are needed
 Target = Literal["original", "dequantised"]
 Rounding = Literal["auto", "none", "nf4", "int8"]
@@ -252,12 +253,17 @@ def _measured_ids(config: MergeAdapter, model: ModelConfig, tokenizers: Sequence
     length = min(model.context_length, 512, config.measure)
     if not tokenizers:
         return torch.randint(model.vocab_size, (1, length), generator=torch.Generator().manual_seed(0))
-    text = SAMPLE if config.data is None else config.data.read_text("utf-8", errors="replace")
+    text = SAMPLE if config.data is None else _beginning(config.data, MOST_CHARACTERS * config.measure)
     ids = [id_ for id_ in Tokenizer.load(tokenizers[0]).encode(text)[: config.measure] if id_ < model.vocab_size]
     if not ids:
         raise UserError(f"{config.data} has no text to measure on")
     length = min(length, len(ids))
     return torch.tensor(ids[: len(ids) // length * length]).view(-1, length)
+
+
+def _beginning(path: Path, characters: int) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(characters)
 
 
 def _rounded(place: Place, tensor: LazyTensor, origin: AdapterBase) -> torch.Tensor:
