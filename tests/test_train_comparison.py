@@ -24,14 +24,17 @@ from bottega.data.batches import Batches
 from bottega.data.examples import Examples
 from bottega.data.raw import prepare_raw
 from bottega.model.load import load_decoder
-from bottega.model.lora import add_adapter
+from bottega.model.load_quantised import load_quantised
+from bottega.model.lora import adapter_parameters, add_adapter
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.card import card_text
-from bottega.train.comparison import compare_texts, held_out, joined_findings
+from bottega.train.comparison import compare_texts, held_out, joined_findings, start_of
 from bottega.train.comparison_text import PYTHON, comparison_checks, general_text
 from bottega.train.comparison_view import TOO_LITTLE, comparison_blocks, comparison_lines, verdict
 from bottega.train.config import Train
 from bottega.train.plan import plan_train
+from bottega.train.stage import Machine
+from bottega.train.trainee import make_trainee
 from conftest import Workshop
 
 PLAIN: dict[str, Any] = {"threads": 1, "dtype": "float32", "row_length": 96}
@@ -139,7 +142,8 @@ def _conversations(folder: Path, budget: int) -> Iterator[tuple[Tensor, Tensor]]
         for length in row.lengths:
             if budget <= 0:
                 return
-            yield tuple(torch.from_numpy(part[start : start + length]) for part in (row.tokens, row.mask))
+            end = start + length
+            yield torch.from_numpy(row.tokens[start:end]), torch.from_numpy(row.mask[start:end])
             start, budget = start + length, budget - length
 
 
@@ -153,6 +157,39 @@ def test_of_pairs_the_chosen_answers_count(workshop: Workshop, tmp_path: Path) -
     assert [f"river {n}" in each.content.decode() for n, each in enumerate(held.documents)] == [True] * 9
     assert not any("What" in each.content.decode() for each in held.documents)
     assert len(held_out(Examples(folder, row_length=64, seed=0), tokenizer, 1).documents) == 1
+
+
+def test_of_judged_answers_the_good_ones_count(workshop: Workshop, tmp_path: Path) -> None:
+    rows = [{"prompt": "What opens?", "completion": f"The river {n}.", "label": n % 3 == 0} for n in range(9)]
+    source = tmp_path / "judged.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = prepare_raw(source, "labelled", workshop.tokenizer, tmp_path)
+    held = held_out(Examples(folder, row_length=64, seed=0), Tokenizer.load(workshop.tokenizer), 10**6)
+    said = "".join(each.content.decode() for each in held.documents)
+    assert [n for n in range(9) if f"river {n}" in said] == [0, 3, 6]
+
+
+@pytest.mark.parametrize("adapter", [{}, {"init": "pissa"}, {"type": "qlora"}, {"use_dora": True}])
+def test_the_start_is_the_base_whatever_the_adapter(base: Path, text: Path, adapter: dict[str, Any]) -> None:
+    """The changed decoder, with its adapter off, against the base read anew (rounded as the adapter's base is)."""
+    config = settings(base, text, adapter={"r": 4, **adapter}, compare_text=text)
+    assert config.adapter is not None
+    machine = Machine(torch.device("cpu"), torch.float32, None)
+    model = make_trainee(config, ModelFolder.open(base / "model").config, machine)
+    with torch.no_grad():
+        for number, parameter in enumerate(adapter_parameters(model).values()):
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+    found = compare_texts(config, model, Tokenizer.load(base / "model"), None, Quiet())["general"]
+    if config.adapter.base == "none":
+        wanted = load_decoder(base / "model")
+    else:
+        wanted = load_quantised(base / "model", config.adapter.base)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        start = start_of(config, model.eval())
+        assert torch.allclose(start.logits(start.hidden(ids)), wanted.eval()(ids), atol=1e-5)
+        assert not torch.allclose(model(ids), wanted(ids), atol=1e-2)
+    assert found["kl_mean"] > 1e-3
 
 
 def test_nothing_trained_is_no_difference(base: Path, text: Path) -> None:
@@ -240,6 +277,8 @@ def test_what_cannot_be_compared_is_refused_before_the_run(base: Path, text: Pat
         return [each.detail for each in comparison_checks(settings(base, text, **more), Specs()) if not each.passed]
 
     assert not failed(tasks=("smoke",), compare_text=text)
+    told = comparison_checks(settings(base, text, tasks=("smoke",), compare_text=text), Specs())
+    assert told[0].name == "comparison" and "3 k tokens" in told[0].detail
     assert "smok_choice" in failed(tasks=("smok_choice",))[0]
     assert failed(compare_text=tmp_path / "none.txt") == ["is not there"]
     assert "nous" in failed(tasks=("smoke", "nous"))[0]

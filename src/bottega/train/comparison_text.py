@@ -17,6 +17,7 @@ from bottega.checkpoint.hub import locate
 from bottega.core.errors import BottegaError
 from bottega.core.plan import Check, Specs
 from bottega.core.record import Record, has_record, read_record
+from bottega.core.view import human_count
 from bottega.data.spec import HELDOUT_FILE
 from bottega.data.stdlib import source_files
 from bottega.evaluate.config import EvaluateModel
@@ -64,7 +65,10 @@ def task_settings(config: Train, **more: Any) -> EvaluateModel:
 
 def comparison_checks(config: Train, specs: Specs) -> list[Check]:
     """Whether what is to be compared afterwards can be: it would be late to learn it then."""
-    checks = []
+    on = [f"up to {human_count(config.evaluate_tokens)} tokens of general text"]
+    on += ["as many of the held-out data"] if config.heldout and config.form != "prompts" else []
+    on += [", ".join(config.tasks)] if config.tasks else []
+    checks = [Check("comparison", True, f"with the start, on {', '.join(on)}")]
     if config.compare_text is not None:
         found = specs.is_predicted(config.compare_text) or config.compare_text.exists()
         checks.append(Check("text to compare on", found, str(config.compare_text) if found else "is not there"))
