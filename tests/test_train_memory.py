@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +237,59 @@ def test_the_planned_memory_is_the_peak_of_the_process(workshop: Workshop, tmp_p
     words = ["train", "--quiet", *(f"{key}={value}" for key, value in settings.items())]
     peak = peak_of_command(words, tmp_path)
     assert 0.88 < planned / peak < 1.15, (planned, peak)
+
+
+def status(key: str) -> int:
+    """Bytes of a line of this process's status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+WIDE = ModelConfig(
+    vocab_size=2048, hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=64, max_position_embeddings=1024, tie_word_embeddings=True,
+)  # fmt: skip
+LARGE, DOCUMENT = 8192, 256
+
+
+def one_step(values: dict[str, Any], config: ModelConfig, tokens: int, parts: int) -> None:
+    """What a run does between two steps, without data and files."""
+    settings = Train.parse({"stage": "sft", "data": "d", "model": "m", "out": "o", "dtype": "float32", **values})
+    model = made(config, torch.float32, "float32", settings.adapter)
+    checkpoint_blocks(model, settings.checkpointing)
+    machine = Machine(torch.device("cpu"), torch.float32, None)
+    optimizers = make_optimizers(model, Settings(1, 1, DOCUMENT, tokens, 1e-3, settings), machine)
+    batch = replace(one_document(tokens, config.vocab_size), segments=[DOCUMENT] * (tokens // DOCUMENT))
+    for _ in range(parts):
+        token_loss(Forward(model, machine), batch).backward()
+    for each in optimizers:
+        each.step()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells a process its own peak")
+@pytest.mark.parametrize(
+    ("values", "parts"), [({"optimizer": "adamw"}, 2), ({"adapter": LORA}, 1)]
+)
+def test_more_than_half_a_gigabyte_is_foreseen(values: dict[str, Any], parts: int) -> None:
+    """Memory is given back as soon as it is free, so that the peak is of what is needed (docs/planning.md)."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
+    words = [sys.executable, __file__, json.dumps(values), str(parts)]
+    done = subprocess.run(words, capture_output=True, check=True, env=environment, cwd=Path(__file__).parent)
+    config = Train.parse({"stage": "sft", "data": "d", "model": "m", "out": "o", **values})
+    load = Load(LARGE, LARGE, DOCUMENT, parts > 1)
+    memory = train_memory(config, WIDE, config.optimizer or "adamw", load, "float32")
+    foreseen, peak = memory.total - memory.process, int(done.stdout)
+    print("foreseen over peak:", round(foreseen / peak, 3), f"of {peak / 2**20:.0f} MiB")
+    assert peak > 500 * 2**20
+    assert 0.85 < foreseen / peak < 1.15
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    given = json.loads(sys.argv[1])
+    one_step(given, replace(WIDE, num_hidden_layers=1), DOCUMENT, 1)  # what is loaded once
+    before = status("VmRSS:")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from now on
+    one_step(given, WIDE, LARGE, int(sys.argv[2]))
+    print(status("VmHWM:") - before)

@@ -51,6 +51,9 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         architecture = new_model_config(config, tokenizer.vocab_size, special, "float32")
         tokenizer_hash, licence, quantised = tokenizer.hash, None, ""
     folder = None if specs.is_predicted(source) else locate(source)
+    scored_by = [path for each in config.rewards for path in each.files().values()]
+    there = [path for path in scored_by if specs.is_predicted(path) or path.exists()]
+    inputs |= {f"scored_by.{number}": path for number, path in enumerate(there)}
     data, preview, raw_checks = _data(config.data, config, specs, tokenizer, folder)
     settings = resolve(config, architecture, data)
     device = resolve_device(config.device)
@@ -59,8 +62,8 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     plan.checks = [*raw_checks, *_checks(config, data, architecture, tokenizer_hash)]
     if data.form == config.form:
         plan.checks += data_checks(config, settings, data, preview, tokenizer)
-        plan.checks += policy_checks(config, settings, data, preview, architecture, tokenizer_hash)
-    plan.checks += model_checks(config, architecture, quantised, device)
+        plan.checks += policy_checks(config, settings, data, preview, architecture, tokenizer_hash, specs)
+    plan.checks += model_checks(config, architecture, quantised, device, folder)
     if licence or data.licence:
         detail = f"model: {licence or 'not stated'}; text: {data.licence or 'not stated'}"
         plan.checks.append(Check("licence", True, detail))
@@ -142,13 +145,15 @@ def _work(config: Train, settings: Settings, architecture: ModelConfig, data: To
     if not settings.steps:
         return ["copy the model: there is nothing to train on"]
     start = f"start from {config.model}" if config.model else "make a new model"
-    step = f"{settings.rows_per_step} × {settings.row_length} tokens"
+    step, passes = f"{settings.rows_per_step} × {settings.row_length} tokens", settings.tokens / max(data.tokens, 1)
     if settings.examples_per_step:
         step = f"{settings.examples_per_step} {FORM_NAMES[data.form]}"
+        taken = settings.steps * settings.examples_per_step / (config.policy.updates if config.rewards else 1)
+        passes = taken / max(data.examples, 1)
     return [
         f"{start}: {human_count(architecture.parameter_count())} parameters, {architecture.num_hidden_layers} layers, "
         f"width {architecture.hidden_size}",
         f"{settings.steps} steps of {step} = {human_count(settings.tokens)} tokens, "
-        f"{settings.tokens / max(data.tokens, 1):.2g} passes over the data",
+        f"{passes:.2g} passes over the data",
         f"{settings.optimizer}, peak rate {settings.learning_rate:.2g}, {config.schedule}, in {dtype}",
     ]

@@ -5,11 +5,14 @@ Each is a check of the plan; a failed one stops `bottega train` before any weigh
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bottega.checkpoint.config import ModelConfig
-from bottega.core.plan import Check
+from bottega.core.plan import Check, Specs
 from bottega.data.encode import Encoded
 from bottega.data.spec import TokensSpec
 from bottega.model.adapter_targets import low_rank_targets
+from bottega.model.extend import added_tokens
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.train.config import POLICY_STAGES, Train
 from bottega.train.preview import Preview
@@ -31,7 +34,7 @@ def data_checks(
     kept = sum(_is_kept(config, example, row) for example in preview.examples)
     longest = max(data.longest, *(len(document.ids) for document in preview.documents))
     if kept < seen:
-        what = "prompts are longer" if config.form == "prompts" else "examples have nothing to train on "
+        what = "prompts are longer" if config.form == "prompts" else "examples would have nothing left to train on"
         detail = f"{row} tokens: {seen - kept} of the first {seen} {what}. Raise row_length to {longest}"
         checks.append(Check("row length", 2 * kept > seen, detail))
     if config.stage == "sft" and not data.exact:
@@ -39,8 +42,11 @@ def data_checks(
     return checks
 
 
-def model_checks(config: Train, model: ModelConfig, quantised: str, device: str) -> list[Check]:
-    """Whether model, adapter and machine go together. Raises UserError for an adapter's unknown targets."""
+def model_checks(config: Train, model: ModelConfig, quantised: str, device: str, folder: Path | None) -> list[Check]:
+    """Whether model, adapter and machine go together. Raises UserError for an adapter's unknown targets.
+
+    `folder` is the model's, None if it is yet to be made.
+    """
     checks: list[Check] = []
     adapter = config.adapter
     if quantised and adapter is None:
@@ -53,6 +59,10 @@ def model_checks(config: Train, model: ModelConfig, quantised: str, device: str)
         return checks
     targets = low_rank_targets(model, adapter)
     checks.append(Check("adapter", True, f"{len(targets)} matrices change"))
+    if adapter.new_tokens == "auto" and folder is not None:
+        added = added_tokens(folder)
+        none = "auto are those that `bottega tokenizer extend` added, and there are none: give their ids"
+        checks.append(Check("new tokens", bool(added), f"{len(added)} rows" if added else none))
     if adapter.init == "pissa":
         most = min(min(target.inputs, target.outputs) for target in targets)
         rank = max(target.rank for target in targets)
@@ -63,14 +73,14 @@ def model_checks(config: Train, model: ModelConfig, quantised: str, device: str)
 
 
 def policy_checks(
-    config: Train, settings: Settings, data: TokensSpec, preview: Preview, model: ModelConfig, tokenizer_hash: str
-) -> list[Check]:
-    """Whether answers have room, and can be rewarded."""
+    config: Train, settings: Settings, data: TokensSpec, preview: Preview, model: ModelConfig, tokenizer_hash: str,
+    specs: Specs,
+) -> list[Check]:  # fmt: skip
+    """Whether answers have room, and can be rewarded; what an earlier step will make is taken to be there."""
     if config.stage not in POLICY_STAGES:
         return []
-    checks = check_rewards(
-        config.rewards, preview.rows, allow_code=config.allow_code, tokenizer_hash=tokenizer_hash
-    )
+    here = [each for each in config.rewards if not any(map(specs.is_predicted, each.files().values()))]
+    checks = check_rewards(here, preview.rows, allow_code=config.allow_code, tokenizer_hash=tokenizer_hash)
     longest = min(max([data.longest, *(len(each.ids) for each in preview.documents)]), settings.row_length)
     if longest >= model.context_length:
         detail = f"prompts of {longest} tokens fill the model's context: give row_length: {model.context_length // 2}"
