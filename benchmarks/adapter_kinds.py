@@ -86,7 +86,10 @@ def main() -> None:
     parser.add_argument("--base-steps", type=int, default=400)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.base_steps, options.steps = 4, 2
     torch.set_num_threads(1)
     docs, code = text("docs/*.md"), text("src/bottega/**/*.py")
     border = len(code) * 9 // 10

@@ -117,7 +117,7 @@ def test_the_command_and_the_python_api_make_the_same_model(workshop: Workshop, 
         data=workshop.tokens, tokenizer=workshop.tokenizer, out=tmp_path / "two", layers=1, hidden_size=64,
         row_length=64, tokens_per_step=256, tokens=256 * 6, save_every=5, threads=1, dtype="float32",
     )  # fmt: skip
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 

@@ -34,6 +34,7 @@ def model(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
         data=workshop.tokens, tokenizer=workshop.tokenizer, out=folder, layers=1, hidden_size=64, row_length=64,
         tokens_per_step=512, tokens=30 * 512, learning_rate=1e-2, threads=1, dtype="float32",
     )  # fmt: skip
+    folder /= "model"
     data = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**data, "max_position_embeddings": 64}))
     return folder

@@ -208,7 +208,7 @@ def check_continued(runner: Runner, workspace: Path, whole: Path) -> None:
         assert ours.step_hash == theirs.step_hash and ours.content_hash == theirs.content_hash, step
     for step in ("base", "model"):
         assert losses(workspace / "tiny" / step) == losses(whole / "tiny" / step)
-        weights = [(root / "tiny" / step / "model.safetensors").read_bytes() for root in (workspace, whole)]
+        weights = [(root / "tiny" / step / "model" / "model.safetensors").read_bytes() for root in (workspace, whole)]
         assert weights[0] == weights[1]
 
 
