@@ -101,8 +101,7 @@ def test_the_plan_tells_share_operations_and_memory_by_kind(base: Path, tmp_path
     assert sum(data["flops"].values()) == data["cost"]["flops"] and data["flops"].keys() == {"training", "reference"}
     tables = [block for block in plan.view() if isinstance(block, Table)]
     assert [table.title for table in tables] == ["Plan: train", "Training", "Memory"]
-    shown = dict(tables[2].rows)
-    assert kinds - {"total"} <= shown.keys() and "at its highest" in shown
+    assert kinds - {"total"} | {"at its highest"} <= {row[0] for row in tables[2].rows}
 
 
 @pytest.mark.parametrize(("stage", "form"), [("sft", "chat"), ("dpo", "pairs"), ("kto", "labelled"), ("orpo", "pairs")])
