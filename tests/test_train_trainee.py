@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,19 @@ def test_new_tokens_are_those_that_were_added(model: Path, tmp_path: Path) -> No
     rows = decoder.get_submodule("model.embed_tokens")
     assert isinstance(rows, TrainedRows)
     assert rows.ids["default"].tolist() == sorted(found["tokens"].values())
+
+
+def test_an_adapter_names_the_folder_that_others_open(model: Path, tmp_path: Path) -> None:
+    """A run's folder is taken for a model, but it is its `model` that PEFT can open."""
+    shutil.copytree(model, tmp_path / "run" / "model")
+    rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 2))
+    verbs.train(
+        stage="sft", model=tmp_path / "run", data=tmp_path / "chat.jsonl", adapter={"r": 2}, max_steps=1, batch_size=1,
+        threads=1, dtype="float32", out=tmp_path / "out",
+    )  # fmt: skip
+    written = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert Path(written["base_model_name_or_path"]) == tmp_path / "run" / "model"
 
 
 def test_attention_is_counted_within_documents() -> None:

@@ -112,12 +112,14 @@ def _sign(folder: Path, plan: Plan, context: Context, architecture: ModelConfig,
 def _write_adapter(plan: Plan, context: Context, model: Decoder, data: dict[str, Any]) -> None:
     config, folder = plan.config, context.out / ADAPTER_FOLDER
     assert isinstance(config, Train) and config.model is not None and config.adapter is not None
-    tensors, written = adapter_tensors(model), adapter_config(model, str(config.model))
+    # PEFT opens a model's own folder, not that of the run that it lies in.
+    base_name = str(locate(config.model)) if config.model.is_dir() else str(config.model)
+    tensors, written = adapter_tensors(model), adapter_config(model, base_name)
     if config.stage == "reward":  # as PEFT keeps the head of a classifier
         tensors[f"base_model.model.{SCORE}"] = model.state_dict()[SCORE].cpu()
         written |= {"task_type": "SEQ_CLS", "modules_to_save": [*(written.get("modules_to_save") or ()), "score"]}
     base = AdapterBase(
-        name=str(config.model),
+        name=base_name,
         sha256=weights_hash(config.model),
         rounding=config.adapter.base,
         double_quant=config.adapter.double_quant,
