@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -64,24 +65,15 @@ def fit(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     log = MetricsLog(folder, progress.step, config.trackers) if ranks.is_first else NoLog()
     flops, peak = training_flops_per_token(model.config, settings), machine.peak_flops
-    unit, amount, done = _extent(settings, progress)
     model.train()
-    with reporter.bar(config.stage, amount, unit, done) as bar:
+    with reporter.bar(config.stage, *_extent(settings, progress)) as bar:
         while progress.step < settings.steps and not progress.stopped_early:
             started = time.perf_counter()
             rate = _set_rate(optimizers, progress.step, settings)
             _seed_dropout(config, progress.step, ranks.rank)
             parts = stage.parts(progress.step)
             loss, figures = _accumulate(stage, parts, machine)
-            ranks.reduce_gradients(trained)
-            norm = ranks.clip(trained, config.clip)
-            progress.step += 1
-            accepted = progress.guard.accepts(progress.step, loss, norm)
-            for optimizer in optimizers:
-                if accepted:
-                    optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            ranks.finish_step()
+            norm, accepted = _move(optimizers, trained, loss, config.clip, progress, ranks)
             tokens, targets, asked = (int(count) for count in ranks.sum([*_counts(parts), _is_asked(ranks, work)]))
             seconds = time.perf_counter() - started
             progress.tokens += tokens
@@ -98,10 +90,7 @@ def fit(
             bar.advance(settings.examples_per_step or tokens, _note(loss, means, mfu, progress))
             _between_steps(model, stage, optimizers, settings, work, progress, between, log, ranks)
             if asked and progress.step < settings.steps and stage.settled(progress.step):
-                log.flush()
-                save_state(work, model, optimizers, progress, ranks)
-                (work / STOP_FILE).unlink(missing_ok=True)
-                raise KeyboardInterrupt
+                _stop(model, optimizers, work, progress, log, ranks)
     log.close()
     _restore_best(model, work, progress, ranks)
     reporter.say(
@@ -111,11 +100,32 @@ def fit(
     return progress
 
 
-def _extent(settings: Settings, progress: Progress) -> tuple[str, int, int]:
-    """What the bar counts, how many there are, and how many are behind us."""
+def _move(
+    optimizers: Sequence[torch.optim.Optimizer],
+    trained: Sequence[torch.nn.Parameter],
+    loss: float,
+    clip: float,
+    progress: Progress,
+    ranks: Ranks,
+) -> tuple[float, bool]:
+    """Let the optimisers move the weights, unless the guard refuses; the gradient's norm, and whether they did."""
+    ranks.reduce_gradients(trained)
+    norm = ranks.clip(trained, clip)
+    progress.step += 1
+    accepted = progress.guard.accepts(progress.step, loss, norm)
+    for optimizer in optimizers:
+        if accepted:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    ranks.finish_step()
+    return norm, accepted
+
+
+def _extent(settings: Settings, progress: Progress) -> tuple[int, str, int]:
+    """How many there are of what the bar counts, what that is, and how many are behind us."""
     if settings.examples_per_step:
-        return "examples", settings.steps * settings.examples_per_step, progress.step * settings.examples_per_step
-    return "tok", settings.tokens, progress.tokens
+        return settings.steps * settings.examples_per_step, "examples", progress.step * settings.examples_per_step
+    return settings.tokens, "tok", progress.tokens
 
 
 def _accumulate(stage: Stage, parts: Sequence[Part], machine: Machine) -> tuple[float, Figures]:
@@ -138,6 +148,21 @@ def _accumulate(stage: Stage, parts: Sequence[Part], machine: Machine) -> tuple[
 def _is_asked(ranks: Ranks, work: Path) -> bool:
     """Whether somebody (the script of a cluster whose time is up) asks the run to save its state and end."""
     return ranks.is_first and (work / STOP_FILE).exists()
+
+
+def _stop(
+    model: Decoder,
+    optimizers: list[torch.optim.Optimizer],
+    work: Path,
+    progress: Progress,
+    log: MetricsLog | NoLog,
+    ranks: Ranks,
+) -> NoReturn:
+    """End the run, so that it can go on from here."""
+    log.flush()
+    save_state(work, model, optimizers, progress, ranks)
+    (work / STOP_FILE).unlink(missing_ok=True)
+    raise KeyboardInterrupt
 
 
 def _counts(parts: Sequence[Part]) -> list[float]:
