@@ -179,7 +179,7 @@ def test_the_start_is_the_base_whatever_the_adapter(base: Path, text: Path, adap
     with torch.no_grad():
         for number, parameter in enumerate(adapter_parameters(model).values()):
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
-    found = compare_texts(config, model, Tokenizer.load(base / "model"), None, Quiet())["general"]
+    found = compare_texts(config, model, Tokenizer.load(base / "model"), None, 2048, Quiet())["general"]
     if config.adapter.base == "none":
         wanted = load_decoder(base / "model")
     else:
@@ -197,7 +197,7 @@ def test_nothing_trained_is_no_difference(base: Path, text: Path) -> None:
     model = load_decoder(base / "model")
     assert config.adapter is not None
     add_adapter(model, config.adapter, torch.Generator().manual_seed(0))
-    found = compare_texts(config, model, Tokenizer.load(base / "model"), None, Quiet())["general"]
+    found = compare_texts(config, model, Tokenizer.load(base / "model"), None, 2048, Quiet())["general"]
     assert found["kl_mean"] == 0 and found["top1_agreement"] == 1 and verdict(found) == "no difference shown"
 
 
@@ -205,7 +205,7 @@ def test_an_error_is_told_and_is_no_figure(base: Path, text: Path, tmp_path: Pat
     (tmp_path / "empty.txt").write_text("")
     config = settings(base, text, adapter={"r": 4}, compare_text=tmp_path / "empty.txt")
     model = load_decoder(base / "model")
-    found = compare_texts(config, model, Tokenizer.load(base / "model"), None, Quiet())
+    found = compare_texts(config, model, Tokenizer.load(base / "model"), None, 2048, Quiet())
     assert set(found) == {"errors"} and "no text" in found["errors"]["general"]
     both = joined_findings(found, {"errors": {"tasks": "none could be asked"}})
     assert both["errors"] == {**found["errors"], "tasks": "none could be asked"}
@@ -274,11 +274,11 @@ def test_which_general_text(base: Path, text: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_refused_before_the_run(base: Path, text: Path, tmp_path: Path) -> None:
     def failed(**more: Any) -> list[str]:
-        return [each.detail for each in comparison_checks(settings(base, text, **more), Specs()) if not each.passed]
+        return [each.detail for each in comparison_checks(settings(base, text, **more), Specs(), 2048) if not each.passed]
 
     assert not failed(tasks=("smoke",), compare_text=text)
-    told = comparison_checks(settings(base, text, tasks=("smoke",), compare_text=text), Specs())
-    assert told[0].name == "comparison" and "3 k tokens" in told[0].detail
+    told = comparison_checks(settings(base, text, tasks=("smoke",), compare_text=text), Specs(), 2048)
+    assert told[0].name == "comparison" and "2.05 k tokens" in told[0].detail
     assert "smok_choice" in failed(tasks=("smok_choice",))[0]
     assert failed(compare_text=tmp_path / "none.txt") == ["is not there"]
     assert "nous" in failed(tasks=("smoke", "nous"))[0]
@@ -296,5 +296,5 @@ def settings(base: Path, data: Path, **more: Any) -> Train:
 def test_one_document_has_no_interval(base: Path, tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("The river keeps the stone.")
     config = settings(base, tmp_path, adapter={"r": 4}, compare_text=tmp_path / "one.txt")
-    found = compare_texts(config, load_decoder(base / "model"), Tokenizer.load(base / "model"), None, Quiet())
+    found = compare_texts(config, load_decoder(base / "model"), Tokenizer.load(base / "model"), None, 2048, Quiet())
     assert found["general"]["documents"] == 1 and verdict(found["general"]) == TOO_LITTLE

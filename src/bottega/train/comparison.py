@@ -78,7 +78,12 @@ class Start:
 
 
 def compare_texts(
-    config: Train, model: Decoder, tokenizer: Tokenizer, heldout: Batches | Examples | None, reporter: Reporter
+    config: Train,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    heldout: Batches | Examples | None,
+    tokens: int,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Figures on `general` text and, where there are any, on `heldout` data; what could not be compared in `errors`."""
     start = start_of(config, model)
@@ -87,13 +92,13 @@ def compare_texts(
 
     def general() -> dict[str, Any]:
         text, texts = general_text(config)
-        documents = read_documents(tokenizer, texts, config.evaluate_tokens)
+        documents = read_documents(tokenizer, texts, tokens)
         windowing = windowing_for(model, tokenizer, None, None)
         return {"text": text, **_figures(_compared(model, start, documents.each, windowing, "general text", reporter))}
 
     def own() -> dict[str, Any]:
         assert heldout is not None
-        held = held_out(heldout, tokenizer, config.evaluate_tokens)
+        held = held_out(heldout, tokenizer, tokens)
         context = model.config.context_length
         windowing = Windowing(context, max(1, context // 2), None)
         return _figures(only(_compared(model, start, held.documents, windowing, "held-out data", reporter), held))

@@ -63,9 +63,9 @@ def task_settings(config: Train, **more: Any) -> EvaluateModel:
     return EvaluateModel.parse({**settings, **more}, where="tasks")
 
 
-def comparison_checks(config: Train, specs: Specs) -> list[Check]:
+def comparison_checks(config: Train, specs: Specs, tokens: int) -> list[Check]:
     """Whether what is to be compared afterwards can be: it would be late to learn it then."""
-    on = [f"up to {human_count(config.evaluate_tokens)} tokens of general text"]
+    on = [f"up to {human_count(tokens)} tokens of general text"]
     on += ["as many of the held-out data"] if config.heldout and config.form != "prompts" else []
     on += [", ".join(config.tasks)] if config.tasks else []
     checks = [Check("comparison", True, f"with the start, on {', '.join(on)}")]

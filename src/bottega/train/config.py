@@ -188,8 +188,8 @@ class Train(ExampleOptions, Writes, Compute):
     """Tokens of --heldout to measure on."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many measurements without a better one, and keep the best weights."""
-    compare: bool = False
-    """Afterwards compare with the model that was started from: perplexity on general text, KL, tasks."""
+    compare: bool | None = None
+    """Afterwards compare with the start: perplexity on general text, KL, tasks (default: adapters and alignment, briefly)."""
     tasks: tuple[str, ...] = ()
     """Tasks of `bottega eval` for the comparison, or a suite (smoke needs no data)."""
     compare_text: Path | None = None
@@ -261,9 +261,9 @@ class Train(ExampleOptions, Writes, Compute):
              "tokenizer, layers and hidden_size are for a new model; model brings its own"),
             (self.model is None and self.adapter is not None, "an adapter needs a model to be put on"),
             (self.adapter is not None and self.weights == "bfloat16", "adapters are kept in float32"),
-            (self.model is None and self.compare, "a new model has no start to be compared with"),
-            (self.stage == "reward" and self.compare, "a reward model says nothing that could be compared"),
-            (not self.compare and bool(self.tasks or self.compare_text),
+            (self.model is None and bool(self.compare), "a new model has no start to be compared with"),
+            (self.stage == "reward" and bool(self.compare), "a reward model says nothing that could be compared"),
+            (not self.compares and bool(self.tasks or self.compare_text),
              "tasks and compare_text are for the comparison with the start: say compare: true"),
         ]  # fmt: skip
 
@@ -283,6 +283,16 @@ class Train(ExampleOptions, Writes, Compute):
             (self.preference.loss == "exo_pair" and not self.preference.label_smoothing,
              "exo_pair needs a label_smoothing above 0; the paper's code has 0.001"),
         ]  # fmt: skip
+
+    @property
+    def compares(self) -> bool:
+        """Whether the run ends with a comparison with its start."""
+        aligns = self.stage not in (*TOKEN_STAGES, "reward")
+        return aligns or (self.adapter is not None and self.stage != "reward") if self.compare is None else self.compare
+
+    def compared_tokens(self, trained: int) -> int:
+        """Tokens to compare on; where nobody asked for it, the comparison takes no more than a small part of the run."""
+        return self.evaluate_tokens if self.compare else min(self.evaluate_tokens, max(1024, trained // 8))
 
     @property
     def preference_loss(self) -> str:

@@ -78,9 +78,9 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     for name in config.trackers:
         found = importlib.util.find_spec(name) is not None
         plan.checks.append(Check("trackers", found, f"{name} is {'' if found else 'not '}installed (bottega[track])"))
-    if config.compare:
+    if config.compares:
         inputs |= {"compare_text": config.compare_text} if config.compare_text else {}
-        plan.checks += comparison_checks(config, specs)
+        plan.checks += comparison_checks(config, specs, config.compared_tokens(settings.tokens))
     plan.details = {"settings": settings, "architecture": architecture, "dtype": dtype}
     plan.details |= {"licence": licence, "data_licence": data.licence}
     plan.work = _work(config, settings, architecture, data, dtype)

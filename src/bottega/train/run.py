@@ -91,10 +91,10 @@ def _train(plan: Plan, config: Train, context: Context, machine: Machine) -> Res
         found["bfloat16_kl"] = divergence(wide, narrow)
         context.reporter.say(cost_line(found["bfloat16_kl"]))
     del optimizers  # their states make room for the model that it is compared with
-    if config.compare:
+    if config.compares:
         model.zero_grad(set_to_none=True)
-        heldout = _heldout(config, setting, source)
-        found["comparison"] = compare_texts(config, model, tokenizer, heldout, context.reporter)
+        heldout, tokens = _heldout(config, setting, source), config.compared_tokens(progress.tokens)
+        found["comparison"] = compare_texts(config, model, tokenizer, heldout, tokens, context.reporter)
     write_artefacts(plan, context, model, tokenizer, found)
     if config.tasks:
         found["comparison"] = joined_findings(found["comparison"], compare_tasks(plan, context))
