@@ -376,6 +376,24 @@ def test_tokens_with_labels_masks_and_padding() -> None:
             read({"input_ids": [1, 2, 3], **wrong}, "chat")
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "q", "responses": ["a", "b"], "ranks": 1}, "one score for each"),
+        ({"prompt": "q", "responses": ["a", "b"], "ranks": False}, "one score for each"),
+        ({"instruction": "q", "output": "a", "history": True}, "history"),
+        ({"instruction": "q", "output": "a", "history": 10**400}, "history"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_a_reason_and_no_failure(row: Any, reason: str) -> None:
+    with pytest.raises(Rejected, match=reason):
+        examples_of(row, "pairs" if "responses" in row else "chat")
+
+
+def test_a_row_that_is_a_text_can_be_encoded() -> None:
+    assert examples_of("half a pair: \ud800", "text")[1] == [Text("half a pair: ?")]
+
+
 def test_pictures_are_refused_and_not_left_out() -> None:
     picture = {"role": "user", "content": [{"type": "image", "url": "x"}, {"type": "text", "text": "Who?"}]}
     for row in ({"messages": [picture, ANSWER]}, {"messages": [QUESTION, ANSWER], "images": ["a.jpg"]}):

@@ -120,7 +120,7 @@ def examples_of(row: Any, form: Form, *, every_pair: bool = False) -> tuple[Form
         if found is None:
             raise Rejected("of no known format")
         if isinstance(row, str):
-            return found, _as_form(Text(row), form, {}, every_pair)
+            return found, _as_form(read.text({"text": row}), form, {}, every_pair)
         if isinstance(row, list):
             return found, _as_form(conversation(row, {}), form, {"messages": row}, every_pair)
         if form == "prompts" and found.form == "chat" and found.name == "completion":

@@ -137,7 +137,7 @@ def ranked(row: Row) -> Ranked:
         raise Rejected(f"more than {MAX_ANSWERS} answers")
     objects = all(isinstance(answer, Mapping) and "role" not in answer for answer in answers)
     ranks = first(row, RANKS) if not objects else [first(answer, RANKS) for answer in answers]
-    are_ranks = ranks is not None and any(rank is not None for rank in ranks)
+    are_ranks = isinstance(ranks, list) and any(rank is not None for rank in ranks)
     keys = ("overall_score", "score", "rating", "reward")
     scores = ranks if are_ranks else [first(answer, keys) for answer in answers] if objects else first(row, SCORES)
     if not isinstance(scores, list) or len(scores) != len(answers):
@@ -213,10 +213,13 @@ def _instruction(row: Row) -> list[Message]:
     question, extra = text_of(row.get("instruction"), "no instruction"), row.get("input") or ""
     extra = text_of(extra, "an input that is no text")
     messages = system_of(row)
-    for turn in row.get("history") or []:
+    history, otherwise = row.get("history") or [], "a history that is no list of questions and answers"
+    if not isinstance(history, list):
+        raise Rejected(otherwise)
+    for turn in history:
         if not isinstance(turn, Sequence) or len(turn) != 2:
-            raise Rejected("a history that is no list of questions and answers")
-        asked, answered = (text_of(part, "a history that is no list of questions and answers") for part in turn)
+            raise Rejected(otherwise)
+        asked, answered = (text_of(part, otherwise) for part in turn)
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     return [*messages, {"role": "user", "content": f"{question}\n\n{extra}" if extra.strip() else question}]
 
