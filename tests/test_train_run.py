@@ -322,8 +322,8 @@ def test_the_card_passes_licences_and_the_base_on(workshop: Workshop, tmp_path: 
         assert any("model: apache-2.0" in check.detail for check in plan.checks)
         assert bool(verbs.train(**settings).get("copied")) == empty
         assert ModelSpec.read(chat / str(empty)).licence == "apache-2.0"
-        front = front_matter((chat / str(empty) / "model" / "README.md").read_text())
-        assert front["base_model"] == "base" and str(tmp_path) not in (chat / str(empty) / "model" / "README.md").read_text()
+        card = (chat / str(empty) / "model" / "README.md").read_text()
+        assert front_matter(card)["base_model"] == "base" and str(tmp_path) not in card
 
 
 def test_fine_tuning_by_the_dial_sees_every_conversation(

@@ -119,7 +119,7 @@ class Train(ExampleOptions, Writes, Compute):
     }
 
     stage: Stage = "pretrain"
-    """pretrain: plain text; sft: conversations; reward, dpo, orpo, simpo, cpo: pairs; kto: judged answers; ppo, grpo: prompts."""
+    """pretrain: text; sft: conversations; reward, dpo, orpo, simpo, cpo: pairs; kto: judged answers; ppo, grpo: prompts."""
     data: Path
     """Data: a file or folder of examples in any common format, or tokens that `bottega data prepare` wrote."""
     model: Path | None = None
@@ -153,7 +153,7 @@ class Train(ExampleOptions, Writes, Compute):
     epochs: float | None = Field(default=None, gt=0, le=10_000)
     """Passes over the data, instead of --tokens."""
     optimizer: OptimizerName | None = None
-    """muon (matrices of the blocks; AdamW for the rest), adamw, adamw8bit, adamw_kahan, lion (default: muon; adamw for adapters and alignment)."""
+    """muon (the blocks' matrices; AdamW for the rest) or another (default: muon; adamw for adapters and alignment)."""
     learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Peak learning rate (default: by stage and size, see docs/dial.md)."""
     weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -189,7 +189,7 @@ class Train(ExampleOptions, Writes, Compute):
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many measurements without a better one, and keep the best weights."""
     compare: bool | None = None
-    """Afterwards compare with the start: perplexity on general text, KL, tasks (default: adapters and alignment, briefly)."""
+    """Compare with the start afterwards: general text, KL, tasks (default: briefly, for adapters and alignment)."""
     tasks: tuple[str, ...] = ()
     """Tasks of `bottega eval` for the comparison, or a suite (smoke needs no data)."""
     compare_text: Path | None = None
@@ -287,11 +287,12 @@ class Train(ExampleOptions, Writes, Compute):
     @property
     def compares(self) -> bool:
         """Whether the run ends with a comparison with its start."""
-        aligns = self.stage not in (*TOKEN_STAGES, "reward")
-        return aligns or (self.adapter is not None and self.stage != "reward") if self.compare is None else self.compare
+        if self.compare is not None:
+            return self.compare
+        return self.stage != "reward" and (self.stage not in TOKEN_STAGES or self.adapter is not None)
 
     def compared_tokens(self, trained: int) -> int:
-        """Tokens to compare on; where nobody asked for it, the comparison takes no more than a small part of the run."""
+        """Tokens to compare on; where nobody asked for it, the comparison takes a small part of the run at most."""
         return self.evaluate_tokens if self.compare else min(self.evaluate_tokens, max(1024, trained // 8))
 
     @property
