@@ -63,6 +63,7 @@ GSM8K = {"question": "How many?", "answer": "There are 6 * 12 = 72 of them.\n###
         ("in New York", {"answer": "New York"}, {}, 0),
         ("b", {"answer": ["a", "b"]}, {}, 1),
         ("<answer> 7 </answer>", {"right": "7"}, {"field": "right", "extract": "answer_tag"}, 1),
+        ("<answer>" * 20_000 + "7</answer>", {"right": "7"}, {"field": "right", "extract": "answer_tag"}, 1),
         (r"thus \boxed{\frac{1}{2}}.", {"answer": r"\boxed{\frac{1}{2}}"}, {"extract": "boxed"}, 1),
         ("first 3, then 8 in all.", {"answer": 8}, {"extract": "last_number"}, 1),
         ("it costs 1,008.50 euros", {"answer": "1008.5"}, {"extract": "last_number"}, 1),

@@ -16,7 +16,7 @@ from fractions import Fraction
 _NUMBER = re.compile(r"[-+−]?\s*[$€£¥]?\s*((?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?)(?:\s*/\s*(\d+))?\s*%?", re.ASCII)
 _LOOSE = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
 _FENCE = re.compile(r"^```[^\n`]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)  # a tag in a tag would cost the square
 _GSM8K = re.compile(r"####(.*)")
 MOST_DIGITS = 200  # of a number that is read as one
 
