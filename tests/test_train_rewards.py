@@ -25,6 +25,7 @@ from bottega.train.rewards.models import conversation
 from bottega.train.rewards.rewards import Rewards, check_rewards
 from bottega.train.rewards.text import overlong
 from chat_server import Refuse, chat_server
+from conftest import Workshop
 
 
 def reward(
@@ -239,22 +240,33 @@ def test_a_silent_judge_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             rewards([Answer("a", {"prompt": "?"})])
 
 
-def test_reward_model(tmp_path: Path) -> None:
-    """Scores of prompt and answer, as transformers computes them of the same folder; also of what was cut off."""
+def test_reward_model(tmp_path: Path, workshop: Workshop) -> None:
+    """Scores of prompt and answer, as transformers computes them of the same folder; also of what was cut off.
+
+    Behind an answer that has ended stands what the chat template writes there, as in training.
+    """
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=1024, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, num_labels=1, pad_token_id=0, initializer_range=0.3,
     )  # fmt: skip
     oracle = transformers.LlamaForSequenceClassification(config).eval()
     oracle.save_pretrained(tmp_path / "model")
+    for file in workshop.tokenizer.iterdir():
+        if file.name.startswith(("tokenizer", "special", "chat")):
+            (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    chat = theirs.apply_chat_template([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    chat = list(chat if isinstance(chat, list) else chat["input_ids"])
+    behind = chat[len(chat) - chat[::-1].index(theirs.eos_token_id) :]
     rewards = Rewards([RewardSettings(type="model", path=str(tmp_path / "model"), weight=0.5)])
     texts = [([5, 6, 7], [8, 9]), ([5, 6], [11]), ([20], [30, 31, 32, 33])]
     answers = [Answer("", {}, at != 1, prompt, completion) for at, (prompt, completion) in enumerate(texts)]
     with torch.no_grad():
-        wanted = [float(oracle(torch.tensor([prompt + completion])).logits) for prompt, completion in texts]
+        ids = [[*prompt, *completion, *(behind if at != 1 else [])] for at, (prompt, completion) in enumerate(texts)]
+        wanted = [float(oracle(torch.tensor([each])).logits) for each in ids]
     assert rewards(answers).components["model"] == pytest.approx(wanted, abs=1e-5)
     assert rewards(answers).total == pytest.approx([score / 2 for score in wanted], abs=1e-5)
 
