@@ -82,9 +82,14 @@ def kept_bytes(config: ModelConfig, kept: Kept, tokens: int, context: int, *, ch
     each = sum(layers)
     casts = 2 * _products(config) if kept.casts else 0
     if checkpointing != "none":
-        each = max(layers) + (len(layers) * config.hidden_size * kept.stream if checkpointing == "full" else 0)
-        casts //= max(1, len(layers))
+        inputs = input_bytes(config, kept, tokens) if checkpointing == "full" else 0
+        return inputs + math.ceil(tokens * max(layers)) + casts // len(layers)
     return math.ceil(tokens * (each + ends)) + casts
+
+
+def input_bytes(config: ModelConfig, kept: Kept, tokens: int) -> int:
+    """Bytes of all layers' inputs, which is what checkpointing keeps."""
+    return tokens * config.num_hidden_layers * config.hidden_size * kept.stream
 
 
 def layer_bytes(config: ModelConfig, kept: Kept, layer: int, context: int) -> float:

@@ -25,7 +25,7 @@ from bottega.checkpoint.config import ModelConfig, places
 from bottega.core.plan import PROCESS_BYTES
 from bottega.core.view import Table, human_bytes
 from bottega.model.adapter_targets import low_rank_targets, row_modules, saved_modules, token_ids
-from bottega.train.activations import Kept, backward_workspace, kept_bytes
+from bottega.train.activations import Kept, backward_workspace, input_bytes, kept_bytes
 from bottega.train.config import POLICY_STAGES, Train
 from bottega.train.optimizer_names import OptimizerName
 from bottega.train.optimizers.bytes import ParameterBytes, frozen_bytes, parameter_bytes
@@ -81,13 +81,15 @@ class TrainMemory:
     step: int = 0
     cache: int = 0
     packed: int = 0
+    again: int = 0
+    """Of the activations, those that come into being when the logits have gone (checkpointing)."""
     accumulates: bool = False
     process: int = PROCESS_BYTES
 
     @property
     def total(self) -> int:
         """Peak of the process: what is always there, and the larger of what takes turns."""
-        forward = self.activations + self.logits
+        forward = self.activations + self.logits - min(self.again, self.logits)
         if self.accumulates:
             turns = self.gradients + max(forward, self.step)
         else:
@@ -96,7 +98,8 @@ class TrainMemory:
 
     def as_data(self) -> dict[str, int]:
         """Bytes by kind, and `total`."""
-        return {name: value for name, value in asdict(self).items() if name != "accumulates"} | {"total": self.total}
+        kinds = {name: value for name, value in asdict(self).items() if name not in ("accumulates", "again")}
+        return kinds | {"total": self.total}
 
     def table(self) -> Table:
         """For people."""
@@ -119,17 +122,20 @@ def train_memory(
     own = [_own_bytes(optimizer, tensor) for tensor in trained]
     weights = sum(each.weights for each in own) + frozen_base_bytes(config, model, dtype)
     activations = kept_bytes(model, kept, load.tokens, load.context, checkpointing=config.checkpointing)
+    activations += backward_workspace(model, kept, load.tokens)
+    inputs = input_bytes(model, kept, load.tokens) if config.checkpointing == "full" else 0
     step = muon_workspace(trained, 4 if dtype == "float32" else 2) if optimizer == "muon" else 0
     cache, packed = _rollout_bytes(config, model, kept, load, device)
     return TrainMemory(
         weights=weights,
         gradients=sum(each.gradients for each in own),
         optimizer=sum(each.states for each in own),
-        activations=activations + backward_workspace(model, kept, load.tokens),
+        activations=activations,
         logits=_head_bytes(config, model, kept, load),
         step=step,
         cache=cache,
         packed=packed,
+        again=activations - inputs if config.checkpointing != "none" else 0,
         accumulates=load.accumulates,
     )
 

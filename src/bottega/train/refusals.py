@@ -52,7 +52,7 @@ def model_checks(config: Train, model: ModelConfig, quantised: str, device: str,
     if quantised and adapter is None:
         detail = f"the model is stored quantised ({quantised}); train an adapter on it: adapter: {{type: qlora}}"
         checks.append(Check("weights", False, detail))
-    if config.checkpointing == "offload" and device == "cpu":
+    if config.checkpointing == "offload" and device == "cpu" and config.launch is None:
         detail = "offload moves activations out of a GPU, and this run is on the CPU: take checkpointing: full"
         checks.append(Check("checkpointing", False, detail))
     if adapter is None:
