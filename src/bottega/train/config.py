@@ -119,7 +119,7 @@ class Train(ExampleOptions, Writes, Compute):
     }
 
     stage: Stage = "pretrain"
-    """pretrain: text; sft: conversations; reward, dpo, orpo, simpo, cpo: pairs; kto: single answers; ppo, grpo: prompts"""
+    """pretrain: text; sft: talks; reward, dpo, orpo, simpo, cpo: pairs; kto: judged answers; ppo, grpo: prompts."""
     data: Path
     """Data: a file or folder of examples in any common format, or tokens that `bottega data prepare` wrote."""
     model: Path | None = None
