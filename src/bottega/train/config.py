@@ -327,6 +327,11 @@ class Train(ExampleOptions, Writes, Compute):
         return FORMS[self.stage]
 
     @property
+    def drops(self) -> bool:
+        """Whether an adapter's dropout is at work: not where what is trained is held against what was without it."""
+        return self.stage not in (*REFERENCE_STAGES, *POLICY_STAGES)
+
+    @property
     def kl_weight(self) -> float:
         """Weight of the distance to the model that was started from, of ppo and grpo."""
         default = 0.05 if self.stage == "ppo" else 0.0

@@ -65,7 +65,7 @@ def fit(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     log = MetricsLog(folder, progress.step, config.trackers) if ranks.is_first else NoLog()
     flops, peak = training_flops_per_token(model.config, settings), machine.peak_flops
-    model.train()
+    model.train(config.drops)
     with reporter.bar(config.stage, *_extent(settings, progress)) as bar:
         while progress.step < settings.steps and not progress.stopped_early:
             started = time.perf_counter()
@@ -236,7 +236,7 @@ def _between_steps(
         model.eval()
         with ranks.gathered(model):
             found = between.evaluate()
-        model.train()
+        model.train(config.drops)
         progress.evaluations.append((step, found["loss"]))
         log.write(step=step, **{f"heldout_{name}": value for name, value in found.items()})
         _judge(model, work, progress, found["loss"], config.patience, ranks)
@@ -246,7 +246,7 @@ def _between_steps(
         model.eval()
         with ranks.gathered(model):
             between.sample(step)
-        model.train()
+        model.train(config.drops)
     due = step // config.save_every > progress.saved // config.save_every
     if last or progress.stopped_early or (due and stage.settled(step)):
         progress.saved = step

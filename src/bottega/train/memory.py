@@ -22,9 +22,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from bottega.checkpoint.config import ModelConfig, places
+from bottega.checkpoint.hub import locate
 from bottega.core.plan import PROCESS_BYTES
 from bottega.core.view import Table, human_bytes
 from bottega.model.adapter_targets import low_rank_targets, row_modules, saved_modules, token_ids
+from bottega.model.extend import added_tokens
 from bottega.train.activations import Kept, backward_workspace, input_bytes, kept_bytes
 from bottega.train.config import POLICY_STAGES, Train
 from bottega.train.optimizer_names import OptimizerName
@@ -213,7 +215,9 @@ def _adapter_tensors(config: Train, model: ModelConfig) -> list[Tensor]:
         for _, rows in target.place.holds:
             found.append(Tensor((rows, target.rank), inside))
             found += [Tensor((rows,), inside)] if adapter.use_dora else []
-    ids = token_ids(model, adapter)
+    is_auto = adapter.new_tokens == "auto" and config.model is not None and config.model.exists()
+    added = added_tokens(locate(config.model)) if is_auto and config.model else ()
+    ids = token_ids(model, adapter, added)
     found += [Tensor((len(ids), model.hidden_size), False) for _ in (row_modules(model) if ids else ())]
     for whole in saved_modules(model, adapter):
         for place in whole.places:

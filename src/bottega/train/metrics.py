@@ -65,14 +65,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def loss_chart(path: Path, title: str) -> Chart:
+def loss_chart(path: Path, title: str, unit: str = "nats per token") -> Chart:
     """Training and held-out loss by tokens seen, from a `metrics.jsonl`."""
     rows = read_metrics(path)
     tokens = {row["step"]: row["tokens"] for row in rows if "tokens" in row}
     train = [(row["tokens"], row["loss"]) for row in rows if row.get("loss") is not None]
     heldout = [(tokens[row["step"]], row["heldout_loss"]) for row in rows if row.get("heldout_loss") is not None]
     series = [Series("training", train)] + ([Series("held-out", heldout)] if heldout else [])
-    return Chart(title, "tokens", "loss, nats per token", series)
+    return Chart(title, "tokens", f"loss, {unit}" if unit else "loss", series)
 
 
 class _TensorBoard:

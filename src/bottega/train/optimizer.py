@@ -111,7 +111,7 @@ def build_optimizers(
             (matrices if inside else rest)[factor(key)].append(parameter)
     decayed = [_group(found, learning_rate * times, weight_decay) for times, found in matrices.items()]
     plain = [_group(found, learning_rate * times, 0.0) for times, found in rest.items()]
-    if name == "adamw8bit":  # embeddings are touched a few rows at a time: their moments are kept whole
+    if name.endswith("adamw8bit"):  # embeddings are touched a few rows at a time: their moments are kept whole
         plain = [{**group, "bits": 32} for group in plain]
     optimizers: list[torch.optim.Optimizer] = []
     if name == "muon":
@@ -151,9 +151,16 @@ def _lion(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Opt
     return Lion(groups, lr=learning_rate)
 
 
+def _paged(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+    from bottega.train.optimizers.paged import paged_adamw8bit
+
+    return paged_adamw8bit(groups, learning_rate, BETAS)
+
+
 _KINDS: dict[str, Callable[[list[dict[str, Any]], float], torch.optim.Optimizer]] = {
     "adamw": _adamw,
     "adamw8bit": _adamw8bit,
     "adamw_kahan": _adamw_kahan,
     "lion": _lion,
+    "paged_adamw8bit": _paged,
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from bottega.core.view import Block, Table, Text, human_count
 from bottega.train.comparison_view import comparison_blocks
-from bottega.train.config import POLICY_STAGES
+from bottega.train.config import POLICY_STAGES, TOKEN_STAGES
 from bottega.train.curves import HELD, curves, is_silent
 from bottega.train.metrics import METRICS_FILE, loss_chart, read_metrics
 from bottega.train.samples_view import SAMPLES_FILE, samples_table
@@ -55,7 +55,7 @@ def training_blocks(
     figures = figures_table(Watched(rows, metrics))
     blocks += [figures] if figures else []
     if stage not in POLICY_STAGES:  # there the loss says nothing of how well it goes
-        blocks.append(loss_chart(folder / METRICS_FILE, "Loss"))
+        blocks.append(loss_chart(folder / METRICS_FILE, "Loss", "nats per token" if stage in TOKEN_STAGES else ""))
     blocks += curves(rows)[: None if whole else 1]
     samples = samples_table(folder / SAMPLES_FILE)
     blocks += [samples] if samples else []

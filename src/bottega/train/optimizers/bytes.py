@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-Optimizer = Literal["adamw", "muon", "adamw8bit", "adamw_kahan", "lion", "masters"]
+Optimizer = Literal["adamw", "muon", "adamw8bit", "adamw_kahan", "lion", "paged_adamw8bit", "masters"]
 """`masters` is AdamW over float32 copies of bfloat16 weights."""
 Base = Literal["none", "nf4", "int8"]
 SMALLEST_8BIT = 4096
@@ -49,7 +49,7 @@ def parameter_bytes(
     item = 2 if optimizer in ("adamw_kahan", "masters") else 4
     if optimizer == "lion" or (optimizer == "muon" and inside and len(shape) == 2):
         states = 4 * count
-    elif optimizer == "adamw8bit" and bits != 32 and count >= SMALLEST_8BIT:
+    elif optimizer in ("adamw8bit", "paged_adamw8bit") and bits != 32 and count >= SMALLEST_8BIT:
         states = 2 * (count + 4 * math.ceil(count / _STATE_BLOCK)) + _STEP
     elif optimizer == "adamw_kahan":
         first = 4 if bits == 32 else 2

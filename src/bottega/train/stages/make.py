@@ -81,8 +81,10 @@ def _of_examples(source: Examples, wanted: list[int], setting: Setting, name: st
     if config.stage in POLICY_STAGES:
         kind = ValueStage if config.stage == "ppo" else PolicyStage
         longest = min(source.spec.longest + config.policy.max_new_tokens + BLOCK, forward.model.config.context_length)
+        device = str(forward.machine.device)
+        rewards = Rewards(config.rewards, allow_code=config.allow_code, device=device)
         rollouts = Rollouts(forward.model, setting.tokenizer, cache_tokens=DEFAULT_BATCH * longest)
-        return kind(source, settings, forward, rollouts, Rewards(config.rewards, allow_code=config.allow_code))
+        return kind(source, settings, forward, rollouts, rewards)
     reference = _reference(source, wanted, setting, name) if config.stage in REFERENCE_STAGES else None
     if config.stage == "kto":
         assert reference is not None

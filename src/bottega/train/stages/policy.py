@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bottega.core.errors import BottegaError
 from bottega.data.batches import Row
 from bottega.data.examples import Examples
 from bottega.generate.settings import Sampling
@@ -123,6 +124,11 @@ class PolicyStage:
             batch = collate([rows[place] for place in group])
             answers = torch.tensor([kept[place] for place in group])
             parts.append(Part(batch, 0.0, {"answers": answers}))
+        if rollouts and not kept and ranks.world == 1:  # elsewhere another process may have some
+            raise BottegaError(
+                f"all {len(rollouts)} answers were cut off at {self.policy.max_new_tokens} tokens and left out",
+                hint="Raise policy.max_new_tokens, or let answers that are cut off count: mask_truncated: false.",
+            )
         figures = _figures(rollouts, scores)
         advantages, more = self._advantages(scores)
         figures |= told(more)
