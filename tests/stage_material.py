@@ -78,7 +78,7 @@ def judged(asked: Iterable[Asked], draw: random.Random) -> list[dict[str, Any]]:
     ]
 
 
-def ranked(asked: Iterable[Asked], draw: random.Random, each: int = 4) -> list[dict[str, Any]]:
+def ranked(asked: Iterable[Asked], draw: random.Random, each: int = 8) -> list[dict[str, Any]]:
     """Of two words the later one in WORDS is preferred, whatever is asked for; every word is chosen equally often."""
     return [
         {"prompt": question, "chosen": answer(WORDS[better]), "rejected": answer(WORDS[draw.randrange(better)])}
@@ -87,9 +87,14 @@ def ranked(asked: Iterable[Asked], draw: random.Random, each: int = 4) -> list[d
     ]
 
 
-def prompts(asked: Iterable[Asked]) -> list[dict[str, Any]]:
+def chosen(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The better answer of each pair alone."""
+    return [_chat(row["prompt"], row["chosen"]) for row in rows]
+
+
+def prompts(asked: Iterable[Asked], each: int = 1) -> list[dict[str, Any]]:
     """Questions, with the word as what a reward compares with."""
-    return [{"prompt": question, "answer": word} for question, word in asked]
+    return [{"prompt": question, "answer": word} for question, word in asked for _ in range(each)]
 
 
 def _chat(question: str, said: str) -> dict[str, Any]:
@@ -110,7 +115,7 @@ class World:
     base: Path
 
     def data(self, name: str, *, heldout: bool = False) -> Path:
-        """A file of rows: chats, pairs, judged, ranked or prompts."""
+        """A file of rows: chats, pairs, judged, ranked, chosen (of the ranked) or prompts."""
         return self.folder / f"{'heldout-' if heldout else ''}{name}.jsonl"
 
 
@@ -128,17 +133,18 @@ def make_world(
         learning_rate: of fine-tuning.
         threads: to compute with.
     """
-    draw = random.Random(0)
     world = World(folder, folder / "base")
     seen = questions(heldout=False)
     for heldout, asked in ((False, seen), (True, questions(heldout=True))):
         write(world.data("chats", heldout=heldout), chats(asked))
-        write(world.data("pairs", heldout=heldout), pairs(asked, draw, 2))
-        write(world.data("judged", heldout=heldout), judged(asked, draw))
-        write(world.data("ranked", heldout=heldout), ranked(asked, draw))
-        write(world.data("prompts", heldout=heldout), prompts(asked))
-    write(folder / "careless.jsonl", careless_chats(seen, chats_seen, draw))
-    texts = [f"{question} {answer(word)}" for question, word in draw.choices(seen, k=800)]
+        write(world.data("pairs", heldout=heldout), pairs(asked, random.Random(1), 2))
+        write(world.data("judged", heldout=heldout), judged(asked, random.Random(2)))
+        by_rank = ranked(asked, random.Random(3))
+        write(world.data("ranked", heldout=heldout), by_rank)
+        write(world.data("chosen", heldout=heldout), chosen(by_rank))
+        write(world.data("prompts", heldout=heldout), prompts(asked, 4 if heldout else 1))
+    write(folder / "careless.jsonl", careless_chats(seen, chats_seen, random.Random(4)))
+    texts = [f"{question} {answer(word)}" for question, word in random.Random(5).choices(seen, k=800)]
     (folder / "text").mkdir()
     for number in range(20):
         (folder / "text" / f"{number}.txt").write_text("\n".join(texts[number::20]), "utf-8")
