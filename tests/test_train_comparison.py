@@ -274,7 +274,8 @@ def test_which_general_text(base: Path, text: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_refused_before_the_run(base: Path, text: Path, tmp_path: Path) -> None:
     def failed(**more: Any) -> list[str]:
-        return [each.detail for each in comparison_checks(settings(base, text, **more), Specs(), 2048) if not each.passed]
+        checks = comparison_checks(settings(base, text, **more), Specs(), 2048)
+        return [each.detail for each in checks if not each.passed]
 
     assert not failed(tasks=("smoke",), compare_text=text)
     told = comparison_checks(settings(base, text, tasks=("smoke",), compare_text=text), Specs(), 2048)

@@ -1,11 +1,10 @@
-"""Several processes equal one: gradients, norms, weights and states, in every strategy; and a state outlives its cut.
+"""Several processes equal one: gradients, norms, weights, states, in every strategy; a state outlives its cut.
 
-The processes are real (Gloo on the loopback device). One process alone, without any of our parallel code, is the oracle.
+The processes are real (Gloo on the loopback device). One process, without any of our parallel code, is the oracle.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -161,7 +160,9 @@ def assert_equal(result: dict[str, Any], oracle: tuple[list[tuple[float, float]]
     torch.testing.assert_close(torch.tensor(result["found"]), torch.tensor(losses), rtol=1e-5, atol=1e-6)
     assert result["class"] == "Decoder" and result["weights"].keys() == weights.keys()
     for name, value in weights.items():
-        torch.testing.assert_close(result["weights"][name], value, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            result["weights"][name], value, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def saved_by_two(out: Path) -> None:
@@ -184,7 +185,8 @@ def gone_on(out: Path, state: str, strategy: str) -> None:
     found = steps(ranks, model, optimizers, range(2, STEPS))
     whole = ranks.unwrap(model)
     if ranks.is_first:
-        torch.save({"found": found, "weights": whole.state_dict(), "class": type(whole).__name__}, out / f"{strategy}-on")
+        kept = {"found": found, "weights": whole.state_dict(), "class": type(whole).__name__}
+        torch.save(kept, out / f"{strategy}-on")
 
 
 def all_gone_on(out: Path) -> None:
@@ -244,7 +246,7 @@ def test_shares_are_dealt_without_loss() -> None:
     for rank in range(3):
         ranks.rank, ranks.world = rank, 3
         shares.append(ranks.share(range(7)))
-    assert sorted(sum(shares, [])) == list(range(7))
+    assert sorted(place for share in shares for place in share) == list(range(7))
     assert [len(share) for share in shares] == [3, 2, 2]
     ranks.rank, ranks.world = 2, 3
     assert ranks.share([1, 2]) == []

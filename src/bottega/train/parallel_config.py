@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from bottega.core.schema import Config
 from bottega.train.optimizer_names import OptimizerName
 
-Strategy = Literal["none", "ddp", "zero1", "zero2", "zero3", "deepspeed"]
+Strategy = Literal["none", "ddp", "zero1", "zero2", "zero3"]
 SHARDED = ("zero2", "zero3")
 # They move every value by itself, so that a piece of a matrix can be moved without the rest of it.
 ELEMENTWISE: tuple[OptimizerName, ...] = ("adamw", "adamw_kahan")
@@ -22,10 +22,6 @@ class ParallelSettings(Config):
     """What is split: nothing (ddp), optimiser states (zero1), also gradients (zero2), also weights (zero3)."""
     gather_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision in which zero2 and zero3 send a layer's weights; bfloat16 halves the traffic."""
-    deepspeed_stage: Literal[0, 1, 2] = 1
-    """ZeRO stage of the strategy deepspeed."""
-    deepspeed_offload: bool = False
-    """Whether DeepSpeed keeps gradients and optimiser states in the CPU's memory (stages 1 and 2)."""
     timeout: int = Field(default=30, ge=1)
     """Minutes after which processes that wait for another give up."""
 
@@ -33,8 +29,6 @@ class ParallelSettings(Config):
     def _consistent(self) -> ParallelSettings:
         if self.gather_dtype != "float32" and self.strategy not in SHARDED:
             raise ValueError(f"gather_dtype is for zero2 and zero3, {self.strategy} sends no weights")
-        if self.deepspeed_offload and (self.strategy != "deepspeed" or self.deepspeed_stage == 0):
-            raise ValueError("deepspeed_offload needs strategy deepspeed and deepspeed_stage 1 or 2")
         return self
 
     def refusal(self, optimizer: OptimizerName, *, draws: bool = False) -> str:
@@ -44,6 +38,6 @@ class ParallelSettings(Config):
                 f"{optimizer} needs whole matrices, {self.strategy} cuts them into rows: "
                 f"take zero1, or optimizer {' or '.join(ELEMENTWISE)}"
             )
-        if self.strategy in (*SHARDED, "deepspeed") and draws:
+        if self.strategy in SHARDED and draws:
             return f"each process draws answers from whole weights, {self.strategy} has none: take ddp or zero1"
         return ""

@@ -60,7 +60,7 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     dtype = resolve_dtype(config.dtype, device)
     plan = Plan("train", config, config.out, inputs)
     plan.checks = [*raw_checks, *_checks(config, data, architecture, tokenizer_hash)]
-    if data.form == config.form:
+    if data.form == config.form and all(check.passed for check in raw_checks):  # else they have said it
         plan.checks += data_checks(config, settings, data, preview, tokenizer)
         plan.checks += policy_checks(config, settings, data, preview, architecture, tokenizer_hash, specs)
     plan.checks += model_checks(config, architecture, quantised, device, folder)
@@ -154,6 +154,8 @@ def _work(config: Train, settings: Settings, architecture: ModelConfig, data: To
         f"{start}: {human_count(architecture.parameter_count())} parameters, {architecture.num_hidden_layers} layers, "
         f"width {architecture.hidden_size}",
         f"{settings.steps} steps of {step} = {human_count(settings.tokens)} tokens, "
-        f"{passes:.2g} passes over the data",
+        f"{passes:.2g} passes over the data"
+        if passes < 100
+        else f"{passes:,.0f} passes over the data (--epochs sets them)",
         f"{settings.optimizer}, peak rate {settings.learning_rate:.2g}, {config.schedule}, in {dtype}",
     ]

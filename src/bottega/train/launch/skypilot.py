@@ -57,7 +57,7 @@ class _Blocks(yaml.SafeDumper):
 
 
 _Blocks.add_representer(
-    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else "")
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from bottega.core.verb import Result
 from bottega.core.view import Table
 from bottega.train.config import Train
 from bottega.train.launch.commands import deepspeed_script, torchrun_script
-from bottega.train.launch.deepspeed import deepspeed_config
 from bottega.train.launch.skypilot import skypilot_task, skypilot_yaml
 from bottega.train.launch.slurm import slurm_script
 
@@ -24,7 +22,7 @@ NOT_OF_THIS_MACHINE = ("memory", "disk", "time")
 
 
 def plan_launch(plan: Plan) -> Plan:
-    """The plan of a run as the plan of writing its launch files: nothing is written at OUT, this machine need not do."""
+    """The plan of a run as that of writing its launch files: nothing is written at OUT, this machine need not do."""
     checks = [check for check in plan.checks if check.name not in NOT_OF_THIS_MACHINE]
     return replace(plan, out=None, checks=checks)
 
@@ -65,7 +63,7 @@ def recipe_of(config: Train) -> dict[str, object]:
     """The settings that differ from their defaults, without those of the launch and of where it ends."""
     return {
         **config.model_dump(mode="json", exclude_defaults=True, exclude={"launch", "out"}),
-        **({"stage": config.stage}),
+        "stage": config.stage,
     }
 
 
@@ -77,6 +75,5 @@ def _files(config: Train, recipe: Path, name: str) -> dict[str, str]:
     if launch.kind == "skypilot":
         return {f"{name}.sky.yaml": skypilot_yaml(skypilot_task(launch, recipe, out, name))}
     if launch.kind == "deepspeed":
-        settings = json.dumps(deepspeed_config(config.parallel, clip=config.clip), indent=2) + "\n"
-        return {"deepspeed.sh": deepspeed_script(launch, recipe, out), "deepspeed.json": settings}
+        return {"deepspeed.sh": deepspeed_script(launch, recipe, out)}
     return {"torchrun.sh": torchrun_script(launch, recipe, out)}

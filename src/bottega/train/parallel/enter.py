@@ -27,12 +27,6 @@ def entered(settings: ParallelSettings, device: torch.device) -> Iterator[Ranks]
     Raises UserError if the settings are for one process and there are several, or the other way round; BottegaError
     if the others do not come.
     """
-    if settings.strategy == "deepspeed":
-        from bottega.train.parallel.deepspeed import entered_deepspeed
-
-        with entered_deepspeed(settings, device) as ranks:
-            yield ranks
-        return
     if world_size() == 1:
         yield Ranks()
         return
