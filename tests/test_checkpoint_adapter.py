@@ -249,3 +249,13 @@ def test_folders_that_are_no_adapter(missing: str, tmp_path: Path) -> None:
     (adapter / missing).unlink()
     with pytest.raises(UserError, match=f"has no {missing}"):
         Adapter.open(adapter)
+
+
+def test_the_folder_of_a_run_stands_for_its_adapter(tmp_path: Path) -> None:
+    base, adapter, _ = make(tmp_path / "run", *KINDS["lora"])
+    assert Adapter.open(tmp_path / "run").path == adapter
+    with pytest.raises(UserError, match=r"has no config\.json") as caught:
+        ModelFolder.open(tmp_path / "run")
+    assert "--adapter" in caught.value.hint and str(adapter) in caught.value.hint
+    shutil.copytree(base, tmp_path / "run" / "model")  # a run that wrote both would mean its model
+    assert ModelFolder.open(tmp_path / "run").path == tmp_path / "run" / "model"

@@ -91,3 +91,9 @@ def test_every_setting_has_one_line_of_doc(name: str) -> None:
     for field, info in fields.items():
         assert info.description, f"{name}.{field}"
         assert "\n" not in info.description.strip(), f"{name}.{field}"
+
+
+def test_a_word_in_the_place_of_a_section_says_how_one_is_written() -> None:
+    with pytest.raises(UserError) as caught:
+        Train.parse({"data": "d", "model": "m", "out": "o", "adapter": "lora"}, where="train")
+    assert caught.value.message == "train: adapter: takes settings, written {name: value, …} (got 'lora')"

@@ -14,6 +14,7 @@ from bottega.core.progress import Quiet
 from bottega.core.verb import Verb, execute
 from bottega.data.batches import Batches
 from bottega.data.config import PrepareData
+from bottega.data.prepare import form_checks
 from bottega.data.spec import CorpusSpec, TokensSpec
 from bottega.tokenizer import training
 from bottega.tokenizer.chat import encode_chat
@@ -148,7 +149,8 @@ def test_what_cannot_be_prepared_is_the_users_error(tmp_path: Path, tokenizer: P
         plan(data=tmp_path / "none", tokenizer=tokenizer, out=tmp_path / "out")
     text = tmp_path / "a.txt"
     text.write_text("the cat")
-    with pytest.raises(UserError, match="no file of rows"):
+    assert [check.passed for check in form_checks("chat", text, TokenizerSpec.read(tokenizer))] == [False]
+    with pytest.raises(UserError, match=r"is text and no rows: give a \.jsonl"):
         prepare(data=text, tokenizer=tokenizer, out=tmp_path / "out", kind="chat")
     bare = tmp_path / "bare"
     bare.mkdir()

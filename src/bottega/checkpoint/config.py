@@ -20,7 +20,7 @@ from bottega.checkpoint.relatives import find_family, text_part
 from bottega.checkpoint.rope_config import GLOBAL, LOCAL, is_number, read_rope, rope_problems
 from bottega.checkpoint.switches import Switches
 from bottega.core.errors import UserError
-from bottega.core.model_files import MAX_JSON_BYTES, parse_json, read_bounded
+from bottega.core.model_files import ADAPTER_CONFIG, MAX_JSON_BYTES, parse_json, read_bounded
 
 CONFIG_FILE = "config.json"
 ACTIVATIONS = ("silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_bloom", "relu")
@@ -242,7 +242,13 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def read_json(path: Path) -> Any:
     """A JSON file of a model folder; raises UserError if it is missing or damaged."""
     if not path.exists():
-        raise UserError(f"{path.parent} has no {path.name}", hint="Is it a model folder?")
+        hint = "Is it a model folder?"
+        if (path.parent / ADAPTER_CONFIG).is_file():
+            hint = (
+                "It is an adapter: name its base as the model and give this as --adapter, or make one model of both: "
+                f"bottega adapter merge {path.parent} --out MODEL"
+            )
+        raise UserError(f"{path.parent} has no {path.name}", hint=hint)
     return parse_json(read_bounded(path, MAX_JSON_BYTES), path)
 
 

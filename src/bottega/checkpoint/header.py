@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from bottega.checkpoint.config import read_json
 from bottega.core.errors import UserError
+from bottega.core.model_files import ADAPTER_CONFIG as ADAPTER_CONFIG
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 LEGACY_WEIGHTS = "pytorch_model.bin"
 LEGACY_INDEX = "pytorch_model.bin.index.json"
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS, LEGACY_ADAPTER_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit

@@ -18,6 +18,8 @@ MAX_TOKENIZER_BYTES = 256 * 2**20
 MAX_JSON_BYTES = 64 * 2**20
 MAX_TEXT_BYTES = 2**20
 
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's
+
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """The file's bytes; raises UserError if it is larger than `limit` or cannot be read."""
@@ -63,10 +65,11 @@ def read_text(path: Path) -> str:
 
 
 def model_folder(path: Path) -> Path:
-    """The folder that holds the model: `path` itself, or its `model` where it is the folder of a training run."""
-    if not (path / "config.json").exists() and (path / "model" / "config.json").is_file():
-        return path / "model"
-    return path
+    """The folder of the model or adapter: `path` itself, or where it is a training run's folder, what the run wrote."""
+    written = {"model": "config.json", "adapter": ADAPTER_CONFIG}
+    if any((path / config).exists() for config in written.values()):
+        return path
+    return next((path / name for name, config in written.items() if (path / name / config).is_file()), path)
 
 
 # Vocabularies in other formats than tokenizer.json, in the order in which they are looked for.

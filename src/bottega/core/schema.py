@@ -108,6 +108,8 @@ def _user_error(cls: type[Config], error: pydantic.ValidationError, where: str) 
         elif problem["type"] == "extra_forbidden":
             lines.append(f"unknown setting {key!r}")
             hint = hint or did_you_mean(str(problem["loc"][-1]), _section(cls, problem["loc"][:-1]).model_fields)
+        elif problem["type"] == "model_type":
+            lines.append(f"{key}: takes settings, written {{name: value, …}} (got {problem['input']!r})")
         elif problem["type"] == "missing":
             lines.append(f"{key!r} is required")
         else:

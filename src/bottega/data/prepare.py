@@ -14,7 +14,7 @@ from bottega.data.config import PrepareData
 from bottega.data.detection import data_path, detect, sample, splits
 from bottega.data.formats.detect import examples_of
 from bottega.data.formats.kinds import Completion, Conversation, Labelled, Pair, Prompt, Rejected, Tokens
-from bottega.data.rows import Skipped
+from bottega.data.rows import ROW_READERS, Skipped, files_below, suffix_of
 from bottega.data.sources import source_files
 from bottega.data.spec import CorpusSpec, Form, TokensSpec
 from bottega.data.writing import TokensWriter
@@ -28,6 +28,13 @@ _GZIP = 3  # bytes of text in a byte of .gz
 _TEXT_BYTES_PER_SECOND = 2.8e6
 _CONVERSATIONS_PER_SECOND = 3_400
 _TRAINED_SHARE: dict[Form, float] = {"text": 1.0, "chat": 0.4, "pairs": 0.5, "labelled": 0.5, "prompts": 0.0}
+_NEEDED: dict[Form, str] = {
+    "text": "text",
+    "chat": "messages, or prompt and completion, or instruction and output (docs/data.md)",
+    "pairs": "chosen and rejected, best with a prompt (docs/data.md)",
+    "labelled": "an answer with a label, true or false (docs/data.md)",
+    "prompts": "prompt, or messages that end with the user's (docs/data.md)",
+}
 
 
 def plan_prepare(config: PrepareData, specs: Specs) -> Plan:
@@ -98,7 +105,7 @@ def form_checks(form: Form, source: Path, tokenizer: TokenizerSpec) -> list[Chec
     """Whether `source` is one data set whose first rows can be used as `form`, with a template if they need one."""
     rows = sample(source)
     if not rows:
-        return []
+        return _no_rows_checks(source)
     checks = [_splits_check(source)]
     examples: list[Any] = []
     reasons = Skipped()
@@ -110,13 +117,22 @@ def form_checks(form: Form, source: Path, tokenizer: TokenizerSpec) -> list[Chec
     seen = ", ".join(f"{name} ({count})" for name, count in detect(source).seen.items()) if examples else ""
     if not examples:
         reason, count = reasons.counts.most_common(1)[0]
-        return [*checks, Check("format", False, f"none of the first {len(rows)} rows is {form}: {reason} ({count})")]
+        detail = f"none of the first {len(rows)} rows is {form}: {reason} ({count}). Needed: {_NEEDED[form]}"
+        return [*checks, Check("format", False, detail)]
     checks.append(Check("format", True, seen))
     if all(_is_plain(example) for example in examples) and not tokenizer.has_template:
         has = tokenizer.eos_id is not None or form == "prompts"
         detail = "the texts end with the tokenizer's" if has else "the tokenizer has neither one nor a chat template"
         return [*checks, Check("end of sequence", has, detail)]
     return [*checks, *_template_check(tokenizer)]
+
+
+def _no_rows_checks(source: Path) -> list[Check]:
+    """Text is no data of rows; an empty file of rows may be, and is told when it is read."""
+    files = files_below(source, ROW_READERS, Skipped()) if source.is_dir() else [source]
+    if any(suffix_of(file) in ROW_READERS for file in files):
+        return []
+    return [Check("format", False, f"{source.name} is text and no rows: give a {', '.join(ROW_READERS)}")]
 
 
 def _splits_check(source: Path) -> Check:
