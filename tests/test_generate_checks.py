@@ -26,7 +26,7 @@ def write(folder: Path, workshop: Workshop, **sizes: Any) -> Path:
     """A small model with the workshop's tokenizer."""
     settings = {"layers": 2, "hidden_size": 64, "row_length": 64, "tokens_per_step": 256, "tokens": 256, "threads": 1}
     verbs.train(data=workshop.tokens, tokenizer=workshop.tokenizer, out=folder, **settings | sizes)
-    return folder
+    return folder / "model"
 
 
 @pytest.fixture(scope="module")

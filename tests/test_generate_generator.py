@@ -150,8 +150,8 @@ def test_our_folder_opens_in_transformers_with_the_same_logits(workshop: Worksho
         data=workshop.tokens, tokenizer=workshop.tokenizer, out=tmp_path / "model", layers=2, hidden_size=64,
         row_length=64, tokens_per_step=256, tokens=1024, threads=1,
     )  # fmt: skip
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model" / "model", dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model" / "model")
     ours = Generator.load(tmp_path / "model", dtype="float32", threads=1)
     text = "The lantern opens the garden. Überall ☃ 12345"
     ids = ours.prompt_ids(text, chat=False)

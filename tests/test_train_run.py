@@ -71,7 +71,7 @@ def test_golden_losses_of_pretraining(workshop: Workshop, tmp_path: Path, optimi
 
 def test_golden_losses_of_fine_tuning_and_the_whole_folder(workshop: Workshop, tmp_path: Path) -> None:
     pretrain(workshop, tmp_path / "base", learning_rate=3e-3)
-    settings = {**TUNED, "learning_rate": 1e-3}
+    settings = {**TUNED, "learning_rate": 1e-3, "optimizer": "muon"}
     verbs.train(stage="sft", data=workshop.conversations, model=tmp_path / "base", out=tmp_path / "chat", **settings)
     got = losses(tmp_path / "chat")
     assert (got[0], got[9], got[19]) == pytest.approx(GOLDEN["sft", "muon"], abs=2e-3)

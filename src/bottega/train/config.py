@@ -126,8 +126,8 @@ class Train(ExampleOptions, Writes, Compute):
     """Model to start from; without it a new one is made from --size."""
     tokenizer: Path | None = None
     """Tokenizer of a new model (a folder with tokenizer.json)."""
-    size: Size = "small"
-    """The dial: sizes of a new model, batch, learning rate and tokens follow from it."""
+    size: Size | None = None
+    """The dial: sizes of a new model, batch, learning rate and tokens follow from it (default: small, of a new model)."""
     layers: int | None = Field(default=None, ge=1)
     """Layers of a new model (default: from the dial)."""
     hidden_size: int | None = Field(default=None, ge=16)
@@ -312,9 +312,14 @@ class Train(ExampleOptions, Writes, Compute):
         return default if self.preference.nll_weight is None else self.preference.nll_weight
 
     @property
+    def by_the_dial(self) -> bool:
+        """Whether the dial says how to train: it knows new models, and those that were made with it."""
+        return self.adapter is None and self.stage in TOKEN_STAGES and (self.model is None or self.size is not None)
+
+    @property
     def dial(self) -> Dial:
         """What follows from the size."""
-        return SIZES[self.size]
+        return SIZES[self.size or "small"]
 
     @property
     def example_options(self) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _train(plan: Plan, config: Train, context: Context, machine: Machine) -> Res
     setting = Setting(settings, Forward(model, machine), tokenizer, context.work, context.reporter)
     opened = open_data(data, setting, seed=config.seed)
     if isinstance(opened, Batches):
-        settings = with_whole_pass(settings, opened.epoch_rows)
+        settings = with_whole_pass(settings, opened.epoch_rows, opened.fill)
         setting = Setting(settings, setting.forward, tokenizer, context.work, context.reporter)
     if config.stage == "sft":
         require_stops(opened, settings, stop_ids(tokenizer, architecture))

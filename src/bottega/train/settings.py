@@ -43,9 +43,8 @@ class Settings:
 
     @property
     def optimizer(self) -> OptimizerName:
-        """Muon makes the most of few tokens; adapters and small corrections are AdamW's."""
-        whole = self.config.stage in TOKEN_STAGES and self.config.adapter is None
-        return self.config.optimizer or ("muon" if whole else "adamw")
+        """Muon makes the most of few tokens; adapters and the models of others are AdamW's."""
+        return self.config.optimizer or ("muon" if self.config.by_the_dial else "adamw")
 
     @property
     def document_length(self) -> int:
@@ -76,6 +75,7 @@ def resolve(config: Train, model: ModelConfig, data: TokensSpec) -> Settings:
     rows_per_step = max(1, wanted // row_length)
     # What a fine-tuned model is later asked about as "seen" it must have seen: one pass at least.
     budget = dial.pretrain_tokens if pretrains else max(dial.finetune_tokens, data.tokens)
+    budget = budget if config.by_the_dial else data.tokens
     tokens = math.ceil(config.epochs * data.tokens) if config.epochs else config.tokens or budget
     steps = config.max_steps or max(1, math.ceil(tokens / (rows_per_step * row_length)))
     steps = steps if data.documents else 0
@@ -83,14 +83,14 @@ def resolve(config: Train, model: ModelConfig, data: TokensSpec) -> Settings:
 
 
 def _counts_examples(config: Train) -> bool:
-    """Conversations are counted if the user does so, and for an adapter, as the dial knows nothing of its model."""
+    """Conversations are counted if the user does so, and where the dial knows nothing of the model."""
     if config.stage not in TOKEN_STAGES or config.batch_size:
         return True
-    return config.stage == "sft" and config.adapter is not None and not (config.tokens or config.tokens_per_step)
+    return config.stage == "sft" and not config.by_the_dial and not (config.tokens or config.tokens_per_step)
 
 
 def _rate(config: Train, model: ModelConfig) -> float:
-    if config.adapter is None and config.stage in TOKEN_STAGES:
+    if config.by_the_dial:
         return config.dial.learning_rate * (1.0 if config.stage == "pretrain" else FINETUNE_RATE)
     rate = ADAPTER_RATES[config.stage] * math.sqrt(ADAPTER_WIDTH / model.hidden_size)
     return rate if config.adapter is not None else WHOLE_MODEL * rate
@@ -110,13 +110,16 @@ def _by_examples(config: Train, model: ModelConfig, data: TokensSpec, rate: floa
     return Settings(steps, 0, row_length, round(steps * size * each), rate, config, examples_per_step=size)
 
 
-def with_whole_pass(settings: Settings, epoch_rows: int) -> Settings:
-    """The settings with steps for every row once, where fine-tuning was left to the dial; rows are never quite full."""
-    config = settings.config
-    if config.stage == "pretrain" or config.tokens or config.epochs or config.max_steps or settings.examples_per_step:
-        return settings
-    steps = max(settings.steps, math.ceil(epoch_rows / settings.rows_per_step))
-    return replace(settings, steps=steps, tokens=steps * settings.rows_per_step * settings.row_length)
+def with_whole_pass(settings: Settings, epoch_rows: int, fill: float) -> Settings:
+    """The settings with steps for every row, as often as epochs say, or once where fine-tuning was left to the dial.
+
+    Rows are never quite full: `fill` is their mean share, and what a bar counts up to.
+    """
+    config, steps = settings.config, settings.steps
+    if config.stage != "pretrain" and not (config.tokens or config.max_steps):
+        passes = math.ceil((config.epochs or 1) * epoch_rows / settings.rows_per_step)
+        steps = passes if config.epochs else max(steps, passes)
+    return replace(settings, steps=steps, tokens=round(steps * settings.rows_per_step * settings.row_length * fill))
 
 
 def new_model_config(config: Train, vocab_size: int, special: dict[str, int | None], dtype: str) -> ModelConfig:
