@@ -127,7 +127,7 @@ class Train(ExampleOptions, Writes, Compute):
     tokenizer: Path | None = None
     """Tokenizer of a new model (a folder with tokenizer.json)."""
     size: Size | None = None
-    """The dial: sizes of a new model, batch, learning rate and tokens follow from it (default: small, of a new model)."""
+    """The dial: sizes of a new model, batch, rate and tokens follow from it (default: small, of a new model)."""
     layers: int | None = Field(default=None, ge=1)
     """Layers of a new model (default: from the dial)."""
     hidden_size: int | None = Field(default=None, ge=16)
