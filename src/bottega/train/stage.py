@@ -106,8 +106,9 @@ class Forward:
 
     def log_probs(self, batch: MicroBatch, temperature: float = 1.0) -> Tensor:
         """Log-probability of each trained token, (N,) in at least float32."""
-        head, cap = self.model.lm_head.weight, self.model.config.switches.logit_cap
-        return linear_log_probs(self.states(batch), head, batch.targets, cap, temperature=temperature)
+        states, cap = self.states(batch), self.model.config.switches.logit_cap
+        head = self.model.lm_head.weight  # behind the pass: where weights are split it has gathered them
+        return linear_log_probs(states, head, batch.targets, cap, temperature=temperature)
 
     def answer_log_probs(self, batch: MicroBatch) -> Tensor:
         """Log-probability of each document's trained tokens together, (D,)."""

@@ -6,6 +6,7 @@ which one it is, and in MASTER_ADDR and MASTER_PORT where they meet.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +33,15 @@ def entered(settings: ParallelSettings, device: torch.device) -> Iterator[Ranks]
         return
     if settings.strategy == "none":
         raise UserError(f"{world_size()} processes were started for a run with parallel: {{strategy: none}}")
-    meet(settings, device)
+    if not dist.is_initialized():  # a second run in the same processes meets where the first did
+        meet(settings, device)
     yield ranks_of(settings)
-    dist.destroy_process_group()  # not after an error: the others would be waited for, and torchrun ends them
+    atexit.register(_leave)  # not after an error: the others would be waited for, and torchrun ends them
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def meet(settings: ParallelSettings, device: torch.device) -> None:
