@@ -5,19 +5,13 @@ The processes are real (Gloo on the loopback device). One process, without any o
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from bottega.checkpoint.config import ModelConfig
@@ -27,15 +21,15 @@ from bottega.model.decoder import Decoder
 from bottega.train.batch import micro_batches
 from bottega.train.loss import linear_cross_entropy
 from bottega.train.optimizer import build_optimizers
-from bottega.train.parallel.enter import entered, meet, ranks_of
+from bottega.train.parallel.enter import entered, ranks_of
 from bottega.train.parallel.pieces import read_pieces, write_pieces
 from bottega.train.parallel.ranks import Ranks, buckets, deal, packed, trained_of
 from bottega.train.parallel_config import ParallelSettings
+from processes import together
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
 STEPS = 4
 ROWS = 5  # a number that neither two nor three processes share evenly
-LONGEST = 100.0  # seconds that processes may take
 CPU = torch.device("cpu")
 
 
@@ -91,35 +85,6 @@ def optimizers_of(model: nn.Module, name: Any = "adamw") -> list[torch.optim.Opt
 def alone(optimizer: str = "adamw", **kind: bool) -> tuple[list[tuple[float, float]], dict[str, torch.Tensor]]:
     model = tiny(**kind)
     return steps(Ranks(), model, optimizers_of(model, optimizer), range(STEPS)), model.state_dict()
-
-
-def together(world: int, work: Callable[..., None], *arguments: Any) -> None:
-    """Run `work(*arguments)` in `world` processes that know of each other, as torchrun starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_child, args=(rank, world, port, work, arguments)) for rank in range(world)]
-    for process in processes:
-        process.start()
-    ends = time.monotonic() + LONGEST
-    while (running := [process for process in processes if process.is_alive()]) and time.monotonic() < ends:
-        multiprocessing.connection.wait([process.sentinel for process in running], timeout=ends - time.monotonic())
-        if any(process.exitcode for process in processes):
-            break  # the others would wait for it
-    for process in processes:
-        process.kill()
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * world
-
-
-def _child(rank: int, world: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    meet(ParallelSettings(timeout=1), CPU)
-    work(*arguments)
-    dist.destroy_process_group()
-    os._exit(0)  # what torch does at the end of an interpreter takes as long as the tests
 
 
 def equal_one(out: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from bottega.train.losses.value import (
     value_loss,
     whiten,
 )
+from bottega.train.parallel.ranks import Ranks
 from bottega.train.rewards.answer import Answer
 from bottega.train.rewards.rewards import Rewards, Scores
 from bottega.train.rollout import Rollout, Rollouts, evaluating
@@ -124,12 +126,13 @@ class PolicyStage:
             batch = collate([rows[place] for place in group])
             answers = torch.tensor([kept[place] for place in group])
             parts.append(Part(batch, 0.0, {"answers": answers}))
-        if rollouts and not kept and ranks.world == 1:  # elsewhere another process may have some
+        if not any(ranks.gather(bool(kept))):
             raise BottegaError(
-                f"all {len(rollouts)} answers were cut off at {self.policy.max_new_tokens} tokens and left out",
+                f"all {len(of_step) * self.policy.group} answers were cut off at {self.policy.max_new_tokens} tokens "
+                "and left out",
                 hint="Raise policy.max_new_tokens, or let answers that are cut off count: mask_truncated: false.",
             )
-        figures = _figures(rollouts, scores)
+        figures = _figures(rollouts, _of_all(scores, ranks))
         advantages, more = self._advantages(scores)
         figures |= told(more)
         return Batch(rollouts, scores, *self._finished(parts, advantages, len(rollouts), figures))
@@ -160,8 +163,9 @@ class PolicyStage:
         self, parts: list[Part], advantages: Tensor, answers: int, figures: Figures
     ) -> tuple[list[Part], Figures]:
         """Parts with their advantages, old and reference log-probabilities, and weights."""
-        made = []
-        left_out = answers - sum(part.batch.documents for part in parts)
+        made, ranks = [], self.forward.machine.ranks
+        left_out = int(ranks.sum([answers - sum(part.batch.documents for part in parts)])[0])
+        counts_them = ranks.rank == ranks.gather(bool(parts)).index(True)
         for place, part in enumerate(parts):
             batch = part.batch
             extra = {"advantages": advantages[part.extra["answers"]][batch.owners]}
@@ -169,8 +173,8 @@ class PolicyStage:
                 extra["old"] = self._now(part)
             if self.settings.config.kl_weight:
                 extra["reference"] = self._reference(part)
-            # An answer that was cut off owns no token, but counts as an answer.
-            counted = batch.documents + (left_out if place == 0 else 0)
+            # An answer that was cut off owns no token, but counts as an answer: with the first part of the step.
+            counted = batch.documents + (left_out if counts_them and place == 0 else 0)
             weight = normaliser_share(counted, len(batch.targets), self.policy.normaliser, self.policy.max_new_tokens)
             made.append(replace(part, weight=weight, extra=extra))
         return made, figures
@@ -239,17 +243,16 @@ class ValueStage(PolicyStage):
             extra = {"old": old, "values": values, "returns": returns, "advantages": gained}
             extra |= {"reference": reference} if self.settings.config.kl_weight else {}
             made.append(replace(part, weight=float(len(owners)), extra=extra))
-        gained = sum((moments(part.extra["advantages"]) for part in made), torch.zeros(3, dtype=torch.float64))
-        of = torch.tensor(self.forward.machine.ranks.sum(gained.tolist()), dtype=torch.float64)
-        if made:
-            made = [
-                replace(part, extra={**part.extra, "advantages": whiten(part.extra["advantages"], of)}) for part in made
-            ]
-            known = explained_variance(
-                torch.cat([part.extra["values"] for part in made]), torch.cat([part.extra["returns"] for part in made])
-            )
-            figures |= {"explained_variance": (float(known), 1.0)}
-        return made, figures
+        ranks = self.forward.machine.ranks
+        summed = sum((moments(part.extra["advantages"]) for part in made), torch.zeros(3, dtype=torch.float64))
+        of = torch.tensor(ranks.sum(summed.tolist()), dtype=torch.float64)
+        whitened = (whiten(part.extra["advantages"], of) for part in made)
+        made = [replace(p, extra={**p.extra, "advantages": w}) for p, w in zip(made, whitened, strict=True)]
+        values, returns = (
+            torch.tensor(list(chain(*ranks.gather([x for part in made for x in part.extra[name].tolist()]))))
+            for name in ("values", "returns")
+        )
+        return made, figures | {"explained_variance": (float(explained_variance(values, returns)), 1.0)}
 
     @torch.no_grad()
     def _now_with_values(self, part: Part) -> tuple[Tensor, Tensor]:
@@ -261,6 +264,13 @@ class ValueStage(PolicyStage):
 
 def _row(rollout: Rollout) -> Row:
     return Row(np.asarray(rollout.ids, np.int64), rollout.mask.numpy(), [len(rollout.ids)])
+
+
+def _of_all(scores: Scores, ranks: Ranks) -> Scores:
+    """The scores of all processes' answers: a deviation is of the whole step."""
+    found = ranks.gather({"total": scores.total, "components": scores.components})
+    components = {name: list(chain(*(each["components"][name] for each in found))) for name in scores.components}
+    return Scores(list(chain(*(each["total"] for each in found))), components)
 
 
 def _figures(rollouts: Sequence[Rollout], scores: Scores) -> Figures:
