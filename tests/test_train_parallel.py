@@ -100,6 +100,11 @@ def equal_one(out: Path) -> None:
                     name = "-".join([strategy, optimizer, *kind])
                     found = {"found": found, "weights": whole.state_dict(), "class": type(whole).__name__}
                     torch.save(found, out / name)
+    ranks = ranks_of(ParallelSettings(strategy="zero3", gather_dtype="bfloat16"))
+    model = ranks.wrap(tiny())
+    found = steps(ranks, model, ranks.adopt(optimizers_of(model)), range(STEPS))
+    if ranks.is_first:
+        torch.save(found, out / "narrow")
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +123,12 @@ def test_two_processes_equal_one(pair: Path, strategy: str, kind: dict[str, bool
 @pytest.mark.parametrize("strategy", ["ddp", "zero1"])
 def test_two_processes_equal_one_with_whole_matrices(pair: Path, strategy: str) -> None:
     assert_equal(torch.load(pair / f"{strategy}-muon"), alone("muon"))
+
+
+def test_weights_sent_in_bfloat16_cost_its_rounding_and_no_more(pair: Path) -> None:
+    (narrow, wide) = torch.tensor(torch.load(pair / "narrow")), torch.tensor(alone()[0])
+    torch.testing.assert_close(narrow, wide, rtol=0.02, atol=0.0)
+    assert (narrow - wide).abs().max() > 1e-4  # it was sent in bfloat16
 
 
 def assert_equal(result: dict[str, Any], oracle: tuple[list[tuple[float, float]], dict[str, torch.Tensor]]) -> None:

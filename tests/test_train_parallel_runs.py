@@ -35,6 +35,7 @@ RUNS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "sft": ("sft", "chats", "zero3", {**LORA, "batch_size": 5}),
     "sft-whole": ("sft", "chats", "zero2", {"heldout": "heldout-chats", "evaluate_every": 2}),
     "sft-best": ("sft", "chats", "zero3", {"heldout": "heldout-chats", "evaluate_every": 1, "patience": 1}),
+    "sft-four-bits": ("sft", "chats", "zero3", {"adapter": {"type": "qlora", "r": 4}}),
     "reward": ("reward", "pairs", "zero1", LORA),
     "dpo": ("dpo", "pairs", "ddp", {**LORA, "batch_size": 5}),
     "dpo-cut": ("dpo", "pairs", "zero3", {**LORA, "checkpointing": "full"}),
