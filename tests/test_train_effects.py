@@ -35,7 +35,7 @@ COMMON: dict[str, Any] = {
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A base of two layers that says the word that it was asked for once in six times or so."""
     return make_world(
-        tmp_path_factory.mktemp("world"), layers=2, hidden_size=128, steps=220, chats_seen=1600, learning_rate=1e-3,
+        tmp_path_factory.mktemp("world"), layers=2, hidden_size=128, steps=300, chats_seen=1600, learning_rate=1e-3,
         threads=THREADS,
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def test_fine_tuning_lowers_the_loss_and_answers_end(world: World, tmp_path: Pat
 
 @pytest.mark.parametrize(("stage", "drift"), [("dpo", 1.0), ("simpo", 2.0)])
 def test_pairs_are_told_apart(world: World, tmp_path: Path, stage: str, drift: float) -> None:
-    run(world, tmp_path / "run", stage, "pairs", max_steps=40)
+    run(world, tmp_path / "run", stage, "pairs", max_steps=80)
     batch = answers(world, "pairs", tmp_path / "data")
     start, now = load_decoder(locate(world.base)), trained(tmp_path / "run")
     before, after = preference(start, batch)[0], preference(now, batch)[0]
@@ -158,10 +158,10 @@ BUDGET = 0.5  # nats a token; to say one word always instead of ten equally ofte
 
 def test_ppo_raises_a_trained_reward_within_its_budget(world: World, tmp_path: Path) -> None:
     """The reward model has learned which words are liked; ppo then says those, and stays near where it began."""
-    run(world, tmp_path / "judge", "reward", "ranked", max_steps=40)
+    run(world, tmp_path / "judge", "reward", "ranked", max_steps=80)
     assert heldout(tmp_path / "judge")["accuracy"] > 0.9
     rewards = [{"type": "model", "path": str(tmp_path / "judge" / "model")}]
-    policy = {"group": 2, "max_new_tokens": 12, "beta": 0.1}
+    policy = {"group": 2, "max_new_tokens": 12, "beta": 1.0}
     run(
         world, tmp_path / "run", "ppo", "prompts", rewards=rewards, policy=policy, batch_size=32, max_steps=25,
         prompts=tuple(question for question, _ in questions(heldout=True)),
