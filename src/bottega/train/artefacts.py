@@ -5,6 +5,7 @@ A reward model trained as an adapter is written both ways: rewards are asked of 
 
 from __future__ import annotations
 
+import shutil
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ def write_artefacts(plan: Plan, context: Context, model: Decoder, tokenizer: Tok
     """Write everything that the run leaves below its folder."""
     config = plan.config
     assert isinstance(config, Train)
+    _clear(context)
     if config.adapter is not None:
         _write_adapter(plan, context, model, data)
     if config.adapter is None or config.stage == "reward":
@@ -53,11 +55,18 @@ def write_copy(plan: Plan, context: Context, data: dict[str, Any]) -> None:
     """Write the model that was started from, unchanged."""
     config = plan.config
     assert isinstance(config, Train) and config.model is not None
+    _clear(context)
     source, folder = ModelFolder.open(config.model), context.out / MODEL_FOLDER
     write_tensors(folder, {name: tensor.load() for name, tensor in source.tensors.items()})
     write_tokenizer(source.path, folder)
     write_model_files(folder, source.config, generation=source.generation_config)
     _sign(folder, plan, context, source.config, data)
+
+
+def _clear(context: Context) -> None:
+    """Remove what a run that was killed while it wrote has left."""
+    for name in (MODEL_FOLDER, ADAPTER_FOLDER):
+        shutil.rmtree(context.out / name, ignore_errors=True)
 
 
 def sign_artefacts(plan: Plan, context: Context, data: dict[str, Any]) -> None:
