@@ -5,8 +5,8 @@ A reward model trained as an adapter is written both ways: rewards are asked of 
 
 from __future__ import annotations
 
-import shutil
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
