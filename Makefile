@@ -63,7 +63,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt src/bottega/model/kernels/ker
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bottega needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(PIP) --constraint constraints.txt --editable .
+	$(PIP) --constraint constraints.txt --editable '.[course]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
