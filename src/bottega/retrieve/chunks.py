@@ -112,7 +112,7 @@ def _headings(text: str) -> Iterator[tuple[int, int, re.Match[str]]]:
 
 
 def _passages(text: str, start: int, end: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Paragraphs between `start` and `end`, joined up to `longest`; longer ones are cut at a line, sentence or space."""
+    """Paragraphs from `start` to `end`, joined up to `longest`; longer ones are cut at a line, sentence or space."""
     current: tuple[int, int] | None = None
     for a, b in _paragraphs(text, start, end):
         if current and b - current[0] <= longest:

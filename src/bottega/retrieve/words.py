@@ -18,7 +18,13 @@ _CJK = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-
 _VOWEL = re.compile(r"[aeiouy]")
 
 STOP_WORDS = frozenset(
-    ["a", "an", "the", "this", "that", "these", "those", "it", "its", "is", "are", "was", "were", "be", "been", "being", "am", "do", "does", "did", "done", "doing", "have", "has", "had", "having", "i", "me", "my", "we", "us", "our", "you", "your", "he", "him", "his", "she", "her", "they", "them", "their", "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "there", "here", "of", "in", "on", "at", "by", "for", "with", "about", "into", "to", "from", "up", "down", "out", "as", "and", "or", "but", "if", "so", "than", "then", "too", "very", "can", "could", "will", "would", "shall", "should", "may", "might", "must", "not", "no", "nor", "just", "only", "also", "some", "any", "each", "all", "both", "more", "most", "other", "such", "same", "own", "s", "t", "don", "now", "please", "tell", "explain", "show", "give", "let", "say", "mean", "means"]
+    """
+    a an the this that these those it its is are was were be been being am do does did done doing have has had having
+    i me my we us our you your he him his she her they them their what which who whom whose when where why how there
+    here of in on at by for with about into to from up down out as and or but if so than then too very can could
+    will would shall should may might must not no nor just only also some any each all both more most other such same
+    own s t don now please tell explain show give let say mean means
+    """.split()  # noqa: SIM905
 )
 
 
