@@ -119,7 +119,7 @@ def test_reference_log_probs_are_kept_whole(model: Path, tmp_path: Path, monkeyp
     first = found([0, 2])
     assert np.isnan(first[[1, 3]]).all() and np.isfinite(first[[0, 2]]).all()
 
-    def killed(*_: object) -> None:
+    def killed(*_: object) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -127,4 +127,12 @@ def test_reference_log_probs_are_kept_whole(model: Path, tmp_path: Path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             found([0, 1, 2, 3])
     assert np.array_equal(np.load(path), first, equal_nan=True)
+
+    def until_three(i: int) -> Row:
+        return row(i) if i < 3 else killed()
+
+    monkeypatch.setattr("bottega.train.reference.BLOCK", 1)
+    with pytest.raises(KeyboardInterrupt):
+        reference_log_probs(forward, until_three, 4, [0, 1, 2, 3], 1, 64, path, Quiet())
+    assert np.isfinite(np.load(path)[:3]).all() and np.isnan(np.load(path)[3]).all()
     assert np.isfinite(found([0, 1, 2, 3])).all()

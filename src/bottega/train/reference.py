@@ -55,6 +55,7 @@ def reference_log_probs(
     was_training = forward.model.training
     forward.model.eval()
     bar_of = reporter.bar("reference model", len(left), "examples")
+    file = _open(path, found) if ranks.is_first else None
     with adapter_off(forward.model), torch.no_grad(), ranks.gathered(forward.model), bar_of as bar:
         for start in range(0, len(left), BLOCK):
             block = ranks.share(left[start : start + BLOCK])
@@ -65,23 +66,25 @@ def reference_log_probs(
                 found[[block[place] for place in group]] = values.cpu().numpy()
             for indices, values in ranks.gather([block, found[block].tolist()]):
                 found[indices] = np.asarray(values, np.float32).reshape(-1, per_example)
+                if file is not None:
+                    file[indices] = found[indices]
             bar.advance(min(BLOCK, len(left) - start))
-            if ranks.is_first:
-                _store(path, found)
     forward.model.train(was_training)
     return found
 
 
-def _store(path: Path, values: np.ndarray) -> None:
-    """Write the file anew in one piece: a run that is killed while it writes must be able to go on."""
-    content = BytesIO()
-    np.save(content, values, allow_pickle=False)
-    write_bytes(path, content.getvalue())
-
-
 def _stored(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """What the file holds, NaN where nothing yet; a fresh one is as large as it will be."""
     if path.is_file():
         stored = np.load(path, allow_pickle=False)
         if stored.shape == shape and stored.dtype == np.float32:
             return stored
     return np.full(shape, np.nan, np.float32)
+
+
+def _open(path: Path, values: np.ndarray) -> np.memmap:
+    """The file of `values`, made in one piece, then written in place: a kill leaves NaN or whole numbers."""
+    content = BytesIO()
+    np.save(content, values, allow_pickle=False)
+    write_bytes(path, content.getvalue())
+    return np.lib.format.open_memmap(path, mode="r+")
