@@ -115,6 +115,27 @@ def test_tokens_are_foreseen_from_the_first_rows(base: Path, tmp_path: Path, sta
     assert foreseen == pytest.approx(found["trained_tokens"], rel=0.15)
 
 
+def test_only_estimates_are_told_with_about(base: Path, tmp_path: Path, workshop: Workshop) -> None:
+    few, many = written(tmp_path, "pairs"), tmp_path / "many.jsonl"
+    many.write_text(few.read_text() * 100)
+
+    def told(stage: str, data: Path, **settings: Any) -> str:
+        return planned(base, tmp_path, stage, data, **settings).work[1]
+
+    # Ten rows are all looked at; of a thousand, their number is an estimate, and so are the passes.
+    assert told("dpo", few, batch_size=5).startswith("2 steps of 5 pairs = about ") and "about" not in told(
+        "dpo", few, batch_size=5
+    ).rpartition("tokens, ")[2]
+    assert told("dpo", many, batch_size=5).startswith("about ") and "tokens, about " in told("dpo", many, batch_size=5)
+    assert told("dpo", many, batch_size=5, max_steps=3).startswith("3 steps of 5 pairs = about ")
+    # Rows of plain text are full; those of conversations as full as packing makes them.
+    assert "about" not in told("pretrain", workshop.tokens, tokens=512, tokens_per_step=256, row_length=64)
+    packed = told("sft", workshop.conversations, tokens_per_step=256, row_length=64, size="tiny")
+    assert packed.startswith("about ") and " = about " in packed
+    # However many passes, it says how many steps.
+    assert told("dpo", few, batch_size=5, max_steps=1000).startswith("1,000 steps of 5 pairs")
+
+
 def flops(stage: str = "pretrain", **settings: Any) -> dict[str, float]:
     """Of one step on 8 examples (or 800 tokens) of 100 tokens, half of them trained."""
     from bottega.train.config import FORMS

@@ -172,7 +172,7 @@ def cost_line(cost: Cost) -> str:
     """One line for people: time, memory, disk, FLOPs."""
     parts = [f"about {human_seconds(cost.seconds)}" if cost.seconds is not None else "time not estimated"]
     if cost.peak_memory is not None:
-        parts.append(f"peak memory {human_bytes(cost.peak_memory)}")
+        parts.append(f"peak memory about {human_bytes(cost.peak_memory)}")
     if cost.bytes_read or cost.bytes_written:
         parts.append(f"reads {human_bytes(cost.bytes_read)}, writes {human_bytes(cost.bytes_written)}")
     if cost.flops:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bottega.checkpoint.config import ModelConfig
@@ -16,9 +16,43 @@ from bottega.train.memory import Load, TrainMemory, train_memory, trained_tensor
 from bottega.train.settings import Settings
 
 
+@dataclass(frozen=True)
+class Certain:
+    """Which figures of a plan are what the run will have; the others are told with "about".
+
+    Attributes:
+        steps: unless they follow from lengths that only a sample was asked for, or from how full rows will be packed.
+        tokens: of packed rows of plain text, which are full; examples are of any length.
+        passes: over the data.
+    """
+
+    steps: bool
+    tokens: bool
+    passes: bool
+
+    @classmethod
+    def of(cls, settings: Settings, *, counted: bool) -> Certain:
+        """Of a run on data whose documents and tokens were `counted`, not estimated."""
+        config = settings.config
+        if settings.examples_per_step:
+            return cls(counted or config.max_steps is not None, False, counted)
+        text = config.stage == "pretrain"
+        # Without a number of its own, a run's length follows from the dial, or from the data.
+        from_data = config.epochs is not None or not config.by_the_dial
+        given = config.max_steps is not None or config.tokens is not None
+        steps = given or (text and (counted or not from_data))
+        return cls(steps, text and steps, text and counted)
+
+
+def about(figure: str, is_certain: bool) -> str:
+    """The figure as it stands, or as an estimate."""
+    return figure if is_certain else f"about {figure}"
+
+
 def foresee(
-    plan: Plan, settings: Settings, model: ModelConfig, data: TokensSpec, dtype: str, device: str, heldout: int
-) -> None:
+    plan: Plan, settings: Settings, model: ModelConfig, data: TokensSpec, dtype: str, device: str, heldout: int,
+    certain: Certain,
+) -> None:  # fmt: skip
     """Put cost, figures, tables and the check of memory into the plan; `heldout` are the tokens to measure on."""
     config, extent = settings.config, Extent.of(settings, data)
     load = Load(
@@ -39,9 +73,10 @@ def foresee(
         "memory": memory.as_data(),
         "extent": {"steps": settings.steps, "tokens": settings.tokens, "examples": settings.examples_per_step}
         | asdict(extent),
+        "certain": asdict(certain),
     }
     plan.details["memory"] = memory
-    plan.tables = [_amounts(plan.figures, settings), memory.table()]
+    plan.tables = [_amounts(plan.figures, settings, certain), memory.table()]
     plan.checks.append(_memory_check(memory, device))
 
 
@@ -72,17 +107,18 @@ def _memory_check(memory: TrainMemory, device: str) -> Check:
     return Check("memory", needed < free, f"needs about {human_bytes(needed)}, {human_bytes(free)} of the GPU are free")
 
 
-def _amounts(figures: dict[str, Any], settings: Settings) -> Table:
+def _amounts(figures: dict[str, Any], settings: Settings, certain: Certain) -> Table:
     """What is trained, on how much, with how many operations."""
     trainable, extent, flops = figures["trainable"], figures["extent"], figures["flops"]
     share = f"{human_count(trainable['trained'])} of {human_count(trainable['parameters'])} ({trainable['share']:.2%})"
-    step = f"about {human_count(extent['step'])} tokens, in parts of up to {human_count(extent['part'])}"
+    step = about(f"{human_count(extent['step'])} tokens", certain.tokens)
+    step += f", in parts of up to {human_count(extent['part'])}"
     examples = f"{settings.examples_per_step} examples, " if settings.examples_per_step else ""
     rows: list[tuple[str, str]] = [
         ("trained", share),
-        ("steps", f"{settings.steps}"),
+        ("steps", about(f"{settings.steps:,}", certain.steps)),
         ("a step", examples + step),
-        ("tokens whose logits are formed", f"{extent['trained']:.0%}"),
+        ("tokens whose logits are formed", about(f"{extent['trained']:.0%}", extent["trained"] in (0, 1))),
     ]
-    rows += [(f"operations: {name}", f"{human_count(value)}FLOP") for name, value in flops.items()]
+    rows += [(f"operations: {name}", about(f"{human_count(value)}FLOP", False)) for name, value in flops.items()]
     return Table("Training", ("", ""), rows)

@@ -109,7 +109,7 @@ class TrainMemory:
             (name, human_bytes(value)) for name, value in self.as_data().items() if value and name != "total"
         ]
         rows.append(("at its highest", human_bytes(self.total)))
-        return Table("Memory", ("", ""), rows, note="Not all of it is there at the same time (docs/planning.md).")
+        return Table("Memory", ("", ""), rows, note="Estimates; not all at the same time (docs/planning.md).")
 
 
 def train_memory(

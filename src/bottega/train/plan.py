@@ -20,7 +20,7 @@ from bottega.tokenizer.spec import TokenizerSpec
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.comparison_text import comparison_checks
 from bottega.train.config import Train
-from bottega.train.estimate import foresee
+from bottega.train.estimate import Certain, about, foresee
 from bottega.train.launch.write import plan_launch
 from bottega.train.preview import Preview, preview_raw, preview_tokens
 from bottega.train.refusals import data_checks, model_checks, policy_checks
@@ -83,10 +83,11 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         plan.checks += comparison_checks(config, specs, config.compared_tokens(settings.tokens))
     plan.details = {"settings": settings, "architecture": architecture, "dtype": dtype}
     plan.details |= {"licence": licence, "data_licence": data.licence}
-    plan.work = _work(config, settings, architecture, data, dtype)
+    certain = Certain.of(settings, counted=data.exact or preview.whole)
+    plan.work = _work(config, settings, architecture, data, dtype, certain)
     predicted = ModelSpec.predict(architecture, tokenizer_hash=tokenizer_hash)
     plan.produces = replace(predicted, licence=licence, tokenizer=tokenizer)
-    foresee(plan, settings, architecture, data, dtype, device, heldout_tokens)
+    foresee(plan, settings, architecture, data, dtype, device, heldout_tokens, certain)
     return plan if config.launch is None else plan_launch(plan)
 
 
@@ -141,7 +142,9 @@ def _heldout_checks(data: TokensSpec, heldout: TokensSpec) -> list[Check]:
     ]
 
 
-def _work(config: Train, settings: Settings, architecture: ModelConfig, data: TokensSpec, dtype: str) -> list[str]:
+def _work(
+    config: Train, settings: Settings, architecture: ModelConfig, data: TokensSpec, dtype: str, certain: Certain
+) -> list[str]:
     if not settings.steps:
         return ["copy the model: there is nothing to train on"]
     start = f"start from {config.model}" if config.model else "make a new model"
@@ -150,12 +153,12 @@ def _work(config: Train, settings: Settings, architecture: ModelConfig, data: To
         step = f"{settings.examples_per_step} {FORM_NAMES[data.form]}"
         taken = settings.steps * settings.examples_per_step / (config.policy.updates if config.rewards else 1)
         passes = taken / max(data.examples, 1)
+    over = f"{passes:.2g} passes" if passes < 100 else f"{passes:,.0f} passes (--epochs sets them)"
     return [
         f"{start}: {human_count(architecture.parameter_count())} parameters, {architecture.num_hidden_layers} layers, "
         f"width {architecture.hidden_size}",
-        f"{settings.steps} steps of {step} = {human_count(settings.tokens)} tokens, "
-        f"{passes:.2g} passes over the data"
-        if passes < 100
-        else f"{passes:,.0f} passes over the data (--epochs sets them)",
+        f"{about(f'{settings.steps:,}', certain.steps)} steps of {step} = "
+        f"{about(human_count(settings.tokens), certain.tokens)} tokens, "
+        f"{about(over, certain.passes)} over the data",
         f"{settings.optimizer}, peak rate {settings.learning_rate:.2g}, {config.schedule}, in {dtype}",
     ]
