@@ -137,7 +137,7 @@ def parse(text: str) -> Story | None:
 
 def questions(story: Story) -> list[tuple[str, str]]:
     """Every question about `story`, with its one-word answer."""
-    return [(question.format(**story.choices), answer.format(**story.choices)) for question, answer in QUESTIONS.items()]
+    return [(asked.format(**story.choices), answer.format(**story.choices)) for asked, answer in QUESTIONS.items()]
 
 
 def conversation(story: Story, question: str, answer: str = "") -> str:
