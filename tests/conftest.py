@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,30 @@ def peak_of_command(words: list[str], folder: Path) -> int:
     )
     subprocess.run([sys.executable, "-c", code, str(folder / "peak"), *words], check=True, stdout=subprocess.DEVNULL)
     return int((folder / "peak").read_text())
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def bottega(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Run a command line in this process, in an empty folder; exit status, standard output, standard error."""
+    from bottega.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("BOTTEGA_WORKSPACE", raising=False)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["bottega", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    return call
 
 
 @dataclass(frozen=True)

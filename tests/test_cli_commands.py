@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,7 @@ from bottega.core.errors import UserError
 from bottega.core.recipe import shipped_recipes
 from bottega.core.record import read_record
 from bottega.verbs.registry import VERBS
-from conftest import Workshop
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def bottega(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Run a command line in this process, in an empty folder; exit status, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("BOTTEGA_WORKSPACE", raising=False)
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["bottega", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
-
-    return call
+from conftest import Call, Workshop
 
 
 def strict_json(text: str) -> Any:

@@ -85,7 +85,6 @@ def test_overrides_by_step_verb_and_parameter() -> None:
         ("bass.seed=1", "no step for the override", "'base'"),
         ("trian.seed=1", "no step for the override", "'train'"),
         ("sise=tiny", "has no parameter 'sise'", "'size'"),
-        ("base.a.b=1", "no step for the override", ""),
         ("base.verb=eval", "cannot be overridden", "Copy the recipe"),
     ],
 )

@@ -6,13 +6,13 @@ import contextlib
 import inspect
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
 
+from bottega.cli.options import command_of
 from bottega.core.errors import BottegaError, UserError
 from bottega.core.verb import Verb
 
@@ -53,25 +53,7 @@ def add_verb(app: typer.Typer, name: str, verb: Verb, *, full: bool) -> None:
     else:
         command.__signature__ = inspect.Signature()
         command.__annotations__ = {}
-    app.command(name, cls=_Command, help=verb.summary)(command)
-
-
-class _Command(TyperCommand):
-    """A command whose help puts its options under headings."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then the sections in the order of their first options; what has no heading comes last."""
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
-        for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
-                heading = getattr(parameter, "rich_help_panel", None) or "Options"
-                is_argument = parameter.param_type_name == "argument"
-                sections.setdefault("Arguments" if is_argument else heading, []).append(record)
-        options = sections.pop("Options", [])
-        for heading, records in {**sections, "Options": options}.items():
-            if records:
-                with formatter.section(heading):
-                    formatter.write_dl(records)
+    app.command(name, cls=command_of(verb), help=verb.summary)(command)
 
 
 @contextlib.contextmanager
@@ -156,6 +138,8 @@ def _run(verb: Verb, config: Config, console: Console, *, plan_only: bool, as_js
         show(result.view, output)
         if plan.out:
             output.print(f"written: {plan.out}", markup=False)
+    if result.exit_status:
+        raise typer.Exit(result.exit_status)
 
 
 def _config(verb: Verb, given: dict[str, Any], words: list[str], *, show_all: bool = False) -> Config:
@@ -165,6 +149,7 @@ def _config(verb: Verb, given: dict[str, Any], words: list[str], *, show_all: bo
     the first others are the verb's arguments. `show_all` tells all that became of another program's settings.
     """
     values: dict[str, Any] = {}
+    inner: dict[str, Any] = {}
     arguments = list(verb.arguments)
     for word in words:
         is_file = word.endswith((".yaml", ".yml")) and Path(word).is_file()
@@ -175,19 +160,29 @@ def _config(verb: Verb, given: dict[str, Any], words: list[str], *, show_all: bo
             else:
                 given = {arguments.pop(0): word, **given}
         elif "=" in word:
-            _merge(values, _single_setting(verb, word))
+            single = _single_setting(verb, word)
+            _merge(values, single, verb.config_type().model_fields)
+            _merge(inner, {name: value for name, value in single.items() if isinstance(value, dict)})
         else:
             values.update(_file_settings(verb, Path(word), show_all))
     given = {name: _section_value(verb, name, value, values.get(name)) for name, value in given.items()}
-    return verb.config_type().parse({**values, **given}, where=verb.name)
+    values |= given
+    _merge(values, {name: value for name, value in inner.items() if isinstance(given.get(name), dict)})
+    return verb.config_type().parse(values, where=verb.name)
 
 
-def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
-    """Put settings into others, into their sections too."""
+def _merge(values: dict[str, Any], more: Mapping[str, Any], fields: Mapping[str, Any] | None = None) -> None:
+    """Put settings into others, into their sections too; `fields` says what a section given as one word stands for."""
+    from bottega.core.schema import section_of
+
     for name, value in more.items():
         held = values.get(name)
+        section = section_of(fields[name].annotation) if fields and name in fields else None
+        if section is not None and section.word and isinstance(held, str):
+            held = {section.word: held}
         if isinstance(value, dict) and isinstance(held, dict):
-            values[name] = {**held, **value}
+            values[name] = dict(held)
+            _merge(values[name], value)
         else:
             values[name] = value
 
@@ -225,9 +220,14 @@ def _single_setting(verb: Verb, word: str) -> dict[str, Any]:
     field = verb.config_type().model_fields.get(name)
     if field and text != "null" and optional_of(field.annotation)[0] in (str, Path):
         return {name: text}  # a folder may be called `2024` or `notes #1`
-    section, _, inner = name.partition(".")
+    section, *inner = name.split(".")
     value = parse_override(word)[1]
-    return {section: {inner: value}} if inner else {name: value}
+    field = verb.config_type().model_fields.get(section)
+    if inner and field and optional_of(field.annotation)[0] in (str, Path, int, float, bool):
+        raise UserError(f"{verb.name}: {section} is one value, it has no setting {inner[0]!r}")
+    for part in reversed(inner):
+        value = {part: value}
+    return {section: value}
 
 
 def _file_settings(verb: Verb, path: Path, show_all: bool) -> dict[str, Any]:

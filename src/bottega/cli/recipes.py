@@ -55,7 +55,7 @@ def run(
     """Run a recipe's steps that are not done yet, and write its report.
 
     A recipe's parameters are options (--size tiny); single settings are STEP.NAME=VALUE, or VERB.NAME=VALUE
-    for every step of that verb.
+    for every step of that verb. What is within a section is STEP.SECTION.NAME=VALUE.
     """
     with handled(debug) as console:
         from bottega.core.errors import UserError
@@ -140,7 +140,10 @@ def print_schema() -> None:
 
 
 def _with_arguments(recipe: Recipe, words: list[str], common: Iterable[str], registry: Mapping[str, Verb]) -> Recipe:
-    """`--size tiny`, `--size=tiny` and `step.setting=value`; the `common` settings go to every step that has them."""
+    """`--size tiny`, `--size=tiny`, and `step.setting=value` or `--step.setting value`.
+
+    The `common` settings go to every step that has them.
+    """
     from bottega.core.errors import UserError
     from bottega.core.recipe import with_overrides, with_parameters, with_setting
     from bottega.core.schema import parse_scalar
@@ -159,6 +162,9 @@ def _with_arguments(recipe: Recipe, words: list[str], common: Iterable[str], reg
             value = next(rest, None)
             if value is None:
                 raise UserError(f"--{name} needs a value")
+        if "." in name:
+            overrides.append(f"{name}={value}")
+            continue
         name = name.replace("-", "_")
         # What is text by default stays text: a folder may be called `2024` or `notes #1`.
         parameters[name] = value if isinstance(recipe.parameters.get(name), str) else parse_scalar(value)

@@ -37,11 +37,16 @@ class BusyError(UserError):
     """Another process holds what this one needs (the workspace, a port)."""
 
 
+def nearest(wrong: str, right: Iterable[str]) -> str:
+    """The nearest of the `right` words; empty if none is near."""
+    return next(iter(difflib.get_close_matches(wrong, sorted(right), n=1, cutoff=0.6)), "")
+
+
 def did_you_mean(wrong: str, right: Iterable[str]) -> str:
     """A hint naming the nearest of the `right` words, or listing them when none is near."""
     candidates = sorted(right)
-    near = difflib.get_close_matches(wrong, candidates, n=1, cutoff=0.6)
+    near = nearest(wrong, candidates)
     if near:
-        return f"Did you mean {near[0]!r}?"
+        return f"Did you mean {near!r}?"
     more = f" and {len(candidates) - MOST_LISTED} more" if len(candidates) > MOST_LISTED else ""
     return f"Known: {', '.join(candidates[:MOST_LISTED])}{more}." if candidates else ""

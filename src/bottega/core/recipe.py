@@ -233,7 +233,10 @@ def next_smaller(recipe: Recipe) -> dict[str, Any]:
 
 
 def with_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """Apply `step.setting=value`, `verb.setting=value` (every step of that verb) and `parameter=value`."""
+    """Apply `step.setting=value`, `verb.setting=value` (every step of that verb) and `parameter=value`.
+
+    `step.section.setting=value` is one setting within a section; the others in it stay.
+    """
     parsed = [(text, *parse_override(text)) for text in overrides]
     recipe = with_parameters(recipe, {keys[0]: value for _, keys, value in parsed if len(keys) == 1})
     steps = {name: dict(settings) for name, settings in recipe.steps.items()}
@@ -243,14 +246,22 @@ def with_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
         chosen = [name for name in steps if name == keys[0]] or [
             name for name, settings in steps.items() if settings["verb"] == keys[0].replace("_", " ")
         ]
-        if not chosen or len(keys) != 2:
+        if not chosen:
             known = [*steps, *(settings["verb"].replace(" ", "_") for settings in steps.values())]
             raise UserError(f"no step for the override {text!r}", hint=did_you_mean(keys[0], known))
         if keys[1] == "verb":
             raise UserError(f"{text!r}: the verb of a step cannot be overridden", hint="Copy the recipe and change it.")
         for name in chosen:
-            steps[name][keys[1]] = value
+            steps[name] = _with_inner(steps[name], keys[1:], value)
     return replace(recipe, steps=steps)
+
+
+def _with_inner(settings: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """The settings with one of them changed, however deep in sections it stands."""
+    if len(keys) > 1:
+        held = settings.get(keys[0])
+        value = _with_inner(held if isinstance(held, dict) else {}, keys[1:], value)
+    return {**settings, keys[0]: value}
 
 
 class Chain:

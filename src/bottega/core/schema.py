@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -18,7 +18,8 @@ import pydantic
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from bottega.core.errors import UserError, did_you_mean
+from bottega.core.errors import UserError, did_you_mean, nearest
+from bottega.core.known_names import KNOWN_NAMES
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -99,7 +100,7 @@ def sections_of(cls: type[Config]) -> dict[str, str]:
 
 def _user_error(cls: type[Config], error: pydantic.ValidationError, where: str) -> UserError:
     lines: list[str] = []
-    hint = ""
+    unknown: list[tuple[tuple[str, ...], str]] = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
@@ -107,7 +108,8 @@ def _user_error(cls: type[Config], error: pydantic.ValidationError, where: str) 
             lines.append(message)
         elif problem["type"] == "extra_forbidden":
             lines.append(f"unknown setting {key!r}")
-            hint = hint or did_you_mean(str(problem["loc"][-1]), _section(cls, problem["loc"][:-1]).model_fields)
+            *place, name = problem["loc"]
+            unknown.append((tuple(part for part in place if isinstance(part, str)), str(name)))
         elif problem["type"] == "model_type":
             lines.append(f"{key}: takes settings, written {{name: value, …}} (got {problem['input']!r})")
         elif problem["type"] == "missing":
@@ -115,7 +117,57 @@ def _user_error(cls: type[Config], error: pydantic.ValidationError, where: str) 
         else:
             lines.append(f"{key}: {message} (got {problem['input']!r})")
     prefix = f"{where}: " if where else ""
-    return UserError(prefix + "; ".join(lines), hint=hint)
+    return UserError(prefix + "; ".join(lines), hint=_hint(cls, unknown))
+
+
+def _hint(cls: type[Config], unknown: list[tuple[tuple[str, ...], str]]) -> str:
+    """What to write instead of the unknown names, each with the sections that lead to it."""
+    hints = {name: _meant(cls, place, name) for place, name in unknown}
+    said = {name: hint for name, hint in hints.items() if hint}
+    if said and len(unknown) > 1:
+        return " ".join(f"{name}: {hint}" for name, hint in said.items())
+    if said or not unknown:
+        return "".join(said.values())
+    place, name = unknown[0]
+    return did_you_mean(name, section_at(cls, place).model_fields)
+
+
+def _meant(cls: type[Config], place: tuple[str, ...], name: str) -> str:
+    """The same of one: under another name, in another section, or misspelt; empty where nothing is near."""
+    known = KNOWN_NAMES.get(name, ())
+    if isinstance(known, str):
+        return known if "batch_size" in cls.model_fields else ""
+    here = section_at(cls, place).model_fields
+    for wanted in (name, *known):
+        if wanted in here:
+            return f"Here it is called {wanted!r}."
+    for wanted in (name, *known):
+        if wanted in cls.model_fields:
+            return f"{wanted!r} stands beside {place[0]!r}, not in it."
+        if sections := sections_with(cls, wanted):
+            which, first = " and ".join(map(repr, sections)), sections[0]
+            return f"It is a setting of {which}: {first}: {{{wanted}: …}} in a file, --{first}.{wanted} … as an option."
+    near = nearest(name, here)
+    return f"Did you mean {near!r}?" if near else ""
+
+
+def option_hint(cls: type[Config], option: str) -> str:
+    """What to write instead of an unknown option (--lora-r); empty if nothing is known of it."""
+    name = option.lstrip("-").replace("-", "_")
+    known = KNOWN_NAMES.get(name, ())
+    if isinstance(known, str):
+        return known if "batch_size" in cls.model_fields else ""
+    for wanted in (name, *known):
+        sections = [f"{section}." for section in sections_with(cls, wanted)]
+        for section in [""] if wanted in cls.model_fields else sections:
+            return f"Here it is --{section}{wanted}.".replace("_", "-")
+    return ""
+
+
+def sections_with(cls: type[Config], name: str) -> list[str]:
+    """The sections that have a setting of this name."""
+    sections = {key: section_of(field.annotation) for key, field in cls.model_fields.items()}
+    return [key for key, section in sections.items() if section is not None and name in section.model_fields]
 
 
 def section_of(annotation: Any) -> type[Config] | None:
@@ -126,10 +178,10 @@ def section_of(annotation: Any) -> type[Config] | None:
     return inner if isinstance(inner, type) and issubclass(inner, Config) else None
 
 
-def _section(cls: type[Config], place: tuple[int | str, ...]) -> type[Config]:
-    """The settings at a place of a nested error."""
+def section_at(cls: type[Config], place: Iterable[str]) -> type[Config]:
+    """The settings of a section within others, by the names that lead to it."""
     for name in place:
-        field = cls.model_fields.get(str(name))
+        field = cls.model_fields.get(name)
         cls = (section_of(field.annotation) if field else None) or cls
     return cls
 

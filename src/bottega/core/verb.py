@@ -34,10 +34,14 @@ NOT_IN_HASH = frozenset({"out", "overwrite", "threads", "device"})
 
 @dataclass
 class Result:
-    """What a verb found or made: `data` for `--json` and the record, `view` for people."""
+    """What a verb found or made: `data` for `--json` and the record, `view` for people.
+
+    `exit_status` is that of the command: not 0 where a check found what a script must not pass over.
+    """
 
     data: dict[str, Any] = field(default_factory=dict)
     view: list[Block] = field(default_factory=list)
+    exit_status: int = 0
 
 
 @dataclass(frozen=True)

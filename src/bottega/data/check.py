@@ -1,4 +1,7 @@
-"""`bottega data check`: what data holds and what will become of it, before anything is written."""
+"""`bottega data check`: what data holds and what will become of it, before anything is written.
+
+The exit status is 2 where nothing of it can be used, so that a script stops before it trains.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ import numpy as np
 from bottega.core.errors import UserError
 from bottega.core.plan import Check, Cost, Plan, Specs
 from bottega.core.verb import Context, Result
-from bottega.core.view import Bar, Bars, Block, Spans, Style, Table, human_bytes
+from bottega.core.view import Bar, Bars, Block, Spans, Style, Table, Text, human_bytes
 from bottega.data.config import CheckData
 from bottega.data.detection import Detected, data_path, detect, splits
 from bottega.data.findings import Findings, examine
-from bottega.data.formats.kinds import Completion, Conversation, Example, Labelled, Pair, Prompt, Side, Text
+from bottega.data.formats.kinds import Completion, Conversation, Example, Labelled, Pair, Prompt, Side
+from bottega.data.formats.kinds import Text as PlainText
 from bottega.data.formats.read import as_messages
 from bottega.data.prepare import form_checks, source_sizes
 from bottega.data.spec import Form
@@ -77,7 +81,10 @@ def run_check(plan: Plan, context: Context) -> Result:
     }
     data |= found.as_data() | {"splits": splits(config.data)}
     data["example"] = _example_data(found, tokenizer)
-    return Result(data, _view(found, detected, data, tokenizer))
+    view = _view(found, detected, data, tokenizer)
+    if found.usable:
+        return Result(data, view)
+    return Result(data, [*view, Text(f"Nothing here can be used as {found.form}.")], exit_status=UserError.exit_status)
 
 
 def _view(found: Findings, detected: Detected, data: dict[str, Any], tokenizer: Tokenizer | None) -> list[Block]:
@@ -159,7 +166,7 @@ def _plain_view(title: str, example: Example, name: str) -> Spans:
             sides = [(example.prompt, False), (example.rejected if name == "rejected" else example.chosen, True)]
         case Prompt():
             sides = [(example.prompt, False)]
-        case Text():
+        case PlainText():
             sides = [(example.text, True)]
         case _:
             sides = []

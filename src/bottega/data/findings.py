@@ -48,6 +48,8 @@ class Findings:
     form: Form
     rows: int = 0
     examples: int = 0
+    dropped: int = 0
+    """Examples of which rows of the length that was asked about would leave nothing."""
     formats: Counter[str] = field(default_factory=Counter)
     rejected: Skipped = field(default_factory=Skipped)
     doubtful: Skipped = field(default_factory=Skipped)
@@ -58,6 +60,11 @@ class Findings:
     labels: Counter[bool] = field(default_factory=Counter)
     shown: tuple[str, Example, list[Encoded]] | None = None
     _seen: set[bytes] = field(default_factory=set)
+
+    @property
+    def usable(self) -> int:
+        """Examples that something can be trained on."""
+        return self.examples - self.dropped
 
     def add(self, place: str, example: Example, documents: list[Encoded]) -> None:
         """Count one example; `documents` are empty where there is no tokenizer."""
@@ -94,6 +101,7 @@ class Findings:
         if self.form == "text":
             self.doubtful.add(f"longer than {row_length} tokens: cut into pieces", place)
         elif lost or same:
+            self.dropped += 1
             self.doubtful.add(f"dropped: {row_length} tokens leave nothing to train on", place)
         else:
             self.doubtful.add(f"longer than {row_length} tokens: its end is cut off", place)
@@ -105,6 +113,7 @@ class Findings:
             "form": self.form,
             "rows": self.rows,
             "examples": self.examples,
+            "usable": self.usable,
             "formats": dict(self.formats),
             "rejected": self.rejected.as_data(),
             "doubtful": self.doubtful.as_data(),
