@@ -100,3 +100,46 @@ def test_data_of_which_nothing_can_be_used_ends_the_check_with_2(bottega: Call, 
         assert (status, json.loads(out)["usable"]) == (0 if usable else 2, usable), err
         status, out, err = bottega(*words)
         assert status == (0 if usable else 2) and ("Nothing here can be used as chat." in out) == (not usable)
+
+
+def test_a_copied_recipe_tells_what_was_written_and_what_to_do_next(bottega: Call) -> None:
+    Path("my own").mkdir()
+    status, _, err = bottega("recipes", "copy", "codellama-axolotl", "my own/it.yaml")
+    assert status == 0
+    written = {line.removeprefix("written: ") for line in err.splitlines() if line.startswith("written: ")}
+    assert written == {str(path) for path in Path("my own").rglob("*") if path.is_file()}
+    assert "my own/examples/codellama-axolotl.yml" in written  # which only its description names
+    assert "next: bottega run 'my own/it.yaml' --plan" in err
+    Path("my own/examples/code.jsonl").write_text("{}\n")
+    Path("my own/it.yaml").unlink()
+    err = bottega("recipes", "copy", "codellama-axolotl", "my own/it.yaml")[2]
+    assert "kept as it was: my own/examples/code.jsonl" in err and "written: my own/it.yaml" in err
+
+
+def test_run_takes_a_file_of_axolotl_as_train_does(bottega: Call, workshop: Workshop) -> None:
+    from bottega import verbs
+
+    verbs.train(
+        data=workshop.tokens, tokenizer=workshop.tokenizer, out=Path("base"), layers=1, hidden_size=64, row_length=64,
+        tokens_per_step=256, tokens=256, threads=1, dtype="float32",
+    )  # fmt: skip
+    Path("talk.jsonl").write_text('{"instruction": "Keep?", "output": "The river keeps."}\n' * 8)
+    lines = "base_model: base\ndatasets: [{path: talk.jsonl, type: alpaca}]\nadapter: lora\nmax_steps: 2\n"
+    lines += "lora_target_linear: true\nlora_r: 4\n"
+    Path("axolotl.yml").write_text(lines + "output_dir: made\nflash_attention: true\nlearning_rate: 1e-3\n")
+    configs = []
+    for verb in ("train", "run"):
+        status, out, err = bottega(verb, "axolotl.yml", "--plan", "--json")
+        assert status == 0, err
+        assert "Settings of Axolotl" in err and "flash_attention" in err
+        found = json.loads(out)
+        configs.append(found["config"] if verb == "train" else found[0]["config"])
+    assert configs[0] == configs[1] and (configs[0]["adapter"]["r"], configs[0]["out"]) == (4, "made")
+    Path("axolotl.yml").write_text(lines + "neftune_noise_alpha: 5\n")
+    status, _, err = bottega("run", "axolotl.yml")
+    assert status == 2 and "neftune_noise_alpha" in err and not Path("workspace").exists()
+    Path("plain.yml").write_text("stage: sft\n")
+    status, _, err = bottega("run", "plain.yml")
+    assert status == 2 and "is not a recipe" in err
+    status, _, err = bottega("run", "sft-lora", "r=3")
+    assert status == 2 and ("no parameter 'r'" in err)

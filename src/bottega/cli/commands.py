@@ -240,19 +240,23 @@ def _file_settings(verb: Verb, path: Path, show_all: bool) -> dict[str, Any]:
         raise UserError(f"{path} is a recipe", hint=f"Run it with: bottega run {path}")
     if data.pop("verb", verb.name) != verb.name:
         raise UserError(f"{path} holds the settings of another verb, not of {verb.name}")
-    return _foreign_settings(verb, data, path, show_all) if verb.foreign else data
+    foreign = foreign_settings(verb, data, path, show_all)
+    return data if foreign is None else foreign
 
 
-def _foreign_settings(verb: Verb, data: dict[str, Any], path: Path, show_all: bool) -> dict[str, Any]:
-    """The same, also from a file of another program's; what became of its settings is shown beside the result."""
+def foreign_settings(verb: Verb, data: dict[str, Any], path: Path, show_all: bool) -> dict[str, Any] | None:
+    """The verb's settings in the file of another program; None if it is none of those that the verb reads.
+
+    What became of its settings is shown beside the result. Raises UserError for what would be lost.
+    """
     from rich.console import Console
 
     from bottega.cli.render import show
     from bottega.core.verb import load
 
-    foreign = load(verb.foreign)(data)
+    foreign = load(verb.foreign)(data) if verb.foreign else None
     if foreign is None:
-        return data
+        return None
     show(foreign.view(everything=show_all), Console(stderr=True, highlight=False))
     foreign.require(str(path))
     return foreign.settings

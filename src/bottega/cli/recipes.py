@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bottega.cli.commands import DEBUG, JSON, PLAN, QUIET, handled, reporter_for
+from bottega.cli.commands import DEBUG, JSON, PLAN, QUIET, foreign_settings, handled, reporter_for
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,7 @@ def run(
     with handled(debug) as console:
         from bottega.core.errors import UserError
         from bottega.core.plan import only_planning
-        from bottega.core.recipe import Chain, load_recipe, require_all
+        from bottega.core.recipe import Chain, require_all
         from bottega.core.workspace import workspace_path
         from bottega.verbs.registry import VERBS
 
@@ -68,7 +68,7 @@ def run(
             raise UserError("no recipe is named", hint="Name it first: bottega run RECIPE " + recipe + " …")
         common = {"threads": threads, "seed": seed, "device": device, "dtype": dtype}
         words = [*context.args, *(f"--{name}={value}" for name, value in common.items() if value is not None)]
-        chosen = _with_arguments(load_recipe(recipe), words, common, VERBS)
+        chosen = _with_arguments(_recipe_of(recipe, VERBS, show_all=plan), words, common, VERBS)
         chain = Chain(chosen, workspace_path(workspace), VERBS)
         with only_planning() if plan else contextlib.nullcontext():
             planned = chain.plan()
@@ -81,6 +81,23 @@ def run(
             _say(advice, console)
         steps = chain.run(reporter_for(console, quiet), None if quiet else _announcer(console), planned)
         _finish(chain, steps, console, as_json=json)
+
+
+def _recipe_of(name: str, registry: Mapping[str, Verb], *, show_all: bool) -> Recipe:
+    """A recipe by name or file; the file of another program that a verb reads is a recipe of that one step."""
+    from dataclasses import replace
+
+    from bottega.core.recipe import load_recipe, recipe_from
+    from bottega.core.schema import read_yaml
+
+    path = Path(name)
+    data = read_yaml(path) if path.suffix in (".yaml", ".yml") and path.is_file() else None
+    if isinstance(data, dict) and not data.keys() & {"steps", "verb"}:
+        for verb in registry.values():
+            settings = foreign_settings(verb, data, path, show_all)
+            if settings is not None:
+                return replace(recipe_from({"verb": verb.name, **settings}, name), folder=path.parent)
+    return load_recipe(name)
 
 
 def list_recipes() -> None:
@@ -121,13 +138,17 @@ def copy_recipe(
         path = to or Path(f"{name}.yaml")
         if path.exists():
             raise UserError(f"{path} exists already", hint="Give another name.")
-        for example in examples_of(shipped[name]):
-            place = path.parent / example
-            if not place.exists():  # what stands there may have been changed on purpose
+        examples = [path.parent / example for example in examples_of(shipped[name])]
+        kept = [place for place in examples if place.exists()]  # it may have been changed on purpose
+        for place in examples:
+            if place not in kept:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                write_text(place, (shipped_folder() / example).read_text("utf-8"))
+                write_text(place, (shipped_folder() / place.relative_to(path.parent)).read_text("utf-8"))
         write_text(path, shipped[name])
-        console.print(f"written: {path}; run it with: bottega run {path}", markup=False, highlight=False)
+        lines = [f"written: {place}" for place in (path, *examples) if place not in kept]
+        lines += [f"kept as it was: {place}" for place in kept]
+        command = shlex.join(["bottega", "run", str(path)])
+        _say([*lines, f"next: {command} --plan   (what it will do and take; without --plan it runs)"], console)
 
 
 def print_schema() -> None:

@@ -41,7 +41,7 @@ from bottega.core.workspace import open_workspace, writing
 
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 HERE = "here"
-EXAMPLE = re.compile(r"\$\{here\}/(examples/[\w.-]+)")
+EXAMPLE = re.compile(r"\b(examples/[\w.-]*\w)")
 KEYS = {"name", "description", "parameters", "steps", "patience_seconds", "smaller", "report", "when_given"}
 
 
@@ -192,7 +192,7 @@ def with_parameters(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """
     for name in values:
         if name not in recipe.parameters:
-            hint = did_you_mean(name, recipe.parameters)
+            hint = did_you_mean(name, recipe.parameters) or f"Write STEP.{name}=…; steps: {', '.join(recipe.steps)}."
             raise UserError(f"recipe {recipe.name} has no parameter {name!r}", hint=hint)
     return _as_given(replace(recipe, parameters={**recipe.parameters, **values}), values)
 
