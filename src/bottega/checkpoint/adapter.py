@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from bottega.checkpoint.config import ModelConfig, places, read_json
 from bottega.checkpoint.header import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LEGACY_ADAPTER_WEIGHTS, TensorInfo, read_header
 from bottega.checkpoint.hub import locate
+from bottega.checkpoint.hub_repository import parse_name
 from bottega.checkpoint.layout import HEAD
 from bottega.checkpoint.rope_config import is_number
 from bottega.checkpoint.tensors import LazyTensor, load_legacy, map_tensors
@@ -58,6 +59,14 @@ class TokenRows:
 
     ids: tuple[int, ...]
     rows: LazyTensor
+
+
+def base_of_adapter(config: Mapping[str, Any]) -> str:
+    """The base that an adapter_config.json names, as `locate` takes it; empty if it names none."""
+    base, revision = str(config.get("base_model_name_or_path") or ""), config.get("revision")
+    parsed = None if Path(base).exists() else parse_name(base)
+    has_own = parsed is None or parsed[1] is not None
+    return base if has_own or not isinstance(revision, str) or not revision else f"{base}@{revision}"
 
 
 @dataclass(frozen=True)
@@ -103,8 +112,7 @@ class Adapter:
             bare = [name for name, change in changes.items() if "lora_magnitude_vector" not in change.parts]
             if bare:
                 raise UserError(f"{path}: use_dora is set, and {bare[0]} has no lora_magnitude_vector")
-        base = str(config.get("base_model_name_or_path") or "")
-        return cls(path, base, changes, replaced, rows, frozenset(saved), config)
+        return cls(path, base_of_adapter(config), changes, replaced, rows, frozenset(saved), config)
 
     def applied(self, tensors: Mapping[str, LazyTensor], config: ModelConfig) -> dict[str, LazyTensor]:
         """The base's tensors with the adapter on them, still lazy; raises UserError if it does not fit the base."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bottega.checkpoint.adapter import Adapter
-from bottega.checkpoint.card import CARD_FILE, CardText, escape
+from bottega.checkpoint.card import CARD_FILE, CardText, escape, without_revision
 from bottega.checkpoint.folder import weight_files
 from bottega.checkpoint.header import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from bottega.checkpoint.hub import locate
@@ -101,7 +101,7 @@ def adapter_card(config: Mapping[str, Any], base: AdapterBase, text: CardText, n
         front["language"] = list(text.languages)
     front["tags"] = ["bottega", "lora", *text.tags]
     if text.base_model or base.name:
-        front["base_model"] = text.base_model or Path(base.name).name
+        front["base_model"] = without_revision(text.base_model or Path(base.name).name)
     kept = {"none": "as it is", "nf4": "rounded to NF4", "int8": "rounded to int8"}[base.rounding]
     rows = [
         ("Base", f"{text.base_model or base.name}, {kept}"),

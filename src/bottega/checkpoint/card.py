@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.hub_repository import parse_name
 from bottega.core.atomic import write_text
 from bottega.core.record import Record
 from bottega.core.verb import NOT_IN_HASH
@@ -109,6 +110,12 @@ def _guard(match: re.Match[str]) -> str:
     return f"&#{ord(match[1][0])};{match[1][1:]}" if match[1].isdigit() else "\\" + match[1]
 
 
+def without_revision(model: str) -> str:
+    """The name of a model as the front matter of a card has it: of org/name@revision only the name."""
+    parsed = parse_name(model)
+    return parsed[0] if parsed else model
+
+
 def _front(text: CardText) -> str:
     data: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     if text.licence:
@@ -117,7 +124,7 @@ def _front(text: CardText) -> str:
         data["language"] = list(text.languages)
     data["tags"] = ["bottega", *text.tags]
     if text.base_model:
-        data["base_model"] = text.base_model
+        data["base_model"] = without_revision(text.base_model)
     return "---\n" + yaml.safe_dump(data, sort_keys=False, allow_unicode=True) + "---"
 
 

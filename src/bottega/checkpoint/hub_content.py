@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from bottega.checkpoint.adapter import Adapter
+from bottega.checkpoint.adapter import Adapter, base_of_adapter
 from bottega.checkpoint.config import CONFIG_FILE, read_json
 from bottega.checkpoint.folder import weight_files
 from bottega.checkpoint.header import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -149,7 +149,7 @@ def _parents(folder: Path) -> dict[str, Path]:
     named = card_data(folder).get("base_model")
     bases = [*named] if isinstance(named, list) else [named]
     if (folder / ADAPTER_CONFIG).is_file():
-        bases.append(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
+        bases.append(base_of_adapter(read_json(folder / ADAPTER_CONFIG)))
     for name in bases:
         parsed = parse_name(name) if isinstance(name, str) else None
         cached = cached_repository(*parsed, cache_root()) if parsed else None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from bottega.checkpoint.adapter import Adapter, module_in_files, own_name
 from bottega.checkpoint.config import ModelConfig
+from bottega.checkpoint.hub_repository import parse_name
 from bottega.model.adapter_config import AdapterSettings
 from bottega.model.adapter_targets import Target, Whole, module_of, row_modules, short_targets
 
@@ -17,7 +19,7 @@ _NEUTRAL: dict[str, Any] = {
     "alora_invocation_tokens": None, "auto_mapping": None, "bias": "none", "exclude_modules": None,
     "inference_mode": True, "init_lora_weights": True, "layer_replication": None, "layers_pattern": None,
     "loftq_config": {}, "lora_bias": False, "megatron_config": None, "megatron_core": "megatron.core",
-    "revision": None, "target_parameters": None,
+    "target_parameters": None,
 }  # fmt: skip
 
 
@@ -29,7 +31,7 @@ def peft_config(
     ids: Sequence[int],
     base_name: str,
 ) -> dict[str, Any]:
-    """The file's content for an adapter of these parts on the model `base_name` (a folder, or org/name of the hub)."""
+    """The file's content for an adapter of these parts on `base_name` (a folder, or org/name[@revision] of the hub)."""
     # A PiSSA adapter is written with the part that the base gave up subtracted: twice the rank, the same scale.
     widened = 2 if settings.init == "pissa" else 1
     raised = math.sqrt(widened) if settings.use_rslora else widened
@@ -39,9 +41,12 @@ def peft_config(
     saved = [module_in_files(config, each.name) for each in whole]
     tied = config.tie_word_embeddings and module_of(family.embedding) in saved
     names = short_targets(config, [target.name for target in targets], layers)
+    # A folder may be called like a name of the hub; of such a name PEFT keeps the revision apart.
+    name, revision = (None if Path(base_name).exists() else parse_name(base_name)) or (base_name, None)
     return {
         **_NEUTRAL,
-        "base_model_name_or_path": base_name,
+        "base_model_name_or_path": name,
+        "revision": revision,
         "peft_type": "LORA",
         "peft_version": PEFT_VERSION,
         "task_type": "CAUSAL_LM",
