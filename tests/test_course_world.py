@@ -56,8 +56,16 @@ def test_what_no_story_is_has_no_parse() -> None:
     draw = random.Random(0)
     assert world.parse(story.text + " the end .") is None
     assert world.parse(" ".join(reversed(story.words))) is None
+    assert not world.is_fluent(" ".join(reversed(story.words)))
     for _ in range(20):
         wrong = world.with_wrong_name(story, draw)
         assert wrong != story.text
         assert world.parse(wrong) is None
+        assert world.is_fluent(wrong)
         assert len(wrong.split()) == len(story.words)
+
+
+def test_no_story_is_likelier_than_the_likeliest() -> None:
+    best = world.likeliest_story()
+    assert world.parse(best.text) == best
+    assert best.log_probability >= max(story.log_probability for story in world.stories(11, 5000))

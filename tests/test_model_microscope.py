@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from bottega.core.errors import UserError
 from bottega.model.load import load_decoder
-from bottega.model.microscope import induction_scores, logit_lens, look
+from bottega.model.microscope import copy_scores, induction_scores, logit_lens, look
 
 
 def test_it_shows_what_transformers_shows(tmp_path: Path) -> None:
@@ -40,5 +40,10 @@ def test_the_induction_score_reads_the_right_cells() -> None:
     attention[0, 0, 3, 1] = 0.5  # 5 → what followed it at place 0
     attention[0, 0, 5, 4] = 0.9  # 5 → what followed it at place 3
     assert induction_scores(attention, ids).item() == pytest.approx(0.7)
+    attention[0, 0, 2, 0] = 0.4  # 7, before 5: the 5 at place 0
+    attention[0, 0, 4, 0], attention[0, 0, 4, 3] = 0.1, 0.3  # 8, before 5: both
+    assert copy_scores(attention, ids).item() == pytest.approx(0.4)
+    with pytest.raises(UserError, match="occurs twice"):
+        copy_scores(attention[..., :3, :3], torch.tensor([1, 2, 3]))
     with pytest.raises(UserError, match="occurs twice"):
         induction_scores(attention[..., :3, :3], torch.tensor([1, 2, 3]))

@@ -49,6 +49,8 @@ TRAINING: Mapping[Kind, Mapping[str, Any]] = {
 }  # fmt: skip
 START: Mapping[Kind, Kind] = {"small": "new", "pretrained": "new", "fine-tuned": "pretrained", "aligned": "fine-tuned"}
 VERSION = 2
+# Settings of `bottega.generate` for a story: pre-training has no stop token, a story ends with its last sentence.
+STORY: Mapping[str, Any] = {"max_new_tokens": 90, "stop": ("the end .",), "include_stop_str": True}
 
 
 def companion(kind: Kind = "pretrained", folder: Path | None = None, reporter: Reporter | None = None) -> Path:

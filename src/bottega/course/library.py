@@ -143,14 +143,14 @@ class Course:
 
     def exercise(self, name: str) -> Exercise:
         """The exercise CHAPTER/NAME; raises UserError with the nearest one."""
-        found = {each.id: each for chapter in self.written() for each in chapter.exercises.values()}
+        found = {each.id: each for chapter in self.chapters.values() for each in chapter.exercises.values()}
         if name not in found:
             raise UserError(f"there is no exercise {name!r}", hint=did_you_mean(name, found))
         return found[name]
 
     def lab(self, name: str) -> LabFile:
         """The lab CHAPTER/NAME; raises UserError with the nearest one."""
-        found = {each.id: each for chapter in self.written() for each in chapter.labs.values()}
+        found = {each.id: each for chapter in self.chapters.values() for each in chapter.labs.values()}
         if name not in found:
             raise UserError(f"there is no lab {name!r}", hint=did_you_mean(name, found))
         return found[name]

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 # What is chosen with which probability. A choice named after another one with a 2 differs from it (friend ≠ hero).
 CHOICES: Mapping[str, Mapping[str, float]] = {
@@ -99,6 +100,12 @@ def word_classes() -> dict[str, str]:
     return {word: name for name, words in CHOICES.items() for word in words}
 
 
+def likeliest_story() -> Story:
+    """A story that no other exceeds in probability (names and places are all equally likely)."""
+    branches = product(*(range(len(place)) for place in BRANCHES))
+    return max((_with_likeliest_choices(each) for each in branches), key=lambda story: story.log_probability)
+
+
 def entropy_per_story() -> float:
     """The entropy of the stories in nats, from the grammar: E[−ln p], summed over the choices that a story makes."""
     total = sum(-p * math.log(p) for place in BRANCHES for p, _ in place)
@@ -115,6 +122,17 @@ def tokens_per_story() -> float:
 def entropy_per_token() -> float:
     """The floor of the mean loss per word, where a story's end is known."""
     return entropy_per_story() / tokens_per_story()
+
+
+def is_fluent(text: str) -> bool:
+    """Whether every sentence is a possible one, although names and things may not agree from one to the next."""
+    words, at = text.split(), 0
+    for place in BRANCHES:
+        fits = [template.split() for _, template in place if _fit(template.split(), words[at:], None) is not None]
+        if not fits:
+            return False
+        at += max(map(len, fits))
+    return at == len(words)
 
 
 def parse(text: str) -> Story | None:
@@ -158,11 +176,19 @@ def with_wrong_name(story: Story, draw: random.Random) -> str:
 
 def _story(draw: random.Random) -> Story:
     branches = tuple(draw.choices(range(len(place)), [p for p, _ in place])[0] for place in BRANCHES)
+    return _made(branches, lambda options: draw.choices(list(options), list(options.values()))[0])
+
+
+def _with_likeliest_choices(branches: tuple[int, ...]) -> Story:
+    return _made(branches, lambda options: max(options, key=lambda word: options[word]))
+
+
+def _made(branches: tuple[int, ...], choose: Callable[[Mapping[str, float]], str]) -> Story:
+    """The story of these branches whose words are chosen, one after another, from what each may be."""
     template = " ".join(text for place, branch in zip(BRANCHES, branches, strict=True) if (text := place[branch][1]))
     choices: dict[str, str] = {}
     for name in _names(template):
-        options = _options(name, choices)
-        choices[name] = draw.choices(list(options), list(options.values()))[0]
+        choices[name] = choose(_options(name, choices))
     return Story(template.format(**choices), choices, branches)
 
 
@@ -210,8 +236,11 @@ def _choice_entropy(name: str) -> float:
     return sum(p * -sum(q * math.log(q) for q in rest.values()) for p, rest in rests)
 
 
-def _fit(template: Sequence[str], words: Sequence[str], choices: Mapping[str, str]) -> dict[str, str] | None:
-    """What the choices of `template` are if `words` begin with it, or None if they do not."""
+def _fit(template: Sequence[str], words: Sequence[str], choices: Mapping[str, str] | None) -> dict[str, str] | None:
+    """What the choices of `template` are if `words` begin with it, or None if they do not.
+
+    They agree with `choices`, and with each other; without `choices` any word of the right class will do.
+    """
     if len(words) < len(template):
         return None
     found: dict[str, str] = {}
@@ -221,12 +250,12 @@ def _fit(template: Sequence[str], words: Sequence[str], choices: Mapping[str, st
                 return None
             continue
         name = expected.strip("{}")
-        known = {**choices, **found}
-        if name in known:
-            if known[name] != word:
-                return None
-        elif word not in _options(name, known):
-            return None
+        if choices is None:
+            possible = word in CHOICES[name.rstrip("2")]
         else:
-            found[name] = word
+            known = {**choices, **found}
+            possible = known[name] == word if name in known else word in _options(name, known)
+        if not possible:
+            return None
+        found[name] = word
     return found

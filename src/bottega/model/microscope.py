@@ -2,7 +2,8 @@
 
 The logit lens (nostalgebraist 2020) reads the residual stream behind each layer as if it were the last: normalise,
 project with the head. An induction head (Olsson et al. 2022, arXiv:2209.11895) looks, from a token that occurred
-before, at the token that followed it then. For models whose layers see all tokens before them.
+before, at the token that followed it then; a head that copies looks at the very token that comes next. For models
+whose layers see all tokens before them.
 """
 
 from __future__ import annotations
@@ -83,3 +84,15 @@ def induction_scores(attention: Tensor, input_ids: Tensor) -> Tensor:
     if not rows:
         raise UserError("no token of this text occurs twice")
     return attention[:, :, rows, columns].mean(-1)
+
+
+def copy_scores(attention: Tensor, input_ids: Tensor, among: Tensor | None = None) -> Tensor:
+    """(L, heads): the mean weight on earlier occurrences of the token that comes next, where there are any.
+
+    `among` (V,) says which tokens count as the next one (default: all).
+    """
+    same = (input_ids[1:, None] == input_ids[None, :]).tril()  # (T − 1, T): is token j the one that follows token i?
+    places = same.any(1) if among is None else same.any(1) & among[input_ids[1:]]
+    if not places.any():
+        raise UserError("no token of this text occurs twice")
+    return (attention[:, :, :-1] * same).sum(-1)[:, :, places].mean(-1)
