@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -299,6 +300,22 @@ def test_a_plan_loads_no_torch(base: Path, tmp_path: Path) -> None:
     values = {"stage": "dpo", "data": str(written(tmp_path, "pairs")), "model": str(base), "out": str(tmp_path / "o")}
     words = [sys.executable, "-c", code, json.dumps({**values, "adapter": LORA, "device": "cpu"})]
     assert subprocess.run(words, capture_output=True, check=True, text=True).stdout.strip() == "False"
+
+
+def test_prompts_of_samples_without_a_chat_template_are_plain_text(base: Path, tmp_path: Path) -> None:
+    """As the data's are then; the run does what the plan says."""
+    bare = shutil.copytree(base / "model", tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    config = json.loads((bare / "tokenizer_config.json").read_text())
+    (bare / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": None}))
+    settings = {"adapter": LORA, "max_steps": 1, "batch_size": 5, "prompts": ["The river"], "compare": False}
+    for model, said in ((base, False), (bare, True)):
+        checks = planned(model, tmp_path, "dpo", written(tmp_path, "pairs"), **settings).checks
+        assert any(check.name == "prompts" and "are plain text" in check.detail for check in checks) == said
+    values = {"stage": "dpo", "data": tmp_path / "pairs.jsonl", "model": bare, "out": tmp_path / "run", **settings}
+    verbs.train(**values, dtype="float32", threads=1)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["prompt"]) for row in rows] == [(0, "The river"), (1, "The river")]
 
 
 # ------------------------------------------------------------------ time

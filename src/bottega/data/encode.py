@@ -30,7 +30,7 @@ from bottega.data.formats.kinds import (
     Tools,
 )
 from bottega.data.formats.read import as_messages
-from bottega.tokenizer.chat import Masking, encode_chat
+from bottega.tokenizer.chat import GIVE_TEMPLATE, Masking, encode_chat
 from bottega.tokenizer.template import REASONING_KEYS
 from bottega.tokenizer.tokenizer import Tokenizer
 
@@ -156,8 +156,8 @@ def _with_tools(
     if not template:
         raise UserError(
             f"{tokenizer.folder} has no chat template, so conversations have no form",
-            hint="Use the tokenizer of a model that was tuned on conversations, put a chat_template.jinja beside its "
-            "tokenizer.json, or give prompts and completions as plain texts.",
+            hint="Use the tokenizer of a model that was tuned on conversations, or give prompts and completions as "
+            f"plain texts. {GIVE_TEMPLATE}",
         )
     calls = any(message.get("tool_calls") for message in messages)
     if options.tools == "text":

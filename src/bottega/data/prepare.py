@@ -18,6 +18,7 @@ from bottega.data.rows import ROW_READERS, Skipped, files_below, suffix_of
 from bottega.data.sources import source_files
 from bottega.data.spec import CorpusSpec, Form, TokensSpec
 from bottega.data.writing import TokensWriter
+from bottega.tokenizer.chat import GIVE_TEMPLATE
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.tokenizer.tokenizer import Tokenizer
 
@@ -145,7 +146,8 @@ def _splits_check(source: Path) -> Check:
 
 def _template_check(tokenizer: TokenizerSpec) -> list[Check]:
     has = tokenizer.has_template
-    return [Check("chat template", has, "present" if has else "the tokenizer has none, so conversations have no form")]
+    detail = "present" if has else f"the tokenizer has none, so conversations have no form. {GIVE_TEMPLATE}"
+    return [Check("chat template", has, detail)]
 
 
 def _form_checks(config: PrepareData, tokenizer: TokenizerSpec, specs: Specs) -> list[Check]:

@@ -28,6 +28,7 @@ from bottega.tokenizer.template import render
 from bottega.tokenizer.tokenizer import Tokenizer
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+GIVE_TEMPLATE = "A base gets one by: bottega tokenizer extend MODEL --template chatml --out DIR"
 Message = Mapping[str, Any]
 TrainOn = Literal["assistant", "all", "last"]
 TrainOnEos = Literal["turn", "last", "none"]
@@ -139,8 +140,7 @@ class _Chat:
         if not tokenizer.chat_template:
             raise UserError(
                 f"{tokenizer.folder} has no chat template",
-                hint="Use a model that was fine-tuned on conversations, or put a chat_template.jinja beside its "
-                "tokenizer.json.",
+                hint=f"Use a model that was fine-tuned on conversations. {GIVE_TEMPLATE}",
             )
         self.tokenizer = tokenizer
         self.template = tokenizer.chat_template

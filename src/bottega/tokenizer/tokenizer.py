@@ -10,9 +10,11 @@ Files are untrusted: sizes are bounded and what cannot be read is a UserError.
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,7 +22,7 @@ from typing import Any, Literal, TypeVar
 import tokenizers
 
 from bottega.core.errors import UserError
-from bottega.core.hashing import digest_bytes
+from bottega.core.hashing import digest_bytes, digest_tokenizer
 from bottega.tokenizer.files import TokenizerFiles, read_files
 
 Family = Literal["byte_level", "byte_fallback", "other"]
@@ -186,6 +188,12 @@ class Tokenizer:
         (backend.add_special_tokens if special else backend.add_tokens)(added)
         ids = [id_ for token in tokens if (id_ := backend.token_to_id(token)) is not None]
         return backend.to_str(pretty=False) + "\n", ids
+
+    def with_content(self, content: str) -> Tokenizer:
+        """The same tokenizer with another tokenizer.json, such as `extended` gives."""
+        data, raw = json.loads(content), content.encode("utf-8")
+        files = replace(self.files, tokenizer_bytes=raw, data=data, marked_special=False, hash=digest_tokenizer(data))
+        return Tokenizer(self.folder, files)
 
     def token_kind(self, id_: int) -> TokenKind:
         """What a token is for; `byte` is one of the 256 that write any byte, `unused` an id without a token."""

@@ -64,6 +64,9 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         plan.checks += data_checks(config, settings, data, preview, tokenizer)
         plan.checks += policy_checks(config, settings, data, preview, architecture, tokenizer_hash, specs)
     plan.checks += model_checks(config, architecture, quantised, device, folder)
+    if config.prompts and config.stage != "pretrain" and not tokenizer.has_template:
+        detail = "the tokenizer has no chat template: they are plain text, as those of the data are"
+        plan.checks.append(Check("prompts", True, detail))
     if licence or data.licence:
         detail = f"model: {licence or 'not stated'}; text: {data.licence or 'not stated'}"
         plan.checks.append(Check("licence", True, detail))

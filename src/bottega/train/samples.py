@@ -33,9 +33,12 @@ class Prompt:
 def prompts_of(
     given: Sequence[str], source: Batches | Examples, tokenizer: Tokenizer, *, chat: bool
 ) -> list[Prompt]:
-    """The user's prompts, or the first ones of the examples that are trained on."""
+    """The user's prompts, or the first ones of the examples that are trained on.
+
+    With `chat` each is what a user says, if there is a chat template; else it is plain text, as the data's are then.
+    """
     if given:
-        return [Prompt(text, _ids(text, tokenizer, chat=chat)) for text in given]
+        return [Prompt(text, _ids(text, tokenizer, chat=chat and bool(tokenizer.chat_template))) for text in given]
     if isinstance(source, Batches):
         return []
     found = []

@@ -22,7 +22,7 @@ MARKS = {
     "deepseek_v2": "Assistant:", "deepseek_v3": "<｜Assistant｜>", "llama-3": "<|start_header_id|>",
 }  # fmt: skip
 OWN = "tokenizer_default"
-REMEDY = "put the template into a copy of the model's folder as chat_template.jinja"
+REMEDY = "give the model that template: bottega tokenizer extend MODEL --template chatml (or a FILE) --out DIR"
 
 
 def own_template(model: str) -> tuple[bool, str]:
