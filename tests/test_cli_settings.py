@@ -36,8 +36,19 @@ def test_a_sections_settings_are_options_and_words(bottega: Call, workshop: Work
         assert (found["beta"], found["margin"]) == (0.2, 1.0), words
     Path("mine.yaml").write_text("preference: {beta: 0.5, margin: 1}\n")
     assert config_of(bottega, workshop, "mine.yaml", "--preference.beta", "0.2")["preference"]["margin"] == 1.0
+    Path("word.yaml").write_text("launch: slurm\n")
+    launch = config_of(bottega, workshop, "word.yaml", "--launch.nodes", 2)["launch"]
+    assert (launch["kind"], launch["nodes"]) == ("slurm", 2)
     parallel = config_of(bottega, workshop, "--parallel.gather-dtype", "bfloat16", "parallel.strategy=zero3")
     assert parallel["parallel"]["gather_dtype"] == "bfloat16"
+
+
+def test_a_section_may_be_one_word() -> None:
+    for given, base in (("lora", "none"), ("qlora", "nf4"), ({"type": "qlora", "r": 4}, "nf4")):
+        config = Train.parse({"stage": "sft", "model": "m", "data": "d", "out": "o", "adapter": given})
+        assert config.adapter is not None and config.adapter.base == base
+    with pytest.raises(UserError, match=r"adapter\.type: Input should be 'lora' or 'qlora'"):
+        Train.parse({"stage": "sft", "model": "m", "data": "d", "out": "o", "adapter": "adalora"})
 
 
 def test_settings_within_settings_of_a_section(bottega: Call) -> None:

@@ -95,5 +95,5 @@ def test_every_setting_has_one_line_of_doc(name: str) -> None:
 
 def test_a_word_in_the_place_of_a_section_says_how_one_is_written() -> None:
     with pytest.raises(UserError) as caught:
-        Train.parse({"data": "d", "model": "m", "out": "o", "adapter": "lora"}, where="train")
-    assert caught.value.message == "train: adapter: takes settings, written {name: value, …} (got 'lora')"
+        Train.parse({"data": "d", "model": "m", "out": "o", "preference": "dpo"}, where="train")
+    assert caught.value.message == "train: preference: takes settings, written {name: value, …} (got 'dpo')"

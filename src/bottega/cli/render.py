@@ -167,7 +167,8 @@ def _bars(block: Bars, console: Console) -> None:
     if any(bar.group for bar in block.bars):
         parts = {" ": [bar.group for bar in block.bars], **parts}
     parts[block.value_label] = [measured(bar.value, block.percent) for bar in block.bars]
-    parts["interval"] = [_range(bar, block.percent) for bar in block.bars]
+    if any(bar.low is not None or bar.high is not None for bar in block.bars):
+        parts["interval"] = [_range(bar, block.percent) for bar in block.bars]
     if any(bar.reference is not None for bar in block.bars):
         marks = [bar.reference for bar in block.bars]
         parts[f"┊ {block.reference_label}"] = ["" if mark is None else measured(mark, block.percent) for mark in marks]

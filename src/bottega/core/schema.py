@@ -41,6 +41,11 @@ class Config(BaseModel):
     word: ClassVar[str] = ""
     """The setting that is meant where a section is given as one word."""
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_one_word(cls, value: Any) -> Any:
+        return {cls.word: value} if cls.word and isinstance(value, str) else value
+
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "") -> Self:
         """Build from plain data; raises UserError with every problem, and the nearest right key for an unknown one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -18,6 +18,8 @@ TargetModules = str | tuple[str, ...]
 
 class AdapterSettings(Config):
     """What is trained beside a frozen base, and how the base is kept."""
+
+    word: ClassVar[str] = "type"
 
     type: Literal["lora", "qlora"] = "lora"
     """lora; or qlora, which is lora on a base in four bits (base: nf4)."""
@@ -61,6 +63,7 @@ class AdapterSettings(Config):
     @model_validator(mode="before")
     @classmethod
     def _qlora_means_nf4(cls, values: object) -> object:
+        values = {cls.word: values} if isinstance(values, str) else values
         if isinstance(values, dict) and values.get("type") == "qlora" and values.get("base") in (None, "none"):
             return {**values, "base": "nf4"}
         return values

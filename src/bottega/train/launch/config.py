@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -50,11 +50,6 @@ class LaunchSettings(Config):
     """Shell lines before the run: modules, environments, installation."""
     port: int = Field(default=29500, ge=1024, le=65535)
     """Port at which the processes meet."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_one_word(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> LaunchSettings:
