@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -135,6 +136,22 @@ def test_only_estimates_are_told_with_about(base: Path, tmp_path: Path, workshop
     assert packed.startswith("about ") and " = about " in packed
     # However many passes, it says how many steps.
     assert told("dpo", few, batch_size=5, max_steps=1000).startswith("1,000 steps of 5 pairs")
+
+
+def test_rows_that_cannot_be_used_are_told_and_not_counted(base: Path, tmp_path: Path) -> None:
+    """Every third row calls a tool, which the template has no place for; of three hundred only the first are looked at.
+    """
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}], "content": ""}
+    talk = ROWS["chat"][0]["messages"]
+    data = tmp_path / "talk.jsonl.gz"
+    rows = [{"messages": [talk[0], call] if n % 3 == 0 else talk} for n in range(300)]
+    data.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    plan = planned(base, tmp_path, "sft", data, adapter=LORA, batch_size=10)
+    (told,) = [check for check in plan.checks if check.name == "examples"]
+    assert told.passed and "22 of the first 64 rows cannot be used: tool_calls, for which the chat" in told.detail
+    assert plan.details["settings"].steps == pytest.approx(20, abs=2)
+    whole = planned(base, tmp_path, "sft", written(tmp_path, "chat")).checks
+    assert "examples" not in {check.name for check in whole}
 
 
 def flops(stage: str = "pretrain", **settings: Any) -> dict[str, float]:

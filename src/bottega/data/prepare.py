@@ -25,7 +25,7 @@ from bottega.tokenizer.tokenizer import Tokenizer
 # Estimates for plans, from English text and Python sources.
 _BYTES_PER_TOKEN = 3.6
 _BYTES_PER_CONVERSATION = 140
-_GZIP = 3  # bytes of text in a byte of .gz
+_GZIP = 3  # bytes of text in a byte of .gz, where the file does not tell
 _TEXT_BYTES_PER_SECOND = 2.8e6
 _CONVERSATIONS_PER_SECOND = 3_400
 _TRAINED_SHARE: dict[Form, float] = {"text": 1.0, "chat": 0.4, "pairs": 0.5, "labelled": 0.5, "prompts": 0.0}
@@ -206,12 +206,26 @@ def source_sizes(source: Path, form: Form) -> tuple[int, int]:
     if not source.exists():
         raise UserError(f"{source} does not exist", hint="Give a corpus folder, or a file or folder of data.")
     files = list(source_files(source, Skipped())) if source.is_dir() else [source]
-    size = sum(file.stat().st_size * (_GZIP if file.suffix == ".gz" else 1) for file in files)
+    size = sum(_text_bytes(file) for file in files)
     if form == "text":
         return size, len(files)
     rows = sample(source)
     each = sum(row.size for row in rows) / len(rows) if rows else _BYTES_PER_CONVERSATION
     return size, max(1, int(size / max(each, 1))) * (2 if form == "pairs" else 1)
+
+
+def _text_bytes(file: Path) -> int:
+    """Bytes of a file when it is unpacked: gzip's own word for it, its last four bytes (RFC 1952), where that can be.
+
+    They hold the size modulo 2³², and of the last part only; deflate packs to a thousandth at best.
+    """
+    size = file.stat().st_size
+    if file.suffix != ".gz" or size < 18:
+        return size
+    with file.open("rb") as packed:
+        packed.seek(-4, 2)
+        said = int.from_bytes(packed.read(4), "little")
+    return said if size <= said <= 1032 * size else _GZIP * size
 
 
 def _table(manifest: dict[str, Any]) -> Table:

@@ -23,7 +23,7 @@ from bottega.train.config import Train
 from bottega.train.estimate import Certain, about, foresee
 from bottega.train.launch.write import plan_launch
 from bottega.train.preview import Preview, preview_raw, preview_tokens
-from bottega.train.refusals import data_checks, model_checks, policy_checks
+from bottega.train.refusals import data_checks, model_checks, parallel_checks, policy_checks
 from bottega.train.settings import Settings, new_model_config, resolve
 
 FORM_NAMES: dict[str | None, str] = {
@@ -63,7 +63,10 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     if data.form == config.form and all(check.passed for check in raw_checks):  # else they have said it
         plan.checks += data_checks(config, settings, data, preview, tokenizer)
         plan.checks += policy_checks(config, settings, data, preview, architecture, tokenizer_hash, specs)
+    if preview.refused and preview.examples:
+        plan.checks.append(_refused(preview))
     plan.checks += model_checks(config, architecture, quantised, device, folder)
+    plan.checks += parallel_checks(config, settings)
     if config.prompts and config.stage != "pretrain" and not tokenizer.has_template:
         detail = "the tokenizer has no chat template: they are plain text, as those of the data are"
         plan.checks.append(Check("prompts", True, detail))
@@ -114,6 +117,15 @@ def _data(
     options = ExampleOptions.parse(config.example_options, where="data")
     preview = preview_raw(path, config.form, Tokenizer.load(folder), options)
     return preview.refined(raw.spec), preview, raw.checks
+
+
+def _refused(preview: Preview) -> Check:
+    """What of the data will be left out, as far as the first rows tell."""
+    reason, count = preview.refused.most_common(1)[0]
+    refused = sum(preview.refused.values())
+    why = reason if count == refused else f"{reason} ({count}), and other reasons"
+    detail = f"{refused} of the first {preview.looked_at} rows cannot be used: {why}. bottega data check lists them all"
+    return Check("examples", True, detail)
 
 
 def _checks(config: Train, data: TokensSpec, architecture: ModelConfig, tokenizer_hash: str) -> list[Check]:

@@ -33,12 +33,14 @@ class Preview:
         examples: the documents of each, token ids and mask.
         rows: what is known of each beside its text (label, right answer), as `examples.jsonl` says it.
         refused: why rows cannot be used, with counts.
+        looked_at: rows of the sample.
         whole: whether there is nothing else in the data.
     """
 
     examples: list[list[Encoded]] = field(default_factory=list)
     rows: list[Mapping[str, Any]] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    looked_at: int = 0
     whole: bool = False
 
     @property
@@ -54,7 +56,9 @@ class Preview:
         tokens = sum(len(document.ids) for document in documents) / len(documents)
         trained = sum(sum(document.mask) for document in documents) / len(documents)
         longest = max(len(document.ids) for document in documents)
-        count = len(documents) if self.whole else spec.documents
+        each = 2 if spec.form == "pairs" else 1
+        usable = 1 - sum(self.refused.values()) / max(self.looked_at, 1)
+        count = len(documents) if self.whole else each * max(1, round(spec.documents / each * usable))
         return replace(
             spec, tokens=round(tokens * count), trained_tokens=round(trained * count), documents=count, longest=longest
         )
@@ -77,7 +81,7 @@ def preview_raw(source: Path, form: Form, tokenizer: Tokenizer, options: Example
             return Preview()
         found.examples.extend(encoded)
         found.rows.extend(example_row(example) for example in examples)
-    return replace(found, whole=len(rows) <= SAMPLE_ROWS)
+    return replace(found, looked_at=min(len(rows), SAMPLE_ROWS), whole=len(rows) <= SAMPLE_ROWS)
 
 
 def preview_tokens(folder: Path, spec: TokensSpec) -> Preview:
