@@ -1,4 +1,4 @@
-"""DeepSpeed's engine on our decoder, in one process on the CPU: the losses of its ZeRO stages beside our own.
+"""`bottega train` with DeepSpeed's engine beside its own optimisers, on the CPU: losses, a resume, two processes.
 
     python -m venv /tmp/ds-env && /tmp/ds-env/bin/pip install wheel setuptools torch
     DS_BUILD_OPS=0 /tmp/ds-env/bin/pip install --no-build-isolation deepspeed==0.19.8   (and bottega)
@@ -10,97 +10,74 @@ Its communication operator is compiled at the first start, which takes a minute.
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from bottega.course.companion import companion, question_rows, write_rows
 
-from bottega.checkpoint.config import ModelConfig
-from bottega.data.batches import Row
-from bottega.model.decoder import Decoder
-from bottega.train.batch import micro_batches
-from bottega.train.loss import linear_cross_entropy
-from bottega.train.optimizer import build_optimizers
-
-STEPS, CLIP = 6, 0.5
-ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611"}
+STEPS = 20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one stage only")
+    parser.add_argument("--quick", action="store_true", help="one stage, in one process")
     arguments = parser.parse_args()
-    ours = own_losses()
-    try:
-        import deepspeed  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        print("deepspeed is not installed: only our own losses", *(f"{loss:.6f}" for loss in ours))
-        return
-    os.environ.update(ALONE)
-    deepspeed.init_distributed("gloo")
-    for stage in (1,) if arguments.quick else (0, 1, 2):
-        theirs = engine_losses(deepspeed, stage)
-        worst = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-        version = deepspeed.__version__
-        print(f"DeepSpeed {version}, ZeRO {stage}: {STEPS} steps, largest difference of a loss {worst:.1e}")
+    with tempfile.TemporaryDirectory() as folder:
+        material = Path(folder)
+        write_rows(material / "data.jsonl", question_rows(5, 200))
+        ours = losses(material, "ours", None)
+        try:
+            name = f"DeepSpeed {version('deepspeed')}"
+        except PackageNotFoundError:
+            print("deepspeed is not installed: only our own losses", *(f"{loss:.6f}" for loss in ours))
+            return
+        for stage in (1,) if arguments.quick else (0, 1, 2):
+            for world in (1,) if arguments.quick else (1, 2):
+                theirs = losses(material, f"zero{stage}-{world}", zero(stage), world)
+                print(f"{name}, ZeRO {stage}, {world} process(es): differs by {gap(ours, theirs):.1e}", flush=True)
+        killed = losses(material, "killed", zero(2), kill=True)
+        resumed = losses(material, "killed", zero(2))
+        print(f"{name}, ZeRO 2, killed at step {len(killed)} and resumed: differs by {gap(ours, resumed):.1e}")
 
 
-def made() -> tuple[Decoder, torch.optim.Optimizer]:
-    config = ModelConfig(
-        vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-5, rope_theta=10000.0, max_position_embeddings=64,
-        tie_word_embeddings=False, initializer_range=0.2,
-    )  # fmt: skip
-    model = Decoder(config).initialise(torch.Generator().manual_seed(0))
-    (optimizer,) = build_optimizers(model, "adamw", learning_rate=0.01, weight_decay=0.1, work_dtype=torch.float32)
-    return model, optimizer
+def zero(stage: int) -> dict[str, Any]:
+    return {"strategy": "deepspeed", "deepspeed": {"zero_optimization": {"stage": stage}}}
 
 
-def step(model: Decoder, number: int, backward: Callable[[Tensor, bool], Any]) -> float:
-    """One step's micro-batches, as the loop has them: losses are divided by the trained tokens of the whole step."""
-    draw = np.random.default_rng(number)
-    rows = [Row(draw.integers(0, 97, n), draw.random(n) < 0.7, [n]) for n in (40, 7, 33, 21, 12)]
-    parts = micro_batches(rows, 48)
-    weight, total = sum(len(part.targets) for part in parts), 0.0
-    for place, part in enumerate(parts):
-        states = model.hidden(part.input_ids, segments=part.segments)[0, part.positions]
-        loss = linear_cross_entropy(states, model.lm_head.weight, part.targets) / weight
-        backward(loss, place == len(parts) - 1)
-        total += float(loss.detach())
-    return total
+def gap(one: list[float], other: list[float]) -> float:
+    assert len(one) == len(other) == STEPS
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
-def own_losses() -> list[float]:
-    model, optimizer = made()
-    found = []
-    for number in range(STEPS):
-        found.append(step(model, number, lambda loss, _: loss.backward()))
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return found
-
-
-def engine_losses(deepspeed: Any, stage: int) -> list[float]:
-    model, optimizer = made()
-    config = {
-        "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "gradient_clipping": CLIP,
-        "zero_optimization": {"stage": stage}, "zero_allow_untested_optimizer": True, "steps_per_print": 10**9,
+def losses(folder: Path, name: str, parallel: Any, world: int = 1, kill: bool = False) -> list[float]:
+    """The losses of a run of its own; with `kill` it is killed when its first state is there."""
+    out = folder / name
+    recipe = {
+        "stage": "sft", "model": str(companion("new", folder)), "data": str(folder / "data.jsonl"), "max_steps": STEPS,
+        "batch_size": 8, "optimizer": "adamw", "learning_rate": 1e-3, "dtype": "float32", "device": "cpu", "threads": 1,
+        "micro_batch_tokens": 256, "compare": False, "save_every": 2, **({"parallel": parallel} if parallel else {}),
     }  # fmt: skip
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
-
-    def backward(loss: Tensor, is_last: bool) -> None:
-        engine.set_gradient_accumulation_boundary(is_last)
-        engine.backward(loss)
-
-    found = []
-    for number in range(STEPS):
-        found.append(step(model, number, backward))
-        engine.step()
-    return found
+    (folder / f"{name}.json").write_text(json.dumps(recipe))
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(world)] if world > 1 else []
+    command = [sys.executable, *launcher, "-m", "bottega", "train", str(folder / f"{name}.json"), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if kill:
+        while not list(out.with_name(f"{name}.partial").glob(".work/state-*[0-9]")):
+            time.sleep(0.002)
+        run.kill()
+    output, _ = run.communicate()
+    if run.returncode and not kill:
+        raise SystemExit(output)
+    metrics = (out if out.exists() else out.with_name(f"{name}.partial")) / "metrics.jsonl"
+    return [json.loads(line)["loss"] for line in metrics.read_text().splitlines()]
 
 
 if __name__ == "__main__":

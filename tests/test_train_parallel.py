@@ -5,6 +5,8 @@ The processes are real (Gloo on the loopback device). One process, without any o
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from bottega.model.decoder import Decoder
 from bottega.train.batch import micro_batches
 from bottega.train.loss import linear_cross_entropy
 from bottega.train.optimizer import build_optimizers
+from bottega.train.parallel.deepspeed import engine_config, read_config
 from bottega.train.parallel.enter import entered, ranks_of
 from bottega.train.parallel.pieces import read_pieces, write_pieces
 from bottega.train.parallel.ranks import Ranks, buckets, deal, packed, trained_of
@@ -264,3 +267,44 @@ def test_several_processes_for_a_run_of_one_are_refused(monkeypatch: pytest.Monk
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="2 processes were started"), entered(ParallelSettings(strategy="none"), CPU):
         pass
+
+
+def test_deepspeed_without_the_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(UserError, match="needs the package deepspeed") as raised, entered(
+        ParallelSettings(strategy="deepspeed"), CPU
+    ):
+        pass
+    assert "pip install" in (raised.value.hint or "")
+
+
+def test_deepspeeds_file_is_filled_in_and_may_not_contradict_the_recipe(tmp_path: Path) -> None:
+    users = {
+        "train_batch_size": "auto", "gradient_accumulation_steps": "auto", "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"}, "fp16": {"enabled": False, "loss_scale": 0},
+        "optimizer": {"type": "auto", "params": {"lr": "auto"}},
+        "zero_optimization": {"stage": 2, "overlap_comm": True, "reduce_bucket_size": "auto"},
+        "wall_clock_breakdown": False,
+    }  # fmt: skip
+    file = tmp_path / "zero2.json"
+    file.write_text(json.dumps(users))
+    config = engine_config(read_config(file), clip=0.5)
+    assert config["zero_optimization"] == {"stage": 2, "overlap_comm": True}
+    assert config["gradient_clipping"] == 0.5
+    assert config["gradient_accumulation_steps"] == 1  # the loop says where a step ends
+    assert not {"train_batch_size", "bf16", "fp16", "optimizer"} & config.keys()
+    assert config["wall_clock_breakdown"] is False
+    wrong = {
+        "train_batch_size is decided": {"train_batch_size": 32}, "bf16 is decided": {"bf16": {"enabled": True}},
+        "optimizer is decided": {"optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}},
+        "clipping is 1.0": {"gradient_clipping": 1.0}, "stage 3": {"zero_optimization": {"stage": 3}},
+    }  # fmt: skip
+    for message, given in wrong.items():
+        with pytest.raises(UserError, match=message):
+            engine_config(given, clip=0.5)
+    file.write_text("[1]")
+    with pytest.raises(UserError, match="not a JSON object"):
+        read_config(file)
+    with pytest.raises(ValueError, match="is for strategy: deepspeed"):
+        ParallelSettings(deepspeed={"zero_optimization": {"stage": 1}})
+    assert "flat pieces" in ParallelSettings(strategy="deepspeed").refusal("muon")

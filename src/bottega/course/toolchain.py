@@ -30,7 +30,7 @@ _PARTS = {
 def run_verb(name: str, settings: Mapping[str, Any], reporter: Reporter | None = None) -> Result:
     """Run `bottega NAME` with `settings`, as a recipe's step would; raises UserError."""
     config, plan, run = _PARTS[name].split()
-    verb = Verb(name, "", config=config, plan=plan, run=run, restartable=name == "train")
+    verb = Verb(name, "", config=config, plan=plan, run=run, restartable=name == "train", shared=name == "train")
     return execute(verb, verb.make_plan(verb.config_type().parse(settings), Specs()), reporter or Quiet())
 
 

@@ -133,9 +133,10 @@ def _accumulate(stage: Stage, parts: Sequence[Part], machine: Machine) -> tuple[
     ranks = machine.ranks
     weight = ranks.sum([sum(part.weight for part in parts)])[0]
     loss, own, figures = 0.0, Figures(), Figures()
-    for part, counts in ranks.turns([part for part in parts if part.weight], spare=parts[:1]):
+    turns = ranks.turns([part for part in parts if part.weight], spare=parts[:1])
+    for place, (part, counts) in enumerate(turns):
         summed, more = stage.loss(part.to(machine.device))
-        (summed * counts / weight).backward()
+        ranks.backward(summed * counts / weight, place == len(turns) - 1)
         if counts:
             loss += float(summed.detach()) / weight
             add_figures(own, more)

@@ -157,6 +157,10 @@ def _heldout_checks(data: TokensSpec, heldout: TokensSpec) -> list[Check]:
     ]
 
 
+def _counted(number: str, what: str, ending: str) -> str:
+    return f"{number} {what}{'' if number == '1' else ending}"
+
+
 def _work(
     config: Train, settings: Settings, architecture: ModelConfig, data: TokensSpec, dtype: str, certain: Certain
 ) -> list[str]:
@@ -168,11 +172,11 @@ def _work(
         step = f"{settings.examples_per_step} {FORM_NAMES[data.form]}"
         taken = settings.steps * settings.examples_per_step / (config.policy.updates if config.rewards else 1)
         passes = taken / max(data.examples, 1)
-    over = f"{passes:.2g} passes" if passes < 100 else f"{passes:,.0f} passes (--epochs sets them)"
+    over = _counted(f"{passes:.2g}", "pass", "es") if passes < 100 else f"{passes:,.0f} passes (--epochs sets them)"
     return [
         f"{start}: {human_count(architecture.parameter_count())} parameters, {architecture.num_hidden_layers} layers, "
         f"width {architecture.hidden_size}",
-        f"{about(f'{settings.steps:,}', certain.steps)} steps of {step} = "
+        f"{about(_counted(f'{settings.steps:,}', 'step', 's'), certain.steps)} of {step} = "
         f"{about(human_count(settings.tokens), certain.tokens)} tokens, "
         f"{about(over, certain.passes)} over the data",
         f"{settings.optimizer}, peak rate {settings.learning_rate:.2g}, {config.schedule}, in {dtype}",

@@ -5,10 +5,12 @@ Each is a check of the plan; a failed one stops `bottega train` before any weigh
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from bottega.checkpoint.config import ModelConfig
 from bottega.core.plan import Check, Specs
+from bottega.core.ranks import world_size
 from bottega.data.encode import Encoded
 from bottega.data.spec import TokensSpec
 from bottega.model.adapter_targets import low_rank_targets
@@ -39,6 +41,18 @@ def data_checks(
         checks.append(Check("row length", 2 * kept > seen, detail))
     if config.stage == "sft" and not data.exact:
         checks += _stop_check(config, preview, row, tokenizer.stop_ids)
+    return checks
+
+
+def parallel_checks(config: Train, settings: Settings) -> list[Check]:
+    """Whether the strategy goes with optimiser and stage, where there are, or will be, several processes."""
+    several = world_size() > 1 or config.launch is not None or config.parallel.strategy == "deepspeed"
+    refusal = config.parallel.refusal(settings.optimizer, draws=config.stage in POLICY_STAGES) if several else ""
+    checks = [Check("parallel", False, refusal)] if refusal else []
+    if config.parallel.strategy == "deepspeed" and config.launch is None:
+        found = importlib.util.find_spec("deepspeed") is not None
+        detail = "DeepSpeed's engine" if found else "the package deepspeed is not installed (docs/scale.md)"
+        checks.append(Check("deepspeed", found, detail))
     return checks
 
 

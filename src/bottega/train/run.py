@@ -26,7 +26,7 @@ from bottega.model.precision import cost_line, divergence, log_probabilities
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.artefacts import sign_artefacts, stop_ids, write_artefacts, write_copy
 from bottega.train.comparison import compare_tasks, compare_texts, joined_findings
-from bottega.train.config import POLICY_STAGES, Train
+from bottega.train.config import Train
 from bottega.train.launch.write import write_launch
 from bottega.train.loop import Between, fit
 from bottega.train.parallel.enter import entered
@@ -51,7 +51,7 @@ def run_train(plan: Plan, context: Context) -> Result:
     torch.set_num_threads(resolve_threads(config.threads))
     if not plan.details["settings"].steps:
         return Result() if follows() else _copy(plan, context)
-    with entered(config.parallel, torch.device(resolve_device(config.device))) as ranks:
+    with entered(config.parallel, torch.device(resolve_device(config.device)), config.clip) as ranks:
         return _train(plan, config, context, _machine(config, plan.details["dtype"], ranks))
 
 
@@ -61,7 +61,6 @@ def _train(plan: Plan, config: Train, context: Context, machine: Machine) -> Res
     tokenizer, architecture = Tokenizer.load(source), plan.details["architecture"]
     data = ranks.after_first(lambda: tokens_of(config.data, config, source, context.work / "data", context.reporter))
     settings = resolve(config, architecture, TokensSpec.read(data))
-    _require_possible(config, settings, ranks)
     model = make_trainee(config, architecture, machine)
     setting = Setting(settings, Forward(model, machine), tokenizer, context.work, context.reporter)
     opened = open_data(data, setting, seed=config.seed)
@@ -126,12 +125,6 @@ def require_stops(source: Batches | Examples, settings: Settings, stops: Sequenc
         longest = source.spec.longest
         hint = f"{settings.row_length} tokens cut their ends off: give row_length={longest}, or shorter conversations."
     raise UserError(f"no token that ends an answer is trained in {rows} rows of {source.folder}", hint=hint)
-
-
-def _require_possible(config: Train, settings: Settings, ranks: Ranks) -> None:
-    reason = config.parallel.refusal(settings.optimizer, draws=config.stage in POLICY_STAGES)
-    if ranks.world > 1 and reason:
-        raise UserError(reason)
 
 
 def _machine(config: Train, dtype: str, ranks: Ranks) -> Machine:

@@ -22,20 +22,25 @@ from bottega.train.parallel_config import SHARDED, ParallelSettings
 
 
 @contextmanager
-def entered(settings: ParallelSettings, device: torch.device) -> Iterator[Ranks]:
-    """Meet the other processes, if there are any; yields what the loop asks.
+def entered(settings: ParallelSettings, device: torch.device, clip: float = 1.0) -> Iterator[Ranks]:
+    """Meet the other processes, if there are any; yields what the loop asks. `clip` is DeepSpeed's to know.
 
     Raises UserError if the settings are for one process and there are several, or the other way round; BottegaError
     if the others do not come.
     """
-    if world_size() == 1:
+    if settings.strategy == "deepspeed":
+        from bottega.train.parallel.deepspeed import meet_alone, require_deepspeed
+
+        require_deepspeed()
+        meet_alone()
+    elif world_size() == 1:
         yield Ranks()
         return
     if settings.strategy == "none":
         raise UserError(f"{world_size()} processes were started for a run with parallel: {{strategy: none}}")
     if not dist.is_initialized():  # a second run in the same processes meets where the first did
         meet(settings, device)
-    yield ranks_of(settings)
+    yield ranks_of(settings, clip)
     atexit.register(_leave)  # not after an error: the others would be waited for, and torchrun ends them
 
 
@@ -58,8 +63,12 @@ def meet(settings: ParallelSettings, device: torch.device) -> None:
         raise BottegaError(f"process {rank()} of {world_size()} cannot meet the others: {error}", hint=hint) from None
 
 
-def ranks_of(settings: ParallelSettings) -> Ranks:
+def ranks_of(settings: ParallelSettings, clip: float = 1.0) -> Ranks:
     """What the loop asks, once the processes have met."""
+    if settings.strategy == "deepspeed":
+        from bottega.train.parallel.deepspeed import Engine
+
+        return Engine(settings, clip)
     if settings.strategy in SHARDED:
         from bottega.train.parallel.sharding import Shards
 

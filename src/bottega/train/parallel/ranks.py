@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from bottega.core.errors import UserError
 from bottega.model.decoder import Decoder
 
 T = TypeVar("T")
@@ -95,6 +96,10 @@ class Ranks:
         """What this process takes through the model, and what each loss counts: 1 for its parts, 0 where it only
         keeps pace with processes that have more and cannot compute a layer without it (with `spare` if it has none)."""
         return [(part, 1.0) for part in parts]
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:  # noqa: ARG002
+        """Add the gradients of a part of the step's loss, the last of this process or not."""
+        loss.backward()
 
     def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum the gradients over the processes, behind a step's last backward pass."""
@@ -221,6 +226,19 @@ class SplitOptimizer(Replicas):
         """All of the weights; a parameter's owner saves it, and its states."""
         own = ((held, id(held.tensor) in self._own) for held in super().held(model))
         return [Held(held.name, held.tensor, 0, held.shape, moves=owns, writes=owns) for held, owns in own]
+
+
+def equal_turns(ranks: Ranks, parts: Sequence[T], spare: Sequence[T], strategy: str) -> list[tuple[T, float]]:
+    """The parts, and the last one again for nothing, until all processes have as many."""
+    missing = max(ranks.gather(len(parts))) - len(parts)
+    idle = list(parts[-1:] or spare[:1]) * missing
+    if len(idle) < missing:
+        raise UserError(
+            f"there is nothing to train on in this step for process {ranks.rank} of {ranks.world}, and with {strategy} "
+            "all processes compute or none",
+            hint="Give a larger batch_size or tokens_per_step, or strategy: ddp or zero1.",
+        )
+    return [*((part, 1.0) for part in parts), *((part, 0.0) for part in idle)]
 
 
 def trained_of(model: nn.Module) -> list[nn.Parameter]:

@@ -22,9 +22,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from bottega.core.errors import UserError
 from bottega.model.decoder import Decoder
-from bottega.train.parallel.ranks import Held, Replicas, clip_pieces
+from bottega.train.parallel.ranks import Held, Replicas, clip_pieces, equal_turns
 from bottega.train.parallel_config import ParallelSettings
 
 T = TypeVar("T")
@@ -73,15 +72,7 @@ class Shards(Replicas):
 
     def turns(self, parts: Sequence[T], spare: Sequence[T] = ()) -> list[tuple[T, float]]:
         """The parts, and the last one again for nothing, until all processes have as many."""
-        missing = max(self.gather(len(parts))) - len(parts)
-        idle = list(parts[-1:] or spare[:1]) * missing
-        if len(idle) < missing:
-            raise UserError(
-                f"there is nothing to train on in this step for process {self.rank} of {self.world}, and with "
-                f"{self.settings.strategy} a layer computes in all processes or in none",
-                hint="Give a larger batch_size or tokens_per_step, or strategy: ddp or zero1.",
-            )
-        return [*((part, 1.0) for part in parts), *((part, 0.0) for part in idle)]
+        return equal_turns(self, parts, spare, self.settings.strategy)
 
     def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:  # noqa: ARG002
         """Hand the pieces their gradients; they were summed in the backward passes."""
