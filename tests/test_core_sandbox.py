@@ -84,7 +84,8 @@ def test_environment_and_folder_are_its_own(monkeypatch: pytest.MonkeyPatch):
     result = run(
         """
         import os, sys
-        print(sorted(set(os.environ) - {"LC_CTYPE"}), os.listdir("."), os.getcwd(), sys.flags.isolated)
+        expected = {"LC_CTYPE", "LD_LIBRARY_PATH"}  # the latter where the interpreter had to be mounted elsewhere
+        print(sorted(set(os.environ) - expected), os.listdir("."), os.getcwd(), sys.flags.isolated)
         try:
             import torch
         except ImportError:
@@ -94,6 +95,58 @@ def test_environment_and_folder_are_its_own(monkeypatch: pytest.MonkeyPatch):
     variables, rest = result.stdout.split("] [", 1)
     assert variables == "[" and rest.startswith("'main.py'] ") and result.stdout.endswith(" 1\nno packages\n")
     assert str(Path.cwd()) not in result.stdout and "very secret" not in result.stdout
+
+
+def test_it_is_this_very_python():
+    result = run("import sys, ssl, sqlite3, ctypes; print(sys.version)")
+    assert result.stdout.strip() == sys.version, result.stderr
+
+
+def test_packages_where_they_are_asked_for():
+    result = run(
+        """
+        import sys, numpy, bottega.core.errors
+        print(numpy.arange(3).sum(), sys.argv, __name__)
+        open("new.txt", "w").write("x")
+        numpy.savetxt("numbers.txt", numpy.ones(2))
+        import os, tempfile
+        with tempfile.TemporaryDirectory() as folder:
+            print(os.path.dirname(folder) == os.getcwd(), os.environ["OMP_NUM_THREADS"])
+        """,
+        packages=True,
+        memory_bytes=1 << 30,
+    )
+    assert result.ok, result.stderr
+    assert result.stdout == "3 ['main.py'] __main__\nTrue 1\n"
+
+
+@linux
+def test_packages_open_nothing_else(tmp_path: Path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("very secret")
+    tmp_path.chmod(0o777)
+    secret.chmod(0o666)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        result = run(
+            f"""
+            import socket, sys, numpy
+            secret = {str(secret)!r}
+            for path, mode in ((secret, "r"), ("/etc/passwd", "r"), (numpy.__file__, "a"), ("/proc/1/environ", "r")):
+                try:
+                    print(open(path, mode).read())
+                except OSError:
+                    print("refused")
+            try:
+                socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 2)
+            except OSError:
+                print("refused")
+            """,
+            packages=True,
+            memory_bytes=1 << 30,
+        )
+    isolated(result, "files_isolated")
+    isolated(result, "network_isolated")
+    assert result.stdout == "refused\n" * 5, result.stderr
 
 
 def test_nothing_is_left_on_the_disk():

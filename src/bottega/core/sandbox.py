@@ -1,15 +1,16 @@
 """The one place where foreign code runs: Python that a model or a learner wrote.
 
 The code runs in its own process, session and temporary folder, with an empty environment and
-without site-packages; memory, CPU time, open files, file size and (where the kernel counts them
-for it alone) processes are limited, output is cut, and when it is over, every process it started
-is killed. On Linux it has namespaces of its own, in which there is no network and no other
-process (namespaces(7)), and may read only the interpreter and its folder and write only the
-latter (landlock(7)). What the kernel refused is said in the result: a caller that needs a
-guarantee checks the flags.
+without site-packages (unless `packages` asks for them, to be read only); memory, CPU time, open
+files, file size and (where the kernel counts them for it alone) processes are limited, output is
+cut, and when it is over, every process it started is killed. On Linux it has namespaces of its
+own, in which there is no network and no other process (namespaces(7)), and may read only the
+interpreter and its folder and write only the latter (landlock(7)). What the kernel refused is said
+in the result: a caller that needs a guarantee checks the flags.
 
 Where the caller is root, the code runs as nobody: root's files are open to root, and root's
-processes are not counted. `sandbox_entry.py` is the program that sets this up from the inside.
+processes are not counted. A Python or a package that only root can reach is mounted, read-only, where
+nobody can. `sandbox_entry.py` is the program that sets this up from the inside.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ MAX_OUTPUT_BYTES = 1 << 20
 MAX_FILE_BYTES = 64 << 20
 MAX_OPEN_FILES = 64
 _GRACE_SECONDS = 1.0
+# What numerical packages ask for: the machine's processors, time zones, fonts.
+_PACKAGE_FILES = ("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/usr/share/fonts", "/etc/fonts")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _ENTRY = Path(__file__).with_name("sandbox_entry.py")
 
 
@@ -116,6 +120,7 @@ def run_python(
     files: Mapping[str, str | bytes] | None = None,
     processes: int = 16,
     max_output_bytes: int = MAX_OUTPUT_BYTES,
+    packages: bool = False,
 ) -> SandboxResult:
     """Run `code` as a program of its own and wait for it, at most `timeout` seconds (plus one to clear up).
 
@@ -127,6 +132,8 @@ def run_python(
         files: further files in its folder, by relative path.
         processes: how many processes and threads it may have at once.
         max_output_bytes: of standard output, and of standard error; it is stopped when it writes more.
+        packages: let it import, and so read, what this environment has installed, and bottega. NumPy needs about
+            1 GiB of address space, torch 4.
 
     Raises:
         BottegaError: if a file's name leads out of the folder, or no process can be started.
@@ -137,9 +144,12 @@ def run_python(
         settings = {
             "folder": str(folder),
             "interpreter": os.path.realpath(sys.executable),
-            "readable": _readable(),
+            "readable": [*_readable(), *(_PACKAGE_FILES if packages else ())],
+            "library": os.path.realpath(sysconfig.get_config_var("LIBDIR") or ""),
+            "packages": _package_folders() if packages else [],
+            "environment": _package_environment(folder) if packages else {},
             "become": NOBODY if os.geteuid() == 0 else None,
-            "bind": None,
+            "bind": [],
             "processes": processes,
             "limits": {
                 "RLIMIT_AS": memory_bytes,
@@ -149,8 +159,11 @@ def run_python(
                 "RLIMIT_CORE": 0,
             },
         }
-        if settings["become"] is not None and not _reachable(settings["interpreter"]):
-            settings["bind"] = [os.path.realpath(sys.base_prefix), stack.enter_context(_mount_point())]
+        if settings["become"] is not None:
+            closed = [each for each in settings["packages"] if not _reachable(each)]
+            if not (_reachable(settings["interpreter"]) and _reachable(sysconfig.get_path("stdlib"))):
+                closed.append(os.path.realpath(sys.base_prefix))
+            settings["bind"] = [(each, stack.enter_context(_mount_point())) for each in closed]
         _fill(folder, {**(files or {}), "main.py": code}, settings["become"])
         return _supervise(settings, timeout, _Streams(stdin.encode("utf-8"), max_output_bytes))
 
@@ -251,10 +264,22 @@ def _readable() -> list[str]:
     return [*dict.fromkeys(os.path.realpath(path) for path in own), *system]
 
 
-def _reachable(interpreter: str) -> bool:
-    """Whether any user may execute the interpreter and read its library."""
-    needed = (interpreter, sysconfig.get_path("stdlib"))
-    return all(parent.stat().st_mode & 0o001 for path in needed for parent in Path(path).resolve().parents)
+def _package_folders() -> list[str]:
+    """Where this process imports from, beside the standard library; and where bottega lies."""
+    installed = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    own = str(Path(__file__).resolve().parents[2])
+    return [path for path in dict.fromkeys(map(os.path.realpath, (*installed, own))) if Path(path).is_dir()]
+
+
+def _package_environment(folder: Path) -> dict[str, str]:
+    """One thread each, so that a figure does not depend on the machine; caches and drawings in the folder."""
+    places = dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), str(folder))
+    return {**dict.fromkeys(_THREADS, "1"), **places, "MPLBACKEND": "Agg", "JOBLIB_MULTIPROCESSING": "0"}
+
+
+def _reachable(path: str) -> bool:
+    """Whether any user may come to what lies at `path`."""
+    return all(parent.stat().st_mode & 0o001 for parent in Path(path).resolve().parents)
 
 
 @contextlib.contextmanager

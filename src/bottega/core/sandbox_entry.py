@@ -24,6 +24,13 @@ LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 ACCESS_BITS = {1: 13, 2: 14, 3: 15, 4: 15}  # by version of landlock; 16 from 5 on
 NOBODY = 65534
+WITH_PACKAGES = """
+import json, sys
+sys.path += json.loads(sys.argv[1])
+sys.argv = ["main.py"]
+with open("main.py", encoding="utf-8") as file:
+    exec(compile(file.read(), "main.py", "exec"))
+"""
 
 LINUX = sys.platform == "linux"
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -32,7 +39,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def main() -> None:
     """Set up, run the code, report, end."""
     settings = json.loads(sys.argv[1])
-    if settings["become"] is not None and (settings["bind"] is None or (LINUX and bind_python(settings))):
+    if settings["become"] is not None and (not settings["bind"] or (LINUX and bind_folders(settings))):
         with contextlib.suppress(PermissionError):  # root without its capabilities
             os.setgroups([])
             os.setgid(settings["become"])
@@ -52,22 +59,31 @@ def main() -> None:
     os._exit(0)
 
 
-def bind_python(settings: dict) -> bool:
-    """Make a Python that only root can reach reachable, read-only and in here alone; False if the kernel refuses."""
-    prefix, place = settings["bind"]
-    if LIBC.unshare(CLONE_NEWNS) != 0:
+def bind_folders(settings: dict) -> bool:
+    """Make folders that only root can reach reachable, read-only and in here alone; False if the kernel refuses."""
+    if LIBC.unshare(CLONE_NEWNS) != 0 or not mount(None, "/", MS_REC | MS_PRIVATE):
         return False
-    steps = (
-        (None, "/", MS_REC | MS_PRIVATE),
-        (prefix, place, MS_BIND),
-        (None, place, MS_BIND | MS_REMOUNT | MS_RDONLY),
-    )
-    for source, target, flags in steps:
-        if LIBC.mount(source and source.encode(), target.encode(), None, ctypes.c_ulong(flags), None) != 0:
+    for folder, place in settings["bind"]:
+        if not (mount(folder, place, MS_BIND) and mount(None, place, MS_BIND | MS_REMOUNT | MS_RDONLY)):
             return False
-    settings["interpreter"] = place + settings["interpreter"].removeprefix(prefix)
-    settings["readable"].append(place)
+        settings["interpreter"] = moved(settings["interpreter"], folder, place)
+        if moved(settings["library"], folder, place) != settings["library"]:
+            # Where it was linked to look is shut: it would take another Python's library, or none.
+            settings["environment"]["LD_LIBRARY_PATH"] = moved(settings["library"], folder, place)
+        settings["packages"] = [moved(path, folder, place) for path in settings["packages"]]
+        settings["readable"].append(place)
     return True
+
+
+def mount(source: "str | None", target: str, flags: int) -> bool:
+    """mount(2)."""
+    return LIBC.mount(source and source.encode(), target.encode(), None, ctypes.c_ulong(flags), None) == 0
+
+
+def moved(path: str, folder: str, place: str) -> str:
+    """Where `path` is when `folder` is at `place`."""
+    inside = path == folder or path.startswith(folder + "/")
+    return place + path.removeprefix(folder) if inside else path
 
 
 def take_namespaces() -> bool:
@@ -150,11 +166,12 @@ def be_worker(settings: dict, namespaces: bool) -> None:
     if LINUX:
         LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         with contextlib.suppress(OSError):
-            landlock = restrict_files(settings["readable"], settings["folder"])
+            landlock = restrict_files(settings["readable"] + settings["packages"], settings["folder"])
     report(settings, {"namespaces": namespaces, "landlock": landlock, "processes": limited})
     os.set_inheritable(settings["reports"], False)
-    arguments = [settings["interpreter"], "-I", "-S", "-B", "-X", "utf8", "main.py"]
-    os.execve(arguments[0], arguments, {})
+    program = ["-c", WITH_PACKAGES, json.dumps(settings["packages"])] if settings["packages"] else ["main.py"]
+    arguments = [settings["interpreter"], "-I", "-S", "-B", "-X", "utf8", *program]
+    os.execve(arguments[0], arguments, settings["environment"])
 
 
 def restrict_files(readable: list, folder: str) -> bool:
