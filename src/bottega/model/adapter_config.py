@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -23,6 +24,8 @@ class AdapterSettings(Config):
 
     type: Literal["lora", "qlora"] = "lora"
     """lora; or qlora, which is lora on a base in four bits (base: nf4)."""
+    start: Path | None = None
+    """An adapter to go on with: a folder in PEFT's format, or the one that an earlier run left; its settings hold."""
     name: str = Field(default="default", pattern=r"^\w+$")
     """Name among several adapters on one base."""
     r: int = Field(default=16, ge=1, le=MAX_RANK)

@@ -8,16 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from bottega.checkpoint.adapter import Adapter, own_name
-from bottega.checkpoint.adapter_writer import AdapterBase, read_base, weights_hash, write_adapter
+from bottega.checkpoint.adapter_writer import AdapterBase, weights_hash, write_adapter
 from bottega.checkpoint.card import CardText
-from bottega.checkpoint.config import ModelConfig, places
+from bottega.checkpoint.config import places
 from bottega.core.errors import UserError
 from bottega.model.adapter_config import AdapterSettings
 from bottega.model.adapter_targets import Target, module_of
 from bottega.model.decoder import Decoder
-from bottega.model.lora import AdapterInfo, adapter_config, adapter_info, adapter_tensors, add_adapter, row_order
+from bottega.model.lora import (
+    AdapterInfo,
+    adapter_config,
+    adapter_info,
+    adapter_tensors,
+    add_adapter,
+    keep_start,
+    row_order,
+)  # fmt: skip
 from bottega.model.low_rank import LoRALinear
-from bottega.model.peft_config import settings_of
+from bottega.model.peft_config import continued_settings
 from bottega.model.trained_rows import TrainedModule, TrainedRows
 from bottega.tokenizer.files import write_tokenizer
 
@@ -51,26 +59,22 @@ def save_adapter(
         write_tokenizer(tokenizer, folder)
 
 
-def load_adapter_into(decoder: Decoder, adapter: Path | str, *, name: str = "default") -> AdapterInfo:
+def load_adapter_into(
+    decoder: Decoder, adapter: Path | str, *, name: str = "default", settings: AdapterSettings | None = None
+) -> AdapterInfo:
     """Put a PEFT adapter on a decoder with its base's weights, active and ready to be trained on.
 
-    Raises UserError if it does not fit, or holds what is not trained here.
+    Its tensors as they are now are kept as what training starts from (`lora.as_started`). `settings` are those of
+    its training (default: `continued_settings`). Raises UserError if it does not fit, or holds what is not trained
+    here.
     """
     opened = Adapter.open(adapter)
-    settings = continued_settings(opened, decoder.config, name)
+    settings = settings or continued_settings(opened, decoder.config, name)
     info = add_adapter(decoder, settings, torch.Generator().manual_seed(0))
     with torch.no_grad():
         fill_adapter(decoder, opened, info)
+    keep_start(decoder, info.name)
     return info
-
-
-def continued_settings(adapter: Adapter, config: ModelConfig, name: str = "default") -> AdapterSettings:
-    """The settings of an adapter's training; where PEFT's config has no key for one, those of `bottega.json`."""
-    found, base = settings_of(adapter, config, name=name), read_base(adapter)
-    kept = {"lora_plus_ratio", "double_quant", "base", "type"} & base.settings.keys()
-    return AdapterSettings.parse(
-        {**found.as_data(), **{key: base.settings[key] for key in kept}}, where=str(adapter.path)
-    )
 
 
 def fill_adapter(decoder: Decoder, adapter: Adapter, info: AdapterInfo) -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bottega.checkpoint.adapter import Adapter, module_in_files, own_name
+from bottega.checkpoint.adapter_writer import read_base
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.hub_repository import parse_name
+from bottega.core.errors import UserError
 from bottega.model.adapter_config import AdapterSettings
 from bottega.model.adapter_targets import Target, Whole, module_of, row_modules, short_targets
 
+# What a training that goes on with an adapter may set anew.
+MAY_CHANGE = frozenset({"start", "name", "type", "dropout", "lora_plus_ratio"})
 PEFT_VERSION = "0.21.2"  # the one whose keys these are
 # Keys that PEFT has and that are always at their neutral value here.
 _NEUTRAL: dict[str, Any] = {
@@ -86,6 +90,34 @@ def settings_of(adapter: Adapter, config: ModelConfig, *, name: str = "default")
         },
         where=str(adapter.path),
     )
+
+
+def continued_settings(adapter: Adapter, config: ModelConfig, name: str = "default") -> AdapterSettings:
+    """The settings of an adapter's training; where PEFT's config has no key for one, those of `bottega.json`."""
+    found, base = settings_of(adapter, config, name=name), read_base(adapter)
+    kept = {"lora_plus_ratio", "double_quant", "base", "type"} & base.settings.keys()
+    return AdapterSettings.parse(
+        {**found.as_data(), **{key: base.settings[key] for key in kept}}, where=str(adapter.path)
+    )
+
+
+def started_settings(given: AdapterSettings, config: ModelConfig) -> AdapterSettings:
+    """The settings of a training that goes on with `given.start`: the file's, and what may be new.
+
+    Raises UserError if it does not fit the model, or `given` says otherwise than the file.
+    """
+    assert given.start is not None
+    opened = Adapter.open(given.start)
+    found = continued_settings(opened, config, given.name)
+    for name in sorted(given.model_fields_set - MAY_CHANGE):
+        asked, stored = getattr(given, name), getattr(found, name)
+        if asked != stored:
+            raise UserError(
+                f"adapter.{name} is {asked!r}, and the adapter to go on with has {stored!r} ({opened.path})",
+                hint=f"Leave {name} out, or begin a new adapter on the merged model (bottega adapter merge).",
+            )
+    fresh = {name: getattr(given, name) for name in MAY_CHANGE & given.model_fields_set if name != "type"}
+    return found.model_copy(update={**fresh, "start": given.start})
 
 
 def _literal(patterns: Any) -> dict[str, Any]:

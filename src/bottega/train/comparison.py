@@ -33,7 +33,7 @@ from bottega.evaluate.report.read import Measured, as_measured
 from bottega.evaluate.texts import Document, read_documents
 from bottega.model.decoder import Decoder
 from bottega.model.load import load_decoder
-from bottega.model.lora import adapter_off
+from bottega.model.lora import as_started
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.artefacts import ADAPTER_FOLDER, MODEL_FOLDER
 from bottega.train.comparison_text import general_text, task_settings
@@ -52,10 +52,9 @@ class Held:
 
 
 class Start:
-    """The decoder without its adapter, to whoever reads logits: what it was before it was trained.
+    """The decoder as it began (without its adapter, or with the one it went on with), to whoever reads logits.
 
-    A pass and the logits of its rows are each taken with the adapter off, as another reader may take the decoder's own
-    in between.
+    A pass and the logits of its rows are each taken so, as another reader may take the decoder's own in between.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -68,12 +67,12 @@ class Start:
 
     def hidden(self, input_ids: Tensor, **more: Any) -> Tensor:
         """Hidden states, (1, T, H)."""
-        with adapter_off(self.decoder):
+        with as_started(self.decoder):
             return self.decoder.hidden(input_ids, **more)
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits of rows, (R, V)."""
-        with adapter_off(self.decoder):
+        with as_started(self.decoder):
             return self.decoder.logits(states)
 
 
@@ -124,10 +123,13 @@ def compare_tasks(plan: Plan, context: Context) -> dict[str, Any]:
     trained = {"model": (str(context.out / MODEL_FOLDER),)}
     if config.adapter is not None:
         trained = {"model": (str(config.model),), "adapter": (str(context.out / ADAPTER_FOLDER),)}
+    start = {"model": (str(config.model),)}
+    if config.adapter is not None and config.adapter.start is not None:
+        start["adapter"] = (str(config.adapter.start),)
     try:
         sides = [
             _measured(name, task_settings(config, **which, keep_going=True, store=store), context.reporter)
-            for name, which in zip(NAMES, (trained, {"model": (str(config.model),)}), strict=True)
+            for name, which in zip(NAMES, (trained, start), strict=True)
         ]
         return {"tasks": compare(*sides, seed=config.seed)}
     except BottegaError as error:

@@ -16,6 +16,7 @@ from bottega.core.view import human_count
 from bottega.data.config import ExampleOptions
 from bottega.data.raw import is_prepared, plan_raw
 from bottega.data.spec import TokensSpec
+from bottega.model.peft_config import started_settings
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.comparison_text import comparison_checks
@@ -42,6 +43,9 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         # What is trained is kept in float32, whatever it was stored in before.
         architecture, tokenizer_hash = replace(model.config, dtype="float32"), model.tokenizer_hash
         licence, source, quantised = model.licence, config.model, model.quantised
+        if config.adapter is not None and config.adapter.start is not None:
+            inputs["started_from"] = locate(config.adapter.start)
+            config = config.model_copy(update={"adapter": started_settings(config.adapter, architecture)})
         tokenizer = specs.of(source if specs.is_predicted(source) else locate(source), TokenizerSpec)
     else:
         assert config.tokenizer is not None  # the config's own validation

@@ -1,7 +1,8 @@
 """Log-probabilities by the reference model, taken once before the first step.
 
-The reference is the model that training starts from: the model itself while it has not been trained, or with its
-adapter switched off. So there is no second copy of the weights, and no second pass in every step.
+The reference is the model that training starts from: the model itself while it has not been trained, with its adapter
+switched off, or with the one that training goes on with as it was. So there is no second copy of the weights, and no
+second pass in every step.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from bottega.core.atomic import write_bytes
 from bottega.core.progress import Reporter
 from bottega.data.batches import Row
-from bottega.model.lora import adapter_off
+from bottega.model.lora import as_started
 from bottega.train.batch import collate, groups
 from bottega.train.stage import Forward
 
@@ -56,7 +57,7 @@ def reference_log_probs(
     forward.model.eval()
     bar_of = reporter.bar("reference model", len(left), "examples")
     file = _open(path, found) if ranks.is_first else None
-    with adapter_off(forward.model), torch.no_grad(), ranks.gathered(forward.model), bar_of as bar:
+    with as_started(forward.model), torch.no_grad(), ranks.gathered(forward.model), bar_of as bar:
         for start in range(0, len(left), BLOCK):
             block = ranks.share(left[start : start + BLOCK])
             rows = [row_of(i) for i in block]

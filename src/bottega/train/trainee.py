@@ -9,6 +9,7 @@ import torch
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.hub import locate
 from bottega.core.errors import UserError
+from bottega.model.adapter_folder import load_adapter_into
 from bottega.model.decoder import Decoder
 from bottega.model.extend import added_tokens
 from bottega.model.load import load_decoder
@@ -33,7 +34,10 @@ def make_trainee(config: Train, architecture: ModelConfig, machine: Machine) -> 
     generator = torch.Generator().manual_seed(config.seed)
     model = _base(config, architecture, machine, generator)
     if config.adapter is not None:
-        add_adapter(model, config.adapter, generator, added=_added(config))
+        if config.adapter.start is not None:
+            load_adapter_into(model, config.adapter.start, settings=config.adapter)
+        else:
+            add_adapter(model, config.adapter, generator, added=_added(config))
     if config.stage == "reward":
         add_head(model, SCORE_HEAD, generator)
         if not architecture.tie_word_embeddings:  # it has no part in scores; a tied one is the embedding

@@ -19,7 +19,7 @@ from bottega.core.errors import BottegaError
 from bottega.data.batches import Row
 from bottega.data.examples import Examples
 from bottega.generate.settings import Sampling
-from bottega.model.lora import adapter_off
+from bottega.model.lora import as_started
 from bottega.train.batch import collate, groups
 from bottega.train.log_probs import linear_log_probs_and_entropy
 from bottega.train.losses.policy import group_advantages, normaliser_share, policy_loss, token_weights
@@ -187,7 +187,7 @@ class PolicyStage:
             return self._log_probs(self.forward.states(moved.batch), moved)[0].cpu()
 
     def _reference(self, part: Part) -> Tensor:
-        with adapter_off(self.forward.model):
+        with as_started(self.forward.model):
             return self._now(part)
 
     def _log_probs(self, states: Tensor, part: Part) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,93 @@
+"""Training that goes on with an adapter: its settings hold, and it is the reference as it began."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bottega import verbs
+from bottega.core.errors import UserError
+from bottega.core.record import read_record
+from bottega.model.adapter_folder import load_adapter_into
+from bottega.model.load import load_decoder
+from bottega.model.lora import adapter_parameters, as_started
+from stage_material import World, figures, make_world
+
+TUNED: dict[str, Any] = {
+    "batch_size": 8, "max_steps": 3, "learning_rate": 5e-3, "schedule": "constant", "threads": 1, "dtype": "float32",
+    "compare": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    made = make_world(
+        tmp_path_factory.mktemp("world"), layers=1, hidden_size=64, steps=10, chats_seen=64, learning_rate=4e-3,
+        threads=1,
+    )  # fmt: skip
+    adapter = {"type": "lora", "r": 4, "alpha": 12, "use_rslora": True, "target_modules": ["q_proj", "down_proj"]}
+    verbs.train(
+        stage="sft", model=made.base, data=made.data("chats"), adapter=adapter, out=made.folder / "first", **TUNED
+    )
+    return made
+
+
+def train(world: World, out: Path, stage: str, **more: Any) -> dict[str, Any]:
+    data = world.data({"dpo": "pairs", "grpo": "prompts"}.get(stage, "chats"))
+    adapter = {"start": world.folder / "first", **more.pop("adapter", {})}
+    given = {"stage": stage, "model": world.base, "data": data, "adapter": adapter}
+    return verbs.train(out=out, **{**TUNED, **given, **more})
+
+
+def test_the_reference_is_the_adapter_as_it_began(world: World, tmp_path: Path) -> None:
+    train(world, tmp_path / "dpo", "dpo")
+    assert figures(tmp_path / "dpo", "loss")[0] == pytest.approx(0.693147, abs=1e-6)  # nothing has moved yet: ln 2
+    assert figures(tmp_path / "dpo", "margin")[0] == pytest.approx(0, abs=1e-6)
+    runs = world.folder / "first", tmp_path / "dpo"
+    first, second = (load_file(run / "adapter" / "adapter_model.safetensors") for run in runs)
+    assert first.keys() == second.keys()
+    assert all(tensor.shape == second[name].shape for name, tensor in first.items())
+    assert any(not torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_the_distance_of_a_policy_is_to_the_adapter_as_it_began(world: World, tmp_path: Path) -> None:
+    rewards = [{"type": "length", "target": 24, "unit": "characters"}]
+    policy = {"group": 2, "max_new_tokens": 6, "beta": 0.1}
+    train(world, tmp_path / "out", "grpo", rewards=rewards, policy=policy, batch_size=4, max_steps=2)
+    assert figures(tmp_path / "out", "kl")[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_comparison_is_with_the_adapter_as_it_began(world: World, tmp_path: Path) -> None:
+    found = train(world, tmp_path / "out", "sft", learning_rate=1e-9, compare=True)
+    assert found["comparison"]["general"]["kl_mean"] == pytest.approx(0, abs=1e-6)
+
+
+def test_as_started_puts_everything_back(world: World) -> None:
+    decoder = load_decoder(world.base)
+    load_adapter_into(decoder, world.folder / "first" / "adapter")
+    ids = torch.arange(1, 9)[None]
+    began = decoder(ids)
+    with torch.no_grad():
+        for parameter in adapter_parameters(decoder).values():
+            parameter.add_(0.1)
+    moved = decoder(ids)
+    with as_started(decoder):
+        torch.testing.assert_close(decoder(ids), began)
+    torch.testing.assert_close(decoder(ids), moved)
+    assert not torch.allclose(moved, began)
+
+
+def test_settings_come_from_the_file_and_may_not_contradict_it(world: World, tmp_path: Path) -> None:
+    found = train(world, tmp_path / "out", "sft", adapter={"type": "lora", "dropout": 0.1})
+    assert found["steps"] == 3
+    record = read_record(tmp_path / "out")
+    assert record is not None
+    assert [record.config["adapter"][name] for name in ("r", "use_rslora", "dropout")] == [4, True, 0.1]
+    with pytest.raises(UserError, match=r"adapter\.r is 8, and the adapter to go on with has 4"):
+        train(world, tmp_path / "wrong", "sft", adapter={"r": 8})
+    with pytest.raises(UserError, match="there is no"):
+        train(world, tmp_path / "none", "sft", adapter={"start": tmp_path / "nowhere"})
