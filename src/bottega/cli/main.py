@@ -23,6 +23,7 @@ GROUPS = {
     "hub": "Fetch and publish models, and keep the cache.",
     "adapter": "Merge adapters.",
     "bench": "Measure servers.",
+    "course": "Learn: lessons, labs, exercises and reviews in the terminal.",
 }
 HELP = """Make, change, measure and serve language models, on your own machine.
 

@@ -271,6 +271,15 @@ _ALL = (
         step=False,
     ),
     Verb(
+        "course lab",
+        "Run a lab of the course, and follow its numbers.",
+        config="bottega.course.lab_verb:RunLab",
+        plan="bottega.course.lab_verb:plan_lab",
+        run="bottega.course.lab_verb:run_lab_verb",
+        arguments=("lab", "changes"),
+        step=False,
+    ),
+    Verb(
         "doctor",
         "What this machine can do.",
         config="bottega.core.doctor:Doctor",
