@@ -26,16 +26,16 @@ def config_of(bottega: Call, workshop: Workshop, *words: object) -> dict[str, An
 
 def test_a_sections_settings_are_options_and_words(bottega: Call, workshop: Workshop) -> None:
     for words in (
-        ["--preference.beta", "0.2", "--preference.margin=1e0"],
-        ["preference.beta=0.2", "preference.margin=1.0"],
-        ["--preference", "{beta: 0.5, margin: 1}", "--preference.beta", "0.2"],  # the single one, wherever it stands
-        ["--preference.beta", "0.2", "--preference", "{beta: 0.5, margin: 1}"],
-        ["--train.preference.beta=0.2", "preference={margin: 1}"],
+        ["--launch.nodes", "2", "--launch.hours=3"],
+        ["launch.nodes=2", "launch.hours=3"],
+        ["--launch", "{nodes: 5, hours: 3}", "--launch.nodes", "2"],  # the single one, wherever it stands
+        ["--launch.nodes", "2", "--launch", "{nodes: 5, hours: 3}"],
+        ["--train.launch.nodes=2", "launch={hours: 3}"],
     ):
-        found = config_of(bottega, workshop, *words)["preference"]
-        assert (found["beta"], found["margin"]) == (0.2, 1.0), words
-    Path("mine.yaml").write_text("preference: {beta: 0.5, margin: 1}\n")
-    assert config_of(bottega, workshop, "mine.yaml", "--preference.beta", "0.2")["preference"]["margin"] == 1.0
+        found = config_of(bottega, workshop, "launch.kind=slurm", *words)["launch"]
+        assert (found["nodes"], found["hours"]) == (2, 3), words
+    Path("mine.yaml").write_text("launch: {kind: slurm, nodes: 5, hours: 3}\n")
+    assert config_of(bottega, workshop, "mine.yaml", "--launch.nodes", "2")["launch"]["hours"] == 3
     Path("word.yaml").write_text("launch: slurm\n")
     launch = config_of(bottega, workshop, "word.yaml", "--launch.nodes", 2)["launch"]
     assert (launch["kind"], launch["nodes"]) == ("slurm", 2)

@@ -223,7 +223,7 @@ SHAPES: list[tuple[str, dict[str, Any]]] = [
     ("lr_scheduler: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 2e-5}", {"final_rate": 0.1}),
     ("lr_scheduler: constant", {"schedule": "constant", "warmup": 0.0}),
     ("max_steps: 200\nwarmup_steps: 20\neval_steps: 0.1\nsave_steps: 50",
-     {"max_steps": 200, "warmup": 0.1, "evaluate_every": 20, "save_every": 50}),
+     {"max_steps": 200, "warmup_steps": 20, "evaluate_every": 20, "save_every": 50}),
     ("bf16: false\nfp16: false", {"dtype": "float32"}),
     ("gradient_checkpointing: offload\ntorch_compile: true", {"checkpointing": "offload", "compile": True}),
     ("batch_size: 32\nmicro_batch_size:\ngradient_accumulation_steps:\nseed: 7", {"batch_size": 32, "seed": 7}),
@@ -384,8 +384,9 @@ def test_what_only_costs_time_or_tells_is_noted() -> None:
 
 
 def test_what_is_done_in_another_way_is_told() -> None:
-    found = differing("val_set_size: 0.05\nwarmup_steps: 10\ndatasets: [{path: a/b, type: alpaca}]\nfp16: true\nbf16: ")
-    assert "heldout=FILE" in found["val_set_size"] and "warmup=SHARE" in found["warmup_steps"]
+    found = differing("val_set_size: 0.05\ndatasets: [{path: a/b, type: alpaca}]\nfp16: true\nbf16: ")
+    assert "heldout=FILE" in found["val_set_size"]
+    assert settings("adam_beta1: 0.8\nadam_beta2: 0.98\nwarmup_steps: 7")["betas"] == [0.8, 0.98]
     assert "chat template's" in found["datasets[0].type"] and "download it" in found["datasets[0].path"]
     assert "vanish" in found["fp16"] and "0.95, not 0.999" in found["optimizer"]
     assert "any number of devices" in found["micro_batch_size × gradient_accumulation_steps"]

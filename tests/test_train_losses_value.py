@@ -14,7 +14,6 @@ from bottega.train.losses.value import (
     explained_variance,
     generalised_advantages,
     moments,
-    next_kl_weight,
     token_rewards,
     value_loss,
     whiten,
@@ -115,8 +114,3 @@ def test_explained_variance() -> None:
     assert explained_variance(-returns, returns).item() == pytest.approx(-3)
 
 
-def test_the_weight_of_the_distance_follows_its_target() -> None:
-    assert next_kl_weight(0.2, 6.0, 6.0) == 0.2
-    assert next_kl_weight(0.2, 6.6, 6.0) == pytest.approx(0.2 * 1.01)
-    assert next_kl_weight(0.2, 100.0, 6.0) == pytest.approx(0.2 * 1.02)
-    assert next_kl_weight(0.2, 0.0, 6.0) == pytest.approx(0.2 * 0.98)

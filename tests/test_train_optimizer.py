@@ -127,3 +127,12 @@ def test_lion_is_the_paper_s_second_algorithm() -> None:
         mine = mine - 0.01 * ((0.9 * momentum + 0.1 * gradient).sign() + 0.1 * mine)
         momentum = 0.99 * momentum + 0.01 * gradient
         torch.testing.assert_close(weight.detach(), mine, rtol=0, atol=1e-14)
+
+
+def test_betas_reach_every_optimiser_that_has_them() -> None:
+    for name in ("adamw", "adamw8bit", "lion"):
+        model = torch.nn.Linear(4, 4)
+        (found,) = build_optimizers(
+            model, name, learning_rate=1e-3, weight_decay=0.0, work_dtype=torch.float32, betas=(0.8, 0.9)
+        )
+        assert all(group["betas"] == (0.8, 0.9) for group in found.param_groups)

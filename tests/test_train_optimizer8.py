@@ -257,17 +257,17 @@ def test_masters_are_the_inner_optimiser(monkeypatch: pytest.MonkeyPatch):
     assert ours[0].grad is None and ours[3].grad is None
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon", "adamw8bit", "adamw_kahan", "masters"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "adamw8bit", "adamw_kahan", "adamw_masters"])
 @pytest.mark.parametrize("shape", [(64, 100), (4095,), (37, 111)])
 def test_bytes_are_those_held(name: Optimizer, shape: tuple[int, ...]):
-    dtype = torch.bfloat16 if name in ("adamw_kahan", "masters") else torch.float32
+    dtype = torch.bfloat16 if name in ("adamw_kahan", "adamw_masters") else torch.float32
     parameter = nn.Parameter(drawn(*shape).to(dtype))
     made: dict[str, Make] = {
         "adamw": adamw,
         "muon": (lambda groups: Muon(groups, lr=1e-2)) if len(shape) == 2 else adamw,
         "adamw8bit": KINDS["adamw8bit"][1],
         "adamw_kahan": KINDS["adamw_kahan"][1],
-        "masters": KINDS["masters"][1],
+        "adamw_masters": KINDS["masters"][1],
     }
     optimizer = made[name]([{"params": [parameter]}])
     run(optimizer, [parameter], range(1))

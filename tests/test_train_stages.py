@@ -173,13 +173,16 @@ class Interrupt(Quiet):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("stage", ["sft", "reward", "dpo", "whole dpo", "kto", "grpo", "ppo"])
+@pytest.mark.parametrize("stage", ["sft", "masters sft", "reward", "dpo", "whole dpo", "kto", "grpo", "ppo"])
 def test_an_interrupted_run_goes_on_bitwise(world: World, tmp_path: Path, stage: str) -> None:
     """Dropout and all; grpo and ppo are stopped between two updates on the same answers."""
     more: dict[str, Any] = {"save_every": 2, "max_steps": 6, "adapter": {"type": "lora", "r": 4, "dropout": 0.2}}
     file = "adapter/adapter_model.safetensors"
     if stage == "whole dpo":  # the reference is what it was before the first step
         stage, more["adapter"], file = "dpo", None, "model/model.safetensors"
+    if stage == "masters sft":
+        stage, file = "sft", "model/model.safetensors"
+        more |= {"adapter": None, "weights": "bfloat16", "optimizer": "adamw_masters"}
     run(world, tmp_path / "whole", stage, **more)
     torch.manual_seed(7)  # whatever the process did before
     with pytest.raises(KeyboardInterrupt):
@@ -385,3 +388,46 @@ def test_what_cannot_be_is_said(
         run(world, tmp_path / "run", stage, **more)
     assert message in f"{error.value} {error.value.hint}"
     assert not (tmp_path / "run").exists()
+
+
+def test_a_setting_that_the_stage_does_not_look_at_is_refused() -> None:
+    given = {"model": "m", "data": "d", "out": "o"}
+    rewards = {"rewards": [{"type": "length", "target": 3}], "adapter": {"type": "lora"}}
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"stage": "dpo", "preference": {"margin": 0.5}}, r"preference\.margin is for simpo, not dpo"),
+        ({"stage": "dpo", "preference": {"desirable_weight": 2.0}}, r"preference\.desirable_weight is for kto"),
+        ({"stage": "sft", "preference": {"beta": 0.2}}, r"preference\.beta is for dpo"),
+        ({"stage": "ppo", "policy": {"normaliser": "dr_grpo"}, **rewards}, r"policy\.normaliser is for grpo, not ppo"),
+        ({"stage": "grpo", "policy": {"value_clip": 0.1}, **rewards}, r"policy\.value_clip is for ppo, not grpo"),
+        ({"stage": "dpo", "policy": {"group": 4}}, r"policy\.group is for ppo, grpo"),
+        ({"stage": "dpo", "warmup": 0.1, "warmup_steps": 3}, "not both"),
+    ]
+    for values, message in wrong:
+        with pytest.raises(UserError, match=message):
+            Train.parse({**given, **values})
+    Train.parse({**given, "stage": "kto", "preference": {"balance": True, "beta": 0.2}})
+
+
+def test_balanced_examples_have_the_same_say(world: World, tmp_path: Path) -> None:
+    plain, balanced = (
+        Bench(world, tmp_path / str(on), "kto", preference={"balance": on}).stage for on in (False, True)
+    )
+    good = sum(bool(plain.examples.row(i)["label"]) for i in range(plain.examples.count))
+    assert plain.weights == (1.0, 1.0)
+    assert balanced.weights[0] * good == pytest.approx(balanced.weights[1] * (plain.examples.count - good))
+    assert min(balanced.weights) == 1.0
+
+
+def test_warmup_steps_are_steps(world: World, tmp_path: Path) -> None:
+    run(world, tmp_path / "out", "sft", warmup_steps=4, max_steps=6, compare=False)
+    rates = figures(tmp_path / "out", "learning_rate")
+    assert rates == pytest.approx([5e-3 * share for share in (0.25, 0.5, 0.75, 1, 1, 1)])
+
+
+def test_masters_in_float32_train_bfloat16_weights(world: World, tmp_path: Path) -> None:
+    settings = {"adapter": None, "weights": "bfloat16", "optimizer": "adamw_masters", "compare": False, "max_steps": 6}
+    run(world, tmp_path / "whole", "sft", **settings)
+    tensors = load_file(tmp_path / "whole" / "model" / "model.safetensors")
+    assert all(tensor.dtype == torch.bfloat16 for tensor in tensors.values())
+    losses = figures(tmp_path / "whole", "loss")
+    assert losses[-1] < losses[0]

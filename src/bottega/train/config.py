@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,7 @@ from bottega.train.parallel_config import ParallelSettings
 from bottega.train.rewards.config import RewardSettings
 from bottega.train.schedule import Schedule
 
+Rate = Annotated[float, Field(ge=0, lt=1)]
 Stage = Literal["pretrain", "sft", "reward", "dpo", "kto", "orpo", "simpo", "cpo", "ppo", "grpo"]
 TOKEN_STAGES = ("pretrain", "sft")
 PAIR_STAGES = ("reward", "dpo", "orpo", "simpo", "cpo")
@@ -41,6 +42,16 @@ PreferenceLoss = Literal[
     "kto", "apo_zero_unpaired",
 ]  # fmt: skip
 UNPAIRED_LOSSES = ("kto", "apo_zero_unpaired")
+# Which stages look at which setting of the sections; "" stands for the others.
+PREFERENCE_USERS: Mapping[str, tuple[str, ...]] = {
+    "loss": REFERENCE_STAGES, "beta": ("dpo", "kto", "orpo", "simpo", "cpo"), "label_smoothing": ("dpo", "cpo"),
+    "margin": ("simpo",), "nll_weight": ("dpo", "orpo", "simpo", "cpo"), "centre": ("reward",), "": ("kto",),
+}  # fmt: skip
+POLICY_USERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("advantage", "normaliser"), ("grpo",)),
+    **dict.fromkeys(("discount", "trace", "value_weight", "value_clip", "value_learning_rate"), ("ppo",)),
+    "": POLICY_STAGES,
+}
 
 
 class PreferenceSettings(Config):
@@ -60,6 +71,8 @@ class PreferenceSettings(Config):
     """Weight of the good examples of kto."""
     undesirable_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Weight of the bad examples of kto."""
+    balance: bool = False
+    """Let the rarer kind of examples of kto weigh more, so that both have the same say."""
     centre: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Weight of the pull of a reward model's scores to a mean of zero."""
 
@@ -135,7 +148,7 @@ class Train(ExampleOptions, Writes, Compute):
     adapter: AdapterSettings | None = None
     """Train a low-rank adapter and leave the model as it is: {type: lora, r: 16}; see docs/adapters.md."""
     weights: Literal["float32", "bfloat16"] = "float32"
-    """What trained weights are kept in; bfloat16 only with the optimiser adamw_kahan."""
+    """What trained weights are kept in; bfloat16 only with the optimiser adamw_kahan or adamw_masters."""
     checkpointing: Literal["none", "full", "offload"] = "none"
     """Compute each layer's activations again for the gradient (full), or put them into the CPU's memory (offload)."""
     max_steps: int | None = Field(default=None, ge=1)
@@ -156,12 +169,16 @@ class Train(ExampleOptions, Writes, Compute):
     """muon (the blocks' matrices; AdamW for the rest) or another (default: muon; adamw for adapters and alignment)."""
     learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Peak learning rate (default: by stage and size, see docs/dial.md)."""
+    betas: tuple[Rate, Rate] | None = None
+    """How slowly the two moments of AdamW (of Lion: its two) change (default: 0.9, 0.95; of lion 0.9, 0.99)."""
     weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Decay of the matrices, per unit of learning rate (default: 0.1; 0 for adapters)."""
     schedule: Schedule = "wsd"
     """wsd (warm-up, stable, decay), cosine, linear or constant."""
     warmup: float = Field(default=0.03, ge=0, lt=1)
     """Share of the steps in which the rate rises."""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps in which the rate rises, instead of --warmup."""
     decay: float = Field(default=0.4, gt=0, le=1)
     """Share of the steps in which wsd falls."""
     final_rate: float = Field(default=0.0, ge=0, le=1)
@@ -228,7 +245,7 @@ class Train(ExampleOptions, Writes, Compute):
 
     @model_validator(mode="after")
     def _consistent(self) -> Train:
-        for wrong, message in (*self._amounts(), *self._starting_points(), *self._alignment()):
+        for wrong, message in (*self._amounts(), *self._starting_points(), *self._alignment(), *self._unused()):
             if wrong:
                 raise ValueError(message)
         return self
@@ -245,9 +262,11 @@ class Train(ExampleOptions, Writes, Compute):
             (self.stage == "pretrain" and self.batch_size is not None, "pretrain counts tokens: give tokens_per_step"),
             (self.patience is not None and self.heldout is None, "patience needs heldout to measure on"),
             (self.dtype == "float16", "gradients would vanish in float16; train in float32 or bfloat16"),
-            ((self.weights == "bfloat16") != (self.optimizer == "adamw_kahan"),
-             "weights: bfloat16 and optimizer: adamw_kahan belong together: without the correction that it keeps, "
+            ((self.weights == "bfloat16") != (self.optimizer in ("adamw_kahan", "adamw_masters")),
+             "weights: bfloat16 belongs together with optimizer: adamw_kahan or adamw_masters: without what they keep, "
              "small steps would be rounded away"),
+            ("warmup" in self.model_fields_set and self.warmup_steps is not None,
+             "give warmup (a share of the steps) or warmup_steps, not both"),
         ]  # fmt: skip
 
     def _starting_points(self) -> list[tuple[bool, str]]:
@@ -266,6 +285,16 @@ class Train(ExampleOptions, Writes, Compute):
             (not self.compares and bool(self.tasks or self.compare_text),
              "tasks and compare_text are for the comparison with the start: say compare: true"),
         ]  # fmt: skip
+
+    def _unused(self) -> list[tuple[bool, str]]:
+        """Settings of a section that the stage does not look at: nothing is ignored in silence."""
+        found = []
+        for section, users in ((self.preference, PREFERENCE_USERS), (self.policy, POLICY_USERS)):
+            for name in sorted(section.model_fields_set):
+                stages = users.get(name, users[""])
+                where = "policy" if section is self.policy else "preference"
+                found.append((self.stage not in stages, f"{where}.{name} is for {', '.join(stages)}, not {self.stage}"))
+        return found
 
     def _alignment(self) -> list[tuple[bool, str]]:
         by_policy, loss = self.stage in POLICY_STAGES, self.preference.loss

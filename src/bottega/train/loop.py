@@ -204,8 +204,9 @@ def _compile(model: Decoder) -> None:
 
 def _set_rate(optimizers: Sequence[torch.optim.Optimizer], step: int, settings: Settings) -> float:
     config = settings.config
+    warmup = config.warmup if config.warmup_steps is None else config.warmup_steps / settings.steps
     factor = learning_rate_factor(
-        step, settings.steps, config.schedule, warmup=config.warmup, decay=config.decay, floor=config.final_rate
+        step, settings.steps, config.schedule, warmup=warmup, decay=config.decay, floor=config.final_rate
     )
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -21,6 +21,8 @@ from bottega.train.sizes import STACKED_VALUES
 
 # Quintic coefficients of Jordan et al.: steep at zero, so that small singular values rise quickly.
 BETAS = (0.9, 0.95)
+Betas = tuple[float, float] | None
+Groups = list[dict[str, Any]]
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -96,12 +98,14 @@ def build_optimizers(
     learning_rate: float,
     weight_decay: float,
     work_dtype: torch.dtype,
+    betas: Betas = None,
     factor: Callable[[str], float] = lambda _: 1.0,
 ) -> list[torch.optim.Optimizer]:
     """The optimisers of what is trained of a decoder, every group with its peak rate in `initial_lr`.
 
     Weight decay acts on the matrices inside the blocks only: not on norms and biases, and not on
-    embeddings, whose rows are mostly untouched by a step. `factor` says by what a parameter's learning rate
+    embeddings, whose rows are mostly untouched by a step. `betas` are those of AdamW or Lion (default: 0.9, 0.95; of
+    Lion 0.9, 0.99). `factor` says by what a parameter's learning rate
     differs, by its name (LoRA+, value heads).
     """
     matrices, rest = defaultdict[float, list[nn.Parameter]](list), defaultdict[float, list[nn.Parameter]](list)
@@ -116,9 +120,9 @@ def build_optimizers(
     optimizers: list[torch.optim.Optimizer] = []
     if name == "muon":
         optimizers += [Muon(decayed, learning_rate, work_dtype=work_dtype)] if decayed else []
-        optimizers += [_adamw(plain, learning_rate, eps=1e-10)] if plain else []
+        optimizers += [_adamw(plain, learning_rate, betas, eps=1e-10)] if plain else []
     else:
-        optimizers.append(_KINDS[name]([*decayed, *plain], learning_rate))
+        optimizers.append(_KINDS[name]([*decayed, *plain], learning_rate, betas))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -129,38 +133,45 @@ def _group(parameters: list[nn.Parameter], learning_rate: float, weight_decay: f
     return {"params": parameters, "lr": learning_rate, "weight_decay": weight_decay}
 
 
-def _adamw(groups: list[dict[str, Any]], learning_rate: float, eps: float = 1e-8) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, eps=eps, fused=True)
+def _adamw(groups: Groups, learning_rate: float, betas: Betas, eps: float = 1e-8) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas or BETAS, eps=eps, fused=True)
 
 
-def _adamw8bit(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+def _adamw8bit(groups: Groups, learning_rate: float, betas: Betas) -> torch.optim.Optimizer:
     from bottega.train.optimizers.adamw8bit import AdamW8bit
 
-    return AdamW8bit(groups, lr=learning_rate, betas=BETAS)
+    return AdamW8bit(groups, lr=learning_rate, betas=betas or BETAS)
 
 
-def _adamw_kahan(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+def _adamw_kahan(groups: Groups, learning_rate: float, betas: Betas) -> torch.optim.Optimizer:
     from bottega.train.optimizers.kahan import AdamWKahan
 
-    return AdamWKahan(groups, lr=learning_rate, betas=BETAS)
+    return AdamWKahan(groups, lr=learning_rate, betas=betas or BETAS)
 
 
-def _lion(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+def _adamw_masters(groups: Groups, learning_rate: float, betas: Betas) -> torch.optim.Optimizer:
+    from bottega.train.optimizers.masters import MasterWeights
+
+    return MasterWeights(groups, lambda own: _adamw(own, learning_rate, betas))
+
+
+def _lion(groups: Groups, learning_rate: float, betas: Betas) -> torch.optim.Optimizer:
     from bottega.train.optimizers.lion import Lion
 
-    return Lion(groups, lr=learning_rate)
+    return Lion(groups, lr=learning_rate, betas=betas or (0.9, 0.99))
 
 
-def _paged(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+def _paged(groups: Groups, learning_rate: float, betas: Betas) -> torch.optim.Optimizer:
     from bottega.train.optimizers.paged import paged_adamw8bit
 
-    return paged_adamw8bit(groups, learning_rate, BETAS)
+    return paged_adamw8bit(groups, learning_rate, betas or BETAS)
 
 
-_KINDS: dict[str, Callable[[list[dict[str, Any]], float], torch.optim.Optimizer]] = {
+_KINDS: dict[str, Callable[[Groups, float, Betas], torch.optim.Optimizer]] = {
     "adamw": _adamw,
     "adamw8bit": _adamw8bit,
     "adamw_kahan": _adamw_kahan,
+    "adamw_masters": _adamw_masters,
     "lion": _lion,
     "paged_adamw8bit": _paged,
 }

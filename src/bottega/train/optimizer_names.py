@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-OptimizerName = Literal["adamw", "muon", "adamw8bit", "adamw_kahan", "lion", "paged_adamw8bit"]
+OptimizerName = Literal["adamw", "muon", "adamw8bit", "adamw_kahan", "adamw_masters", "lion", "paged_adamw8bit"]

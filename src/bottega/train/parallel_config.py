@@ -13,7 +13,7 @@ from bottega.train.optimizer_names import OptimizerName
 Strategy = Literal["none", "ddp", "zero1", "zero2", "zero3", "deepspeed"]
 SHARDED = ("zero2", "zero3")
 # They move every value by itself, so that a piece of a matrix can be moved without the rest of it.
-ELEMENTWISE: tuple[OptimizerName, ...] = ("adamw", "adamw_kahan")
+ELEMENTWISE: tuple[OptimizerName, ...] = ("adamw", "adamw_kahan", "adamw_masters")
 
 
 class ParallelSettings(Config):

@@ -63,6 +63,7 @@ def make_optimizers(model: Decoder, settings: Settings, machine: Machine) -> lis
         learning_rate=rate,
         weight_decay=settings.weight_decay,
         work_dtype=machine.dtype,
+        betas=config.betas,
         factor=lambda name: factors.get(name, 1.0),
     )
 

@@ -59,7 +59,7 @@ def _steps(reading: Reading) -> None:
         reading.note("num_epochs", "max_steps ends the run, as there")
     else:
         reading.use("num_epochs", "epochs", epochs)
-    _warmup(reading, steps if steps and steps > 0 else None)
+    _warmup(reading)
     every = reading.number("eval_steps")
     if every is not None:
         share = 0 < every < 1
@@ -79,14 +79,10 @@ def _steps(reading: Reading) -> None:
         reading.use("early_stopping_patience", "patience", patience)
 
 
-def _warmup(reading: Reading, steps: int | None) -> None:
+def _warmup(reading: Reading) -> None:
     rise, share = reading.number("warmup_steps"), reading.number("warmup_ratio")
-    if rise is not None and steps is not None:
-        reading.use("warmup_steps", "warmup", round(min(rise / steps, 0.999), 6))
-    elif rise == 0:
-        reading.use("warmup_steps", "warmup", 0.0)
-    elif rise is not None:
-        reading.differs("warmup_steps", f"{rise:g} of steps whose number the data decides: give warmup=SHARE (0.03)")
+    if rise is not None:
+        reading.use("warmup_steps", "warmup_steps", int(rise))
     elif share is not None:
         reading.use("warmup_ratio", "warmup", share)
 
@@ -120,10 +116,11 @@ def _optimiser(reading: Reading) -> None:
     reading.use("optimizer", "optimizer", chosen)
     if name.startswith("paged"):
         reading.note("optimizer", "paging moves the states when memory runs out; the update is the same")
-    beta2 = reading.number("adam_beta2", 0.999)
-    if chosen != "muon" and beta2 != BETA2:
-        reading.differs("optimizer" if beta2 == 0.999 else "adam_beta2", f"β₂ is {BETA2}, not {beta2:g}")
-    reading.expect("adam_beta1", (0.9,), "β₁ is 0.9")
+    first, second = reading.number("adam_beta1"), reading.number("adam_beta2")
+    if first is not None or second is not None:
+        reading.use("adam_beta1, adam_beta2", "betas", [0.9 if first is None else first, second or 0.999])
+    elif chosen != "muon":
+        reading.differs("optimizer", f"β₂ is {BETA2}, not 0.999: give betas=[0.9,0.999] for theirs")
     reading.expect("adam_epsilon", (1e-8, "1e-8"), "ε is 1e-8")
 
 
@@ -141,7 +138,7 @@ def _schedule(reading: Reading, rate: float | None) -> None:
         reading.refuse("lr_scheduler", f"{name} is not there: cosine, linear, constant or wsd")
         return
     reading.use("lr_scheduler", "schedule", SCHEDULES[name])
-    if name == "constant" and "warmup" not in reading.settings:
+    if name == "constant" and not {"warmup", "warmup_steps"} & reading.settings.keys():
         reading.use("lr_scheduler", "warmup", 0.0)
     more: dict[str, Any] = dict(reading.take("lr_scheduler_kwargs") or {})
     floor = reading.number("cosine_min_lr_ratio")

@@ -135,18 +135,3 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> tup
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     """1 - Var(return - V) / Var(return): 1 where V knows what comes, 0 where a constant does as well; NaN for 0/0."""
     return 1 - (returns - values).var(correction=0) / returns.var(correction=0)
-
-
-def next_kl_weight(weight: float, measured: float, target: float, *, gain: float = 0.1) -> float:
-    """β for the next batch, so that the KL of an answer comes near its target (Ziegler et al. 2019, §2.2).
-
-    β grows by `gain` times the relative error, which is cut at ±0.2.
-
-    Args:
-        weight: β until now.
-        measured: KL of the last batch's answers from the reference, in nats.
-        target: what it should be, above 0.
-        gain: K_β.
-    """
-    error = min(max(measured / target - 1, -0.2), 0.2)
-    return weight * (1 + gain * error)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-Optimizer = Literal["adamw", "muon", "adamw8bit", "adamw_kahan", "lion", "paged_adamw8bit", "masters"]
-"""`masters` is AdamW over float32 copies of bfloat16 weights."""
+Optimizer = Literal["adamw", "muon", "adamw8bit", "adamw_kahan", "lion", "paged_adamw8bit", "adamw_masters"]
+"""`adamw_masters` is AdamW over float32 copies of bfloat16 weights."""
 Base = Literal["none", "nf4", "int8"]
 SMALLEST_8BIT = 4096
 """Tensors of fewer values keep float32 moments."""
@@ -39,14 +39,14 @@ def parameter_bytes(
     """What a trained tensor of `shape` takes with this optimiser between two steps.
 
     Args:
-        optimizer: weights and gradients are bfloat16 with `adamw_kahan` and `masters`, else float32.
+        optimizer: weights and gradients are bfloat16 with `adamw_kahan` and `adamw_masters`, else float32.
         shape: of the tensor.
         bits: 32 for tensors whose group says so (embeddings with `adamw8bit`).
         beta: the second moment's; above 1 − 1/32 `adamw_kahan` keeps it in float32.
         inside: whether it is in a block: `muon` moves the matrices there, and AdamW the rest.
     """
     count = math.prod(shape)
-    item = 2 if optimizer in ("adamw_kahan", "masters") else 4
+    item = 2 if optimizer in ("adamw_kahan", "adamw_masters") else 4
     if optimizer == "lion" or (optimizer == "muon" and inside and len(shape) == 2):
         states = 4 * count
     elif optimizer in ("adamw8bit", "paged_adamw8bit") and bits != 32 and count >= SMALLEST_8BIT:
@@ -55,7 +55,7 @@ def parameter_bytes(
         first = 4 if bits == 32 else 2
         states = (first + (4 if beta > LARGEST_BFLOAT16_BETA else first) + 2) * count + _STEP
     else:
-        states = (12 if optimizer == "masters" else 8) * count + _STEP
+        states = (12 if optimizer == "adamw_masters" else 8) * count + _STEP
     return ParameterBytes(item * count, item * count, states)
 
 

@@ -42,6 +42,7 @@ class MasterWeights(torch.optim.Optimizer):
         """One update of every parameter that has a gradient; some at a time, so that few are widened at once."""
         if closure is not None:
             raise ValueError("MasterWeights takes no closure")
+        self._take_over()
         self._hand_down_settings()
         gradients = {each: each.grad for each in self._parameters() if each.grad is not None}
         for parameter in gradients:  # the inner optimiser shall see those of one portion at a time
@@ -57,6 +58,7 @@ class MasterWeights(torch.optim.Optimizer):
                     parameter.copy_(master)
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
+            self.state[parameter] = self._state_of(parameter)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors by the parameters' numbers: the inner optimiser's state, and the masters."""
@@ -80,6 +82,20 @@ class MasterWeights(torch.optim.Optimizer):
         self._hand_down_settings()
         inner = {index: values for index, values in state.items() if values}
         self.inner.load_state_dict({**self.inner.state_dict(), "state": inner})
+
+    def _state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
+        """The inner optimiser's state and the master, by the parameter: a training run saves it as any optimiser's."""
+        master = self._masters[parameter]
+        return {**self.inner.state.get(master, {}), **({} if master is parameter else {"master": master.detach()})}
+
+    def _take_over(self) -> None:
+        """Make a state that was put into `state` from outside the inner optimiser's own."""
+        for parameter in (each for each in self._parameters() if each in self.state):
+            master, given = self._masters[parameter], dict(self.state[parameter])
+            stored = given.pop("master", None)
+            if stored is not None and stored.data_ptr() != master.data_ptr():
+                master.copy_(stored)
+                self.inner.state[master] = given
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.param_groups for parameter in group["params"]]

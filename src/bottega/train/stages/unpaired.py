@@ -13,7 +13,7 @@ from bottega.core.errors import UserError
 from bottega.data.batches import Row
 from bottega.data.examples import Examples
 from bottega.train.batch import collate, groups
-from bottega.train.losses.unpaired import divergence_estimate, unpaired_loss
+from bottega.train.losses.unpaired import balanced_weights, divergence_estimate, unpaired_loss
 from bottega.train.settings import Settings
 from bottega.train.stage import Figures, FixedData, Forward, Part, told
 from bottega.train.stages.tokens import first_examples, joined, row_of
@@ -27,6 +27,12 @@ class UnpairedStage(FixedData):
 
     def __init__(self, examples: Examples, settings: Settings, forward: Forward, reference: np.ndarray) -> None:
         self.examples, self.settings, self.forward, self.reference = examples, settings, forward, reference
+        preference = settings.config.preference
+        self.weights = preference.desirable_weight, preference.undesirable_weight
+        if preference.balance:
+            good = sum(bool(examples.row(i)["label"]) for i in range(examples.count))
+            balance = balanced_weights(good, examples.count - good)
+            self.weights = self.weights[0] * balance[0], self.weights[1] * balance[1]
 
     def parts(self, step: int) -> list[Part]:
         """The examples of the step."""
@@ -39,7 +45,6 @@ class UnpairedStage(FixedData):
 
     def loss(self, part: Part) -> tuple[Tensor, Figures]:
         """Sum of the examples' losses."""
-        preference = self.settings.config.preference
         losses, figures = unpaired_loss(
             self.forward.answer_log_probs(part.batch),
             part.extra["reference"],
@@ -47,8 +52,8 @@ class UnpairedStage(FixedData):
             part.extra["divergence"],
             loss=self.settings.config.preference_loss,
             beta=self.settings.config.beta,
-            desirable_weight=preference.desirable_weight,
-            undesirable_weight=preference.undesirable_weight,
+            desirable_weight=self.weights[0],
+            undesirable_weight=self.weights[1],
         )
         return losses.sum(), told({SHOWN.get(name, name): values for name, values in figures.items()})
 

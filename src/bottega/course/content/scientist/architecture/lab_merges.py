@@ -10,7 +10,7 @@ from itertools import pairwise
 from pydantic import Field
 
 from bottega.core.schema import Config
-from bottega.core.view import Chart, Series, Spans, Table
+from bottega.core.view import Chart, Series, Spans, Style, Table
 from bottega.course import world
 from bottega.course.lab import Effect, Event, Say, Show, Step, Value
 from bottega.tokenizer.training import SMALLEST_VOCABULARY, train
@@ -49,8 +49,8 @@ def run(params: Params) -> Iterator[Event]:
     yield Show("cut", Table(f"{params.text!r} in tokens", ["merges", "tokens"], cut))
     yield Show("merges", Table("The first merges", ["merge", "makes"], _merges(largest, 12)))
     pieces = largest.encode(heldout[0], add_special_tokens=False)
-    styles = ("even", "odd")
-    spans = [(heldout[0][a:b], styles[i % 2]) for i, (a, b) in enumerate(pieces.offsets)]
+    styles: tuple[Style, Style] = ("even", "odd")
+    spans: list[tuple[str, Style]] = [(heldout[0][a:b], styles[i % 2]) for i, (a, b) in enumerate(pieces.offsets)]
     yield Show("spans", Spans(f"A held-out story in {len(spans)} tokens", spans))
     unknown = largest.encode("Ünïcode 漢字 🙂", add_special_tokens=False)
     same = largest.decode(unknown.ids) == "Ünïcode 漢字 🙂"
