@@ -280,6 +280,15 @@ _ALL = (
         step=False,
     ),
     Verb(
+        "course check",
+        "Check the course as its authors must: content, exercises, labs.",
+        config="bottega.course.check.verb:CheckCourse",
+        plan="bottega.course.check.verb:plan_check",
+        run="bottega.course.check.verb:run_check",
+        arguments=("chapter",),
+        step=False,
+    ),
+    Verb(
         "doctor",
         "What this machine can do.",
         config="bottega.core.doctor:Doctor",
