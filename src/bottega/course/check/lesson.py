@@ -13,7 +13,7 @@ from bottega.course.check.problem import Problem
 from bottega.course.check.prose import PATHS, formula_problem, parts
 from bottega.course.lesson import INSERT, Insert, Lesson, Section
 from bottega.course.library import Chapter, Course
-from bottega.course.recorded import cited, format_value
+from bottega.course.recorded import cited, format_value, recording_path
 from bottega.course.schema import PARTS, Language
 from bottega.retrieve.chunks import markdown_chunks
 
@@ -93,6 +93,9 @@ def insert_problem(insert: Insert, chapter: Chapter) -> tuple[str, str] | None:
     if insert.kind == "source":
         module, _, symbol = insert.name.partition(":")
         return None if has_symbol(module, symbol) else (f"there is no {symbol!r} in {module}", "{{source:MODULE:NAME}}")
+    lab = chapter.labs.get(insert.name.partition(".")[0])
+    if lab is not None and not recording_path(lab).is_file():
+        return None  # said once, of the lab
     try:
         recording, name = cited(chapter, insert.name)
         if insert.kind == "figure":

@@ -22,7 +22,7 @@ from bottega.course.lab import load_module
 from bottega.course.library import Chapter
 from bottega.course.schema import Item
 
-SEEDS, LEAST_DIFFERENT = 20, 5
+SEEDS, LEAST_DIFFERENT = 20, 4
 SECONDS = 120
 _FIELDS = ("id", "concept", "kind", "difficulty", "section", "generator")
 

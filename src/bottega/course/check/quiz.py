@@ -19,7 +19,6 @@ from bottega.course.schema import Item
 
 LEAST = 3  # questions of a leaf, and of a concept: a challenge takes three, a review a sibling
 MORE_THAN_CHANCE = 0.10
-MOST_OF_ONE_POSITION, ENOUGH_TO_JUDGE = 0.25, 8
 _CATCH_ALL = re.compile(
     r"\b(all|none|both|neither|any) (of )?(the )?(above|below|these|others?|options|answers)\b"
     r"|\bboth [a-d] and [a-d]\b",
@@ -149,7 +148,7 @@ def _stems(chapter: Chapter, course: Course, path: Path) -> Iterator[Problem]:
 
 
 def _guessable(items: Sequence[Item], made: Made, path: Path) -> Iterator[Problem]:
-    """The key as the longest option, and its place, over the chapter; a generator counts as one question."""
+    """The key as the longest option, over the chapter. Its place tells nothing: options are shuffled when shown."""
     shown = [(item, 1.0) for item in items if item.kind == "single" and not item.generator]
     for item in items:
         drawn = [each for each in made.get(item.id, ()) if each.kind == "single"]
@@ -162,11 +161,6 @@ def _guessable(items: Sequence[Item], made: Made, path: Path) -> Iterator[Proble
     if longest / total > chance + MORE_THAN_CHANCE:
         message = f"the right option is the longest in {longest:.3g} of {total:.3g} questions; by chance {chance:.0%}"
         yield Problem(path, 0, "longest", message, "Shorten right options, or make wrong ones as exact.")
-    places = Counter(next(i for i, option in enumerate(item.options) if option.right) for item, _ in shown)
-    place, count = places.most_common(1)[0]
-    if len(shown) >= ENOUGH_TO_JUDGE and count / len(shown) > chance + MOST_OF_ONE_POSITION:
-        message = f"the right option stands at place {place + 1} in {count} of {len(shown)} questions"
-        yield Problem(path, 0, "position", message, "They are shuffled when shown; but readers of the file learn it.")
 
 
 def key_is_longest(item: Item) -> float:
