@@ -8,7 +8,7 @@ from typing import Any
 
 def first_loss(draw: random.Random) -> dict[str, Any]:
     """ln V."""
-    vocabulary = draw.choice([500, 1000, 8192, 32000, 50257, 100277, 151936])
+    vocabulary = draw.choice([500, 1000, 8192, 32000, 50257, 100277, 151936]) + draw.randrange(100)
     return {
         "stem": f"A new model has a vocabulary of {vocabulary:,} tokens. What should its first loss be, in nats?",
         "answer": round(math.log(vocabulary), 3), "tolerance": 0.05, "unit": "nats",
@@ -19,7 +19,7 @@ def first_loss(draw: random.Random) -> dict[str, Any]:
 
 def surprise(draw: random.Random) -> dict[str, Any]:
     """−ln p."""
-    p = draw.choice([0.5, 0.25, 0.1, 0.8, 0.05])
+    p = draw.randrange(4, 90) / 100
     return {
         "stem": f"The model gave the word that really came a probability of {p}. What does this word add to the loss, in nats?",
         "answer": round(-math.log(p), 3), "tolerance": 0.01, "unit": "nats",
@@ -30,7 +30,8 @@ def surprise(draw: random.Random) -> dict[str, Any]:
 
 def block_parameters(draw: random.Random) -> dict[str, Any]:
     """4 d² + 3 d f."""
-    width, inner = draw.choice([(64, 160), (128, 352), (256, 704), (512, 1376)])
+    width = 64 * draw.randint(1, 16)
+    inner = 32 * round(width / 12)
     found = 4 * width**2 + 3 * width * inner
     return {
         "stem": f"A block has four attention matrices of {width} × {width} and a gated feed-forward network of width {inner}. "
@@ -76,7 +77,7 @@ def nucleus_size(draw: random.Random) -> dict[str, Any]:
 
 def tempered(draw: random.Random) -> dict[str, Any]:
     """A softmax at a temperature."""
-    gap, temperature = draw.choice([1.0, 2.0]), draw.choice([0.5, 2.0])
+    gap, temperature = draw.choice([0.5, 1.0, 1.5, 2.0, 3.0]), draw.choice([0.4, 0.5, 0.8, 1.25, 2.0])
     p = 1 / (1 + math.exp(-gap / temperature))
     return {
         "stem": f"Two words have the logits {gap:g} and 0. What is the first one's probability at temperature {temperature:g}?",
@@ -88,7 +89,7 @@ def tempered(draw: random.Random) -> dict[str, Any]:
 
 def beams_alive(draw: random.Random) -> dict[str, Any]:
     """b·V candidates."""
-    beams, vocabulary = draw.choice([2, 3, 4, 8]), draw.choice([10, 85, 1000])
+    beams, vocabulary = draw.randint(2, 10), draw.choice([10, 85, 500, 1000])
     return {
         "stem": f"Beam search with {beams} beams and a vocabulary of {vocabulary}: how many candidates are compared in a step "
         "(not the first)?",
@@ -100,7 +101,7 @@ def beams_alive(draw: random.Random) -> dict[str, Any]:
 
 def score_count(draw: random.Random) -> dict[str, Any]:
     """T(T+1)/2."""
-    length = draw.choice([4, 10, 100, 1000])
+    length = draw.randint(4, 200)
     return {
         "stem": f"How many scores does one head need for a text of {length} tokens under the causal mask?",
         "answer": float(length * (length + 1) // 2), "tolerance": 0.0, "unit": "scores",
