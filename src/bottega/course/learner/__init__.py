@@ -1,0 +1,1 @@
+"""What a learner knows: events that are only ever added, and what follows from them (docs/learner.md)."""
