@@ -29,7 +29,7 @@ def exercise_problems(exercise: Exercise, chapter: Chapter, course: Course) -> I
         if name not in course.concepts:
             message = f"{exercise.id}: there is no concept {name!r}"
             yield Problem(path, line_of(path, f'"{name}"'), "concept-exists", message, did_you_mean(name, concepts))
-    sections = [section.id for section in chapter.lesson().sections] if chapter.languages() else []
+    sections = [section.id for section in chapter.lesson().sections]
     if exercise.data.section is None or (sections and exercise.data.section not in sections):
         message = f"{exercise.id}: there is no section {exercise.data.section!r}"
         hint = did_you_mean(exercise.data.section or "", sections)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bottega.core.errors import did_you_mean
 from bottega.course.check.problem import Problem, line_of
+from bottega.course.check.reading import items_of
 from bottega.course.library import Chapter, Course
 
 
@@ -58,10 +59,6 @@ def written_problems(chapter: Chapter) -> Iterator[Problem]:
             yield Problem(
                 path, line, "leaf-teaches", f"the leaf {leaf.id} has no concept", "Add a [[concepts]] with this leaf."
             )
-    for source in chapter.data.sources:
-        if not (source.licence and source.checked):
-            line = line_of(path, source.url)
-            yield Problem(path, line, "source-complete", f"{source.title} has no licence or day of checking")
 
 
 def _unique(course: Course) -> Iterator[Problem]:
@@ -69,7 +66,7 @@ def _unique(course: Course) -> Iterator[Problem]:
     kinds = {
         "leaf": [(leaf.id, chapter) for chapter in chapters for leaf in chapter.data.leaves],
         "concept": [(concept.id, chapter) for chapter in chapters for concept in chapter.data.concepts],
-        "item": [(item.id, chapter) for chapter in course.written() for item in chapter.items],
+        "item": [(item.id, chapter) for chapter in course.written() for item in items_of(chapter)],
         "number": [(f"{chapter.data.part} {chapter.data.number}", chapter) for chapter in chapters],
     }
     for kind, found in kinds.items():

@@ -25,16 +25,7 @@ _CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1\s*$|(`+)(?!`).+?(?<!`)\2(?!`)", re.MUL
 
 def lesson_problems(chapter: Chapter, course: Course) -> Iterator[Problem]:
     """Everything about the lesson in every language that it is written in."""
-    if "en" not in chapter.languages():
-        yield Problem(chapter.folder / "lesson.en.md", 0, "lesson-exists", "there is no lesson")
-        return
-    try:
-        lessons: dict[Language, Lesson] = {language: chapter.lesson(language) for language in chapter.languages()}
-    except UserError as error:
-        place, _, message = error.message.partition(": ")
-        path, _, line = place.rpartition(":")
-        yield Problem(Path(path), int(line) if line.isdigit() else 0, "lesson-reads", message)
-        return
+    lessons: dict[Language, Lesson] = {language: chapter.lesson(language) for language in chapter.languages()}
     for lesson in lessons.values():
         yield from _structure(lesson, chapter)
         yield from _inserts(lesson, chapter)

@@ -22,13 +22,13 @@ from bottega.course.lab import load_module
 from bottega.course.library import Chapter
 from bottega.course.schema import Item
 
-SEEDS, LEAST_DIFFERENT = 20, 4
+SEEDS, LEAST_DIFFERENT = 100, 4
 SECONDS = 120
 _FIELDS = ("id", "concept", "kind", "difficulty", "section", "generator")
 
 
 def make_items(chapter: Chapter) -> tuple[dict[str, list[Item]], list[Problem]]:
-    """What every generator of a chapter makes for seeds 0 to 19, by the id of its item; and what is wrong with it."""
+    """What every generator of a chapter makes for seeds from 0 on, by the id of its item; and what is wrong with it."""
     asked = [item for item in chapter.items if item.generator]
     path = chapter.folder / "quiz.py"
     if not asked:

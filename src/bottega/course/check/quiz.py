@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bottega.core.errors import UserError, did_you_mean
+from bottega.core.errors import did_you_mean
 from bottega.course.check.lesson import text_problems
 from bottega.course.check.problem import Problem, line_of
+from bottega.course.check.reading import items_of
 from bottega.course.library import Chapter, Course
 from bottega.course.schema import Item
 
@@ -32,13 +33,8 @@ Made = Mapping[str, Sequence[Item]]
 def quiz_problems(chapter: Chapter, course: Course, made: Made | None = None) -> Iterator[Problem]:
     """Everything about the questions of a chapter; `made` are what its generators made, where they were run."""
     path = chapter.folder / "quiz.toml"
-    try:
-        items = chapter.items
-    except UserError as error:
-        yield Problem(path, 0, "quiz-reads", error.message, error.hint)
-        return
     yield from _counts(chapter, path)
-    for item in items:
+    for item in chapter.items:
         line = line_of(path, f'id = "{item.id}"')
         yield from _names(item, chapter, path, line)
         if item.generator:
@@ -47,7 +43,7 @@ def quiz_problems(chapter: Chapter, course: Course, made: Made | None = None) ->
         else:
             yield from item_problems(item, path, line, chapter, course)
     yield from _stems(chapter, course, path)
-    yield from _guessable(items, made or {}, path)
+    yield from _guessable(chapter.items, made or {}, path)
 
 
 def item_problems(item: Item, path: Path, line: int, chapter: Chapter, course: Course) -> Iterator[Problem]:
@@ -128,16 +124,16 @@ def _names(item: Item, chapter: Chapter, path: Path, line: int) -> Iterator[Prob
     if item.concept not in concepts:
         message = f"{item.id}: there is no concept {item.concept!r} in this chapter"
         yield Problem(path, line, "concept-exists", message, did_you_mean(item.concept, concepts))
-    sections = [section.id for section in chapter.lesson().sections] if chapter.languages() else []
+    sections = [section.id for section in chapter.lesson().sections]
     if item.section is None:
         yield Problem(path, line, "item-section", f"{item.id} names no section", "section = the one that explains it")
-    elif sections and item.section not in sections:
+    elif item.section not in sections:
         message = f"{item.id}: there is no section {item.section!r}"
         yield Problem(path, line, "section-exists", message, did_you_mean(item.section, sections))
 
 
 def _stems(chapter: Chapter, course: Course, path: Path) -> Iterator[Problem]:
-    others = [item for other in course.written() for item in other.items if other.id != chapter.id]
+    others = [item for other in course.written() for item in items_of(other) if other.id != chapter.id]
     counts = Counter(_plain(item.stem + item.code) for item in (*chapter.items, *others) if item.stem)
     for item in chapter.items:
         if item.stem and counts[_plain(item.stem + item.code)] > 1:
@@ -175,7 +171,7 @@ def _plain(text: str) -> str:
 
 
 def _once(problems: Iterator[Problem]) -> Iterator[Problem]:
-    """The first problem of each rule: twenty questions of one generator have the same."""
+    """The first problem of each rule: the questions of one generator have the same."""
     seen: set[str] = set()
     for problem in problems:
         if problem.rule not in seen:

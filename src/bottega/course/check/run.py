@@ -6,18 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-from bottega.core.errors import BottegaError, UserError
+from bottega.core.errors import UserError
 from bottega.core.progress import Quiet, Reporter
-from bottega.course.check import exercises, graph, labs, lesson, made, parity, quiz
+from bottega.course.check import exercises, graph, labs, lesson, made, parity, quiz, reading
 from bottega.course.check.passed import Passed, key_of
 from bottega.course.check.problem import Problem
 from bottega.course.library import CONTENT, Chapter, Course, LabFile
 from bottega.course.recorded import recording_path
 from bottega.course.schema import Item
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -73,15 +70,16 @@ class Checker:
         counts = self.findings.counts
         counts["written"] += chapter.written
         self._add(graph.written_problems(chapter))
-        before = len(self.findings.problems)
-        self._add(lesson.lesson_problems(chapter, self.course))
-        if any(problem.rule == "lesson-reads" for problem in self.findings.problems[before:]):
+        closed = list(reading.unreadable(chapter))
+        self._add(iter(closed))
+        if closed:
             return
+        self._add(lesson.lesson_problems(chapter, self.course))
         self._add(parity.parity_problems(chapter, terms))
         drawn = self._made(chapter)
         self._add(quiz.quiz_problems(chapter, self.course, drawn))
-        counts["sections"] += len(chapter.lesson().sections) if chapter.languages() else 0
-        for exercise in _read(lambda: list(chapter.exercises.values()), self, chapter):
+        counts["sections"] += len(chapter.lesson().sections)
+        for exercise in chapter.exercises.values():
             counts["exercises"] += 1
             self._add(exercises.exercise_problems(exercise, chapter, self.course))
             if not self.quick:
@@ -95,11 +93,8 @@ class Checker:
                 self._once("lab", lab.id, files, lambda each=lab: labs.run_problems(each), library=True)
 
     def _made(self, chapter: Chapter) -> dict[str, list[Item]]:
-        items = _read(lambda: list(chapter.items), self, chapter)
-        self.findings.counts["items"] += len(items)
-        self.findings.counts["generators"] += sum(bool(item.generator) for item in items)
-        if not items:
-            return {}
+        self.findings.counts["items"] += len(chapter.items)
+        self.findings.counts["generators"] += sum(bool(item.generator) for item in chapter.items)
         drawn, problems = made.make_items(chapter)
         self._add(iter(problems))
         if not self.quick:
@@ -129,16 +124,3 @@ class Checker:
 
     def _add(self, problems: Iterator[Problem]) -> None:
         self.findings.problems += problems
-
-
-def _read(read: Callable[[], list[T]], checker: Checker, chapter: Chapter) -> list[T]:
-    """What a chapter's file holds; a file that cannot be read is a problem, told once."""
-    try:
-        return read()
-    except BottegaError as error:
-        told = {problem.message for problem in checker.findings.problems}
-        if error.message not in told:
-            path = Path(error.message.partition(": ")[0])
-            path = path if path.is_relative_to(chapter.folder) else chapter.folder
-            checker.findings.problems.append(Problem(path, 0, "reads", error.message, error.hint))
-        return []
