@@ -45,12 +45,13 @@ class Section:
 
 
 @dataclass
-class _Ids:
+class Ids:
     """Ids that are unique on one page."""
 
     used: set[str] = field(default_factory=set)
 
     def take(self, wanted: str) -> str:
+        """An id like `wanted` that was not taken before."""
         stem = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-") or "part"
         stem = stem if stem[0].isalpha() else f"part-{stem}"
         name, number = stem, 1
@@ -70,7 +71,7 @@ def write_report(
 
 def render_report(title: str, sections: Sequence[Section], *, subtitle: str = "", facts: Sequence[Fact] = ()) -> str:
     """The whole page as HTML5 text."""
-    ids = _Ids()
+    ids = Ids()
     named = [(ids.take(section.heading), section) for section in sections]
     parts = [
         "<!DOCTYPE html>",
@@ -93,7 +94,7 @@ def render_report(title: str, sections: Sequence[Section], *, subtitle: str = ""
     ]
     for name, section in named:
         parts.append(f'<section aria-labelledby="{name}"><h2 id="{name}">{_text(section.heading)}</h2>')
-        parts += [_block(block, ids) for block in section.blocks]
+        parts += [block_html(block, ids) for block in section.blocks]
         parts.append("</section>")
     return "\n".join(part for part in [*parts, "</main>", "</body>", "</html>"] if part) + "\n"
 
@@ -136,7 +137,8 @@ def _contents(named: Sequence[tuple[str, Section]]) -> str:
     return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
 
 
-def _block(block: Block, ids: _Ids) -> str:
+def block_html(block: Block, ids: Ids) -> str:
+    """A block as HTML; `ids` are those of the page that it stands on."""
     if isinstance(block, Text):
         return f"<p>{_text(block.text)}</p>"
     if isinstance(block, Table):
@@ -146,7 +148,7 @@ def _block(block: Block, ids: _Ids) -> str:
     return _figure(block, ids)
 
 
-def _figure(block: Chart | Bars, ids: _Ids) -> str:
+def _figure(block: Chart | Bars, ids: Ids) -> str:
     name = ids.take(f"chart {block.title}")
     # The title and description inside the SVG get ids built from the figure's own.
     ids.used.update({f"{name}-title", f"{name}-desc"})
@@ -162,7 +164,7 @@ def _figure(block: Chart | Bars, ids: _Ids) -> str:
     )
 
 
-def _table(table: Table, ids: _Ids) -> str:
+def _table(table: Table, ids: Ids) -> str:
     name = ids.take(f"table {table.title}")
     numeric = [is_numeric(column) for column in zip(*table.rows, strict=False)]
     numeric += [False] * (len(table.columns) - len(numeric))
@@ -198,7 +200,7 @@ def is_numeric(column: Sequence[Any]) -> bool:
     )
 
 
-def _spans(block: Spans, ids: _Ids) -> str:
+def _spans(block: Spans, ids: Ids) -> str:
     name = ids.take(f"text {block.title}")
     pieces = "".join(f'<span class="s-{style}">{_text(text)}</span>' for text, style in block.spans)
     legend = "".join(
@@ -228,30 +230,9 @@ def _variables(colours: dict[str, str]) -> str:
     return "".join(f"--{name}:{value};" for name, value in colours.items())
 
 
-STYLE = (
-    f":root{{color-scheme:light dark;{_variables(LIGHT)}}}"
-    f"@media (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}"
-    + """
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:53rem;padding:3rem 1.25rem 5rem;background:var(--paper);color:var(--ink);
- font:1rem/1.6 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","Liberation Sans",sans-serif}
-h1,h2{font-family:"Iowan Old Style",Palatino,"Palatino Linotype","Book Antiqua",Georgia,"Liberation Serif",serif;
- font-weight:600;line-height:1.2;text-wrap:balance}
-h1{font-size:2.4rem;margin:0 0 .4rem;letter-spacing:-.01em}
-h2{font-size:1.55rem;margin:3.25rem 0 .75rem;padding-top:1.25rem;border-top:1px solid var(--rule)}
-td{overflow-wrap:anywhere;min-width:4rem}
-p{margin:.75rem 0;max-width:44rem;white-space:pre-line;overflow-wrap:anywhere}
-.subtitle{color:var(--soft);font-size:1.1rem}
-a{color:var(--accent)}
-:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
-nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin:1.5rem 0 0;padding:0;list-style:none}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:1px;margin:2rem 0 0;
- background:var(--rule);border:1px solid var(--rule);border-radius:.5rem;overflow:hidden}
-.facts div{background:var(--card);padding:1rem 1.1rem}
-.facts dt{color:var(--soft);font-size:.875rem}
-.facts dd{margin:.15rem 0 0}
-.facts strong{display:block;font-size:1.7rem;font-weight:600;line-height:1.25;font-variant-numeric:tabular-nums}
-.facts span{color:var(--soft);font-size:.875rem}
+# How blocks look: the course's pages use the same.
+FIGURES = (
+    """
 figure{margin:1.5rem 0;padding:1.1rem 1.25rem .9rem;background:var(--card);border:1px solid var(--rule);
  border-radius:.5rem}
 figcaption,caption{font-weight:600;text-align:left;margin-bottom:.6rem}
@@ -308,4 +289,32 @@ tbody .words{overflow-wrap:normal}
  .drawing svg{min-width:36rem}}
 @media print{body{max-width:none;background:none}.tokens,details .scroll{max-height:none}figure{break-inside:avoid}}
 """
+)
+
+STYLE = (
+    f":root{{color-scheme:light dark;{_variables(LIGHT)}}}"
+    f"@media (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}"
+    + """
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:53rem;padding:3rem 1.25rem 5rem;background:var(--paper);color:var(--ink);
+ font:1rem/1.6 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","Liberation Sans",sans-serif}
+h1,h2{font-family:"Iowan Old Style",Palatino,"Palatino Linotype","Book Antiqua",Georgia,"Liberation Serif",serif;
+ font-weight:600;line-height:1.2;text-wrap:balance}
+h1{font-size:2.4rem;margin:0 0 .4rem;letter-spacing:-.01em}
+h2{font-size:1.55rem;margin:3.25rem 0 .75rem;padding-top:1.25rem;border-top:1px solid var(--rule)}
+td{overflow-wrap:anywhere;min-width:4rem}
+p{margin:.75rem 0;max-width:44rem;white-space:pre-line;overflow-wrap:anywhere}
+.subtitle{color:var(--soft);font-size:1.1rem}
+a{color:var(--accent)}
+:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
+nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin:1.5rem 0 0;padding:0;list-style:none}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:1px;margin:2rem 0 0;
+ background:var(--rule);border:1px solid var(--rule);border-radius:.5rem;overflow:hidden}
+.facts div{background:var(--card);padding:1rem 1.1rem}
+.facts dt{color:var(--soft);font-size:.875rem}
+.facts dd{margin:.15rem 0 0}
+.facts strong{display:block;font-size:1.7rem;font-weight:600;line-height:1.25;font-variant-numeric:tabular-nums}
+.facts span{color:var(--soft);font-size:.875rem}
+"""
+    + FIGURES
 )

@@ -148,7 +148,7 @@ class Learner:
         self._add("goal", goal=find_goal(name).id)
 
     def due(self) -> list[str]:
-        """The concepts to be asked again, the most likely forgotten first; neighbours of different chapters if it can be."""
+        """The concepts to be asked again, the most likely forgotten first, chapters mixed where that can be."""
         state, now = self.state(), self.clock()
         found = [name for name in self.graph if state.of(name).status(now) == "due"]
         found.sort(key=lambda name: state.of(name).recall(now))
