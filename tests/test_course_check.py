@@ -1,10 +1,12 @@
 """The authors' linter: a course that breaks no rule, for every rule a change that breaks it, and our own course."""
 
+import ast
 import json
 from pathlib import Path
 
 import pytest
 
+from bottega.course import check as check_package
 from bottega.course.check.made import same_output
 from bottega.course.check.passed import Passed, key_of
 from bottega.course.check.problem import Problem
@@ -95,6 +97,8 @@ READ: list[tuple[str, Change]] = [
     ("distinct", {Q: ('text = "two"', 'text = "exactly six"')}),
     ("longest", {Q: ('"three"', '"three, as 6 / 2 is 3"')}),
     ("cloze-gaps", {Q: ("the ___.", "the count.")}),
+    ("order-lines", {Q: ('kind = "cloze"', 'kind = "order"')}),
+    ("mistake-wrong", {Q: ('"3" = "/ makes', '"3.0\\nEND" = "/ makes')}),
     ("mistake-wrong", {"quiz.py": ("str(a + b + 1)", "str(a + b)")}),
     ("mistake-number", {"quiz.py": ("str(a + b + 1)", '"many"')}),
     ("tolerance", {"quiz.py": ('"answer": a + b', '"answer": (a + b) / 7')}),
@@ -138,6 +142,13 @@ RUN: list[tuple[str, Change]] = [
     ("stub-fails", {"task.py": ("raise NotImplementedError", "return sum(numbers) / len(numbers)")}),
     ("stub-loads", {"task.py": ('"""The mean."""', "1 / 0")}),
     ("solution-passes", {"grader.py": ("8 / 3", "9 / 3")}),
+    (
+        "solution-fast",
+        {
+            E: ('section = "means"', 'section = "means"\nseconds = 2.4'),
+            "solution.py": ("total = sum", "__import__('time').sleep(1.2)\n    total = sum"),
+        },
+    ),
     ("wrong-fails", {"grader.py": ("[1, 2, 5]), 8 / 3", "[1, 2, 3]), 2.0")}),
     ("wrong-runs", {E: ('by = "total"', 'by = "total +"')}),
     ("wrong-differs", {E: ('by = "total // len(numbers)"', 'by = "total // 1"')}),
@@ -329,3 +340,17 @@ def test_every_number_of_a_lesson_is_recorded():
         match for section in lesson.sections for match in INSERT.finditer(section.text) if match["kind"] == "value"
     ]
     assert len(cited) > 10
+
+
+def test_every_rule_is_broken_once_and_documented():
+    rules: set[str] = set()
+    for path in Path(check_package.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                at = {"Problem": 2, "problem": 0, "_unknown": 2}.get(node.func.id, 9)
+                name = node.args[at] if len(node.args) > at else None
+                rules |= {name.value} if isinstance(name, ast.Constant) else set()
+    broken = {rule for rule, _ in (*READ, *RUN)}
+    assert len(rules) > 40 and rules - broken == set()
+    documented = (Path(__file__).parents[1] / "docs" / "course.md").read_text("utf-8")
+    assert {rule for rule in broken if f"`{rule}`" not in documented} == set()
