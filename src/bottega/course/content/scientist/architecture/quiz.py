@@ -19,7 +19,7 @@ def first_loss(draw: random.Random) -> dict[str, Any]:
 
 def surprise(draw: random.Random) -> dict[str, Any]:
     """−ln p."""
-    p = draw.randrange(4, 90) / 100
+    p = draw.randrange(4, 80) / 100
     return {
         "stem": f"The model gave the word that really came a probability of {p}. What does this word add to the loss, in nats?",
         "answer": round(-math.log(p), 3), "tolerance": 0.01, "unit": "nats",
