@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bottega.course import check as check_package
+from bottega.course.check import made
 from bottega.course.check.made import same_output
 from bottega.course.check.passed import Passed, key_of
 from bottega.course.check.problem import Problem
@@ -132,7 +133,9 @@ READ: list[tuple[str, Change]] = [
 
 
 @pytest.mark.parametrize(("rule", "changes"), READ, ids=[f"{i}-{rule}" for i, (rule, _) in enumerate(READ)])
-def test_each_rule_finds_what_breaks_it(tmp_path: Path, rule: str, changes: Change):
+def test_each_rule_finds_what_breaks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, changes: Change):
+    if not {Q, "quiz.py"} & set(changes):  # generators take a process
+        monkeypatch.setattr(made, "make_items", lambda _: ({}, []))
     found = check(tmp_path, changes)
     assert rule in {problem.rule for problem in found}, found
     assert all(problem.path.is_relative_to(tmp_path) for problem in found)
