@@ -14,8 +14,8 @@ import pytest
 from bottega.core.errors import BottegaError, UserError
 from bottega.core.view import Bar, Bars, Chart, Table
 from bottega.course import run_lab as labs
-from bottega.course.lab import Axes, Effect, Point, Say, Show, Step, Value
-from bottega.course.lab_facts import read_facts
+from bottega.course.lab import Axes, Effect, Event, Point, Say, Show, Step, Value
+from bottega.course.lab_facts import models_of, read_facts
 from bottega.course.library import Chapter, LabFile, load_course
 from bottega.course.recorded import (
     cited,
@@ -44,7 +44,7 @@ from pydantic import Field
 
 from bottega.core.schema import Config
 from bottega.core.view import Table
-from bottega.course.lab import Axes, Effect, Point, Say, Show, Step, Value
+from bottega.course.lab import Axes, Effect, Event, Point, Say, Show, Step, Value
 
 BUDGET = 5
 
@@ -152,7 +152,7 @@ def test_processor_time_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_waiting_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     limited(monkeypatch, 1)
-    monkeypatch.setattr(labs, "WALL_PER_CPU", 1.0)
+    monkeypatch.setattr(labs, "wall_limit", lambda _: 1.0)
     with pytest.raises(BottegaError, match="took too long"):
         list(run_lab(make_lab(tmp_path, "time.sleep(60)")))
 
@@ -193,6 +193,29 @@ def test_processor_time_is_counted(tmp_path: Path):
 def test_it_takes_the_same_way_without_a_gpu_and_with_one_thread(tmp_path: Path):
     body = "yield Say(os.environ['CUDA_VISIBLE_DEVICES'] + os.environ['OMP_NUM_THREADS'])"
     assert Say("1") in list(run_lab(make_lab(tmp_path, body)))
+
+
+def test_models_of_the_course_are_made_before_the_clock_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from bottega.course import companion
+
+    lab = make_lab(tmp_path, "companion(); companion('new'); other('small')")
+    assert models_of(lab.path) == ("pretrained", "new")
+    made: list[str] = []
+
+    def make(stage, reporter):
+        made.append(stage)
+        reporter.say(f"Making {stage}")
+        with reporter.bar("training", 10) as bar:
+            bar.advance(3, "loss 1")
+            bar.advance(3)
+            bar.advance(4)
+
+    monkeypatch.setattr(companion, "companion", make)
+    told: list[Event] = []
+    labs.make_models(lab.path, told.append)
+    assert made == ["pretrained", "new"]
+    assert told[:3] == [Say("Making pretrained"), Step(3, 10, "loss 1"), Step(10, 10)]
+    assert labs.wall_limit(lab) > labs.wall_limit(make_lab(tmp_path)) + 600
 
 
 EVENTS = [

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +211,13 @@ def wrong_signatures(exercise: Exercise, state: Path) -> dict[str, list[list[str
     path = state / "signatures" / f"{exercise.chapter}-{exercise.name}-{key[:16]}.json"
     with contextlib.suppress(OSError, ValueError):
         return json.loads(path.read_text("utf-8"))
-    found = {}
-    with contextlib.suppress(BottegaError):
-        for name, code in wrong_solutions(exercise):
-            found[name] = signature_of(run_checks(exercise, code))
+    try:
+        code = dict(wrong_solutions(exercise))
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            verdicts = pool.map(partial(run_checks, exercise), code.values())
+            found = {name: signature_of(verdict) for name, verdict in zip(code, verdicts, strict=True)}
+    except BottegaError:
+        return {}
     with contextlib.suppress(OSError):  # it can be computed again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, found)

@@ -56,6 +56,17 @@ def read_facts(path: Path) -> LabFacts:
     return LabFacts(title.strip().rstrip("."), about.strip(), float(budget), settings)
 
 
+def models_of(path: Path) -> tuple[str, ...]:
+    """The stages of the course's model that a lab asks for: its calls `companion("STAGE")`."""
+    found: dict[str, None] = {}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "companion":
+            stage = _literal(node.args[0]) if node.args else "pretrained"
+            if isinstance(stage, str):
+                found[stage] = None
+    return tuple(found)
+
+
 def _settings(node: ast.ClassDef) -> tuple[Setting, ...]:
     found = []
     for index, line in enumerate(node.body):

@@ -3,13 +3,15 @@
     python -m bottega.course.run_lab LAB.py '{"steps": 100}' CPU_SECONDS
 
 is that process: it takes the limits, keeps GPUs and further threads out of it (so that every machine gets nearly the
-same numbers), and writes one line of JSON per event. What the lab prints goes to standard error.
+same numbers), and writes one line of JSON per event. What the lab prints goes to standard error. A model of the course
+that the lab asks for and that is not there yet is made first, once, outside the lab's own limit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import select
@@ -18,24 +20,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bottega.core.errors import BottegaError, UserError
-from bottega.course.lab import Event, event_data, event_from, load_lab
-from bottega.course.lab_facts import read_facts
+from bottega.course.lab import Event, Say, Step, event_data, event_from, load_lab
+from bottega.course.lab_facts import models_of, read_facts
 from bottega.course.library import LabFile
 
 DATA_BYTES = 8 << 30  # written memory of a process; torch maps far more than it writes
 WALL_PER_CPU = 6.0  # an overloaded machine gives a process this little
+MAKING_SECONDS = 900.0  # of a model of the course, on a slow machine
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def cpu_limit(budget: float) -> int:
     """CPU-seconds that a lab may take before it is stopped."""
     return int(4 * budget + 20)
+
+
+def wall_limit(lab: LabFile) -> float:
+    """Seconds after which a lab is stopped whatever it does."""
+    facts = read_facts(lab.path)
+    return WALL_PER_CPU * cpu_limit(facts.budget) + (MAKING_SECONDS if set(models_of(lab.path)) - {"new"} else 0.0)
 
 
 def lab_command(lab: LabFile, params: Mapping[str, Any] | None = None) -> list[str]:
@@ -68,7 +77,7 @@ class LabProcess:
     def __enter__(self) -> LabProcess:
         self._errors = tempfile.TemporaryFile()
         command = lab_command(self.lab, self.params)
-        self._deadline = time.monotonic() + WALL_PER_CPU * float(command[-1])
+        self._deadline = time.monotonic() + wall_limit(self.lab)
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True
         )
@@ -133,17 +142,67 @@ class LabProcess:
 def main(arguments: list[str]) -> None:
     """Be the process of a lab."""
     path, params, limit = Path(arguments[0]), json.loads(arguments[1]), int(arguments[2])
-    limit_process(limit)
     os.environ.update({**dict.fromkeys(_THREADS, "1"), "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg"})
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the lab or a library prints is no event
+
+    def tell(event: Event) -> None:
+        print(json.dumps(event_data(event), default=plain), file=events, flush=True)
+
     try:
         lab = load_lab(path)
-        for event in lab.run(lab.params.parse(params, where=path.stem)):
-            print(json.dumps(event_data(event), default=plain), file=events, flush=True)
+        settings = lab.params.parse(params, where=path.stem)
+        make_models(path, tell)
+        limit_process(limit)
+        for event in lab.run(settings):
+            tell(event)
     except UserError as error:
         print(f"\0{error.message}\n{error.hint}", file=sys.stderr)
         sys.exit(2)
+
+
+def make_models(path: Path, tell: Callable[[Event], None]) -> None:
+    """Make the models of the course that the lab asks for and that are not there yet."""
+    stages = models_of(path)
+    if not stages:
+        return
+    from bottega.course.companion import companion
+
+    for stage in stages:
+        companion(stage, reporter=Told(tell))  # type: ignore[arg-type]
+
+
+@dataclass
+class Told:
+    """A reporter whose messages and bars are events."""
+
+    tell: Callable[[Event], None]
+
+    def say(self, message: str) -> None:
+        """A message."""
+        self.tell(Say(message))
+
+    @contextlib.contextmanager
+    def bar(self, name: str, total: float | None, unit: str = "", done: float = 0) -> Iterator[ToldBar]:  # noqa: ARG002
+        """A bar; one without an end is not told."""
+        yield ToldBar(self.tell, total or 0, done)
+
+
+@dataclass
+class ToldBar:
+    """A bar as events, one a second at most."""
+
+    tell: Callable[[Event], None]
+    total: float
+    done: float
+    _told: float = 0.0
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        """Go on."""
+        self.done += amount
+        if self.total and (time.monotonic() - self._told > 1 or self.done >= self.total):
+            self._told = time.monotonic()
+            self.tell(Step(round(self.done), round(self.total), note))
 
 
 def plain(value: Any) -> Any:
@@ -152,7 +211,8 @@ def plain(value: Any) -> Any:
 
 
 def limit_process(cpu_seconds: int) -> None:
-    """Limit processor time, and memory where the kernel counts what is written (Linux)."""
+    """Limit processor time from now on, and memory where the kernel counts what is written (Linux)."""
+    cpu_seconds += math.ceil(time.process_time())
     limits = {resource.RLIMIT_CPU: (cpu_seconds, cpu_seconds + 5), resource.RLIMIT_CORE: (0, 0)}
     if sys.platform == "linux":
         limits[resource.RLIMIT_DATA] = (DATA_BYTES, DATA_BYTES)
