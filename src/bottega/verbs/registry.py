@@ -289,6 +289,15 @@ _ALL = (
         step=False,
     ),
     Verb(
+        "learn",
+        "Open the course; with a model, the chat page beside it.",
+        config="bottega.web.learn:Learn",
+        plan="bottega.web.learn:plan_learn",
+        run="bottega.web.learn:run_learn",
+        arguments=("model",),
+        step=False,
+    ),
+    Verb(
         "doctor",
         "What this machine can do.",
         config="bottega.core.doctor:Doctor",

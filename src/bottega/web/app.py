@@ -1,4 +1,4 @@
-"""The web app: the chat page, the arena, the report, and /v1 passed through to the model's server.
+"""The web app: the course, the chat page, the arena, the report, and /v1 passed through to the model's server.
 
 Pages and API are protected apart: pages by a strict content security policy (nothing from
 elsewhere, no inline script), the API by origin and key (`bottega.serve.guard`). Imports no
@@ -29,6 +29,7 @@ from bottega.serve.access import Limits, keys_of
 from bottega.serve.failures import ApiError
 from bottega.serve.guard import Guard, HostRule
 from bottega.web.config import Web
+from bottega.web.course.pages import CoursePages
 from bottega.web.duels import Duels
 from bottega.web.feedback import FOLDER, Feedback
 from bottega.web.proxy import Proxy
@@ -71,18 +72,36 @@ class Protection:
         await self.app(scope, receive, protected)
 
 
-def create_app(config: Web, supervisor: Supervisor) -> Starlette:
-    """The app; it starts and stops `supervisor` with itself."""
-    proxy = Proxy(supervisor)
-    feedback = Feedback(workspace_path(config.workspace), Duels(proxy, together=_fit_together(config)))
+def create_app(config: Web, supervisor: Supervisor | None, course: CoursePages | None = None) -> Starlette:
+    """The app; it starts and stops `supervisor`, if there is one, with itself.
+
+    With a course its first page is the first page, and the chat page stands at /chat.
+    """
     pages = _Pages(config, supervisor)
+    routes = [*(course.routes() if course is not None else ()), Route("/health", pages.health)]
+    proxy = None
+    if supervisor is not None:
+        proxy = Proxy(supervisor)
+        feedback = Feedback(workspace_path(config.workspace), Duels(proxy, together=_fit_together(config)))
+        routes += [
+            Route("/" if course is None else "/chat", pages.chat),
+            Route("/arena", pages.arena),
+            Route("/report", pages.report),
+            Route("/status", pages.status),
+            Route("/v1/{rest:path}", proxy.forward, methods=["GET", "POST"]),
+            *feedback.routes(),
+        ]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await supervisor.start()
+        if supervisor is not None:
+            await supervisor.start()
         yield
-        await proxy.close()
-        await supervisor.stop()
+        if course is not None:
+            await course.runs.close()
+        if proxy is not None and supervisor is not None:
+            await proxy.close()
+            await supervisor.stop()
 
     guard = Middleware(
         Guard,
@@ -93,16 +112,7 @@ def create_app(config: Web, supervisor: Supervisor) -> Starlette:
         limits=Limits(config.requests_per_minute, config.max_concurrent_per_key),
     )
     return Starlette(
-        routes=[
-            Route("/", pages.chat),
-            Route("/arena", pages.arena),
-            Route("/report", pages.report),
-            Route("/status", pages.status),
-            Route("/health", pages.health),
-            Route("/v1/{rest:path}", proxy.forward, methods=["GET", "POST"]),
-            *feedback.routes(),
-            Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
-        ],
+        routes=[*routes, Mount("/static", StaticFiles(directory=HERE / "static"), name="static")],
         middleware=[Middleware(Protection), guard],
         exception_handlers={ApiError: _refused, HTTPException: pages.not_found},
         lifespan=lifespan,
@@ -122,7 +132,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 class _Pages:
     """The pages and the state that they ask for."""
 
-    def __init__(self, config: Web, supervisor: Supervisor) -> None:
+    def __init__(self, config: Web, supervisor: Supervisor | None) -> None:
         self.config = config
         self.supervisor = supervisor
         self.templates = Jinja2Templates(HERE / "templates")
@@ -150,6 +160,7 @@ class _Pages:
 
     async def status(self, _: Request) -> Response:
         """What the model's server is doing."""
+        assert self.supervisor is not None  # there is no such route without one
         return JSONResponse(self.supervisor.state.as_data(), headers={"Cache-Control": "no-store"})
 
     async def health(self, _: Request) -> Response:

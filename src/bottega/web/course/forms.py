@@ -1,0 +1,72 @@
+"""Forms: what a page sent, as plain text by name, and as an answer to a question."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+
+from bottega.core.errors import UserError
+from bottega.course.learner.questions import Given, Question
+
+MOST_FIELDS = 200
+
+
+class Form:
+    """The fields of an urlencoded form."""
+
+    def __init__(self, fields: dict[str, list[str]]) -> None:
+        self.fields = fields
+
+    @classmethod
+    async def of(cls, request: Request) -> Form:
+        """Read the body; raises UserError if it is no form."""
+        body = await request.body()
+        try:
+            return cls(parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MOST_FIELDS))
+        except (UnicodeDecodeError, ValueError):
+            raise UserError("that is no form of this page") from None
+
+    def text(self, name: str, default: str = "") -> str:
+        """A field, the first of its name."""
+        return self.fields.get(name, [default])[0]
+
+    def whole(self, name: str) -> int:
+        """A field that is a number."""
+        value = self.text(name)
+        if not value.lstrip("-").isdigit():
+            raise UserError(f"{name} is not a number")
+        return int(value)
+
+    def given(self, question: Question) -> Given:
+        """The answer to a question; raises UserError where a part of it is missing."""
+        if question.kind == "single":
+            return self._places("given", "Choose an answer.")[0]
+        if question.kind == "multi":
+            return self._places("given", "Choose at least one answer.")
+        if question.kind == "order":
+            return self._in_order(len(question.lines))
+        if question.kind == "match":
+            return [self._place(f"given-{i}") for i in range(len(question.lefts))]
+        if question.kind == "cloze":
+            return [self.text(f"given-{i}") for i in range(question.blanks)]
+        return self.text("given")
+
+    def _places(self, name: str, missing: str) -> list[int]:
+        found = [int(value) for value in self.fields.get(name, []) if value.isdigit()]
+        if not found:
+            raise UserError(missing)
+        return found
+
+    def _place(self, name: str) -> int:
+        value = self.text(name)
+        if not value.isdigit():
+            raise UserError("Choose something for every line.")
+        return int(value)
+
+    def _in_order(self, count: int) -> list[int]:
+        """The lines by the numbers that they were given."""
+        numbers = [self._place(f"given-{i}") for i in range(count)]
+        if sorted(numbers) != list(range(1, count + 1)):
+            raise UserError(f"Number the lines from 1 to {count}, each number once.")
+        return sorted(range(count), key=lambda i: numbers[i])
