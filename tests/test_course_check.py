@@ -328,7 +328,8 @@ def test_our_course_keeps_the_rules(course_state: Path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_everything_of_our_course_runs_as_it_says(course_state: Path):
+def test_everything_of_our_course_runs_as_it_says(course_state: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BOTTEGA_WORKSPACE", str(course_state))
     load_course.cache_clear()
     course = load_course()
     checker = Checker(course, Passed(course_state / "passed.json"))
