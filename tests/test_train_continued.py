@@ -15,6 +15,8 @@ from bottega.core.record import read_record
 from bottega.model.adapter_folder import load_adapter_into
 from bottega.model.load import load_decoder
 from bottega.model.lora import adapter_parameters, as_started
+from interrupts import Interrupt
+from processes import together
 from stage_material import World, figures, make_world
 
 TUNED: dict[str, Any] = {
@@ -52,6 +54,30 @@ def test_the_reference_is_the_adapter_as_it_began(world: World, tmp_path: Path) 
     assert first.keys() == second.keys()
     assert all(tensor.shape == second[name].shape for name, tensor in first.items())
     assert any(not torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_an_interrupted_run_goes_on_bitwise(world: World, tmp_path: Path) -> None:
+    more = {"max_steps": 4, "save_every": 2, "adapter": {"dropout": 0.2}}
+    train(world, tmp_path / "whole", "dpo", **more)
+    torch.manual_seed(7)
+    with pytest.raises(KeyboardInterrupt):
+        train(world, tmp_path / "parts", "dpo", reporter=Interrupt("dpo", 3), **more)
+    train(world, tmp_path / "parts", "dpo", **more)
+    assert figures(tmp_path / "parts", "loss") == figures(tmp_path / "whole", "loss")
+    whole, parts = (load_file(tmp_path / run / "adapter/adapter_model.safetensors") for run in ("whole", "parts"))
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+
+
+def test_weights_that_are_cut_have_the_same_reference(world: World, tmp_path: Path) -> None:
+    values: dict[str, Any] = {"parallel": {"strategy": "zero3"}, "max_steps": 2}
+    train(world, tmp_path / "one", "dpo", **values)
+    together(2, train_cut, world, tmp_path / "two", values)
+    for name in ("loss", "margin"):
+        assert figures(tmp_path / "two", name) == pytest.approx(figures(tmp_path / "one", name), rel=1e-4, abs=1e-5)
+
+
+def train_cut(world: World, out: Path, values: dict[str, Any]) -> None:
+    train(world, out, "dpo", **values)
 
 
 def test_the_distance_of_a_policy_is_to_the_adapter_as_it_began(world: World, tmp_path: Path) -> None:

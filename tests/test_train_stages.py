@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +38,7 @@ from bottega.train.stage import Forward, Machine
 from bottega.train.stages.make import Setting, make_stage, open_data
 from bottega.train.stages.unpaired import mismatched
 from bottega.train.trainee import SCORE_HEAD, VALUE_HEAD, make_optimizers, make_trainee
+from interrupts import Interrupt
 from stage_material import WORDS, World, answer, figures, make_world, write
 
 DATA = {"sft": "chats", "kto": "judged", "grpo": "prompts", "ppo": "prompts"}  # else pairs
@@ -154,23 +153,6 @@ def test_parts_have_the_gradients_of_the_whole(world: World, tmp_path: Path, sta
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
         torch.testing.assert_close(got[name], gradient, rtol=1e-3, atol=1e-4 * scale)
-
-
-class Interrupt(Quiet):
-    """A reporter whose bar of the stage raises after some steps."""
-
-    def __init__(self, stage: str, after: int) -> None:
-        self.stage, self.left, self.counts = stage, after, False
-
-    @contextmanager
-    def bar(self, name: str, total: float | None, unit: str = "", done: float = 0) -> Iterator[Interrupt]:
-        self.counts = name == self.stage
-        yield self
-
-    def advance(self, amount: float = 1, note: str = "") -> None:
-        self.left -= self.counts
-        if self.left < 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("stage", ["sft", "masters sft", "reward", "dpo", "whole dpo", "kto", "grpo", "ppo"])

@@ -64,9 +64,8 @@ def load_adapter_into(
 ) -> AdapterInfo:
     """Put a PEFT adapter on a decoder with its base's weights, active and ready to be trained on.
 
-    Its tensors as they are now are kept as what training starts from (`lora.as_started`). `settings` are those of
-    its training (default: `continued_settings`). Raises UserError if it does not fit, or holds what is not trained
-    here.
+    A copy of it stays beside it as what training starts from (`lora.as_started`). `settings` are those of its training
+    (default: `continued_settings`). Raises UserError if it does not fit, or holds what is not trained here.
     """
     opened = Adapter.open(adapter)
     settings = settings or continued_settings(opened, decoder.config, name)

@@ -9,8 +9,8 @@ twice the rank, [B, -B₀] [A; A₀], which fits the untouched base.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ from bottega.model.principal import principal_part
 from bottega.model.trained_rows import TrainedModule, TrainedRows
 
 PREFIX = "base_model.model."
+STARTED = "-started"  # no name that a user can give ends so
 A = TypeVar("A", bound=Adapted)
 
 
@@ -63,8 +64,6 @@ class Adapters(Switch):
     def __init__(self) -> None:
         super().__init__()
         self.infos: dict[str, AdapterInfo] = {}
-        self.starts: dict[str, dict[str, Tensor]] = {}
-        """What adapters that were trained before began with, by the decoder's names (`keep_start`)."""
 
 
 def add_adapter(
@@ -140,34 +139,24 @@ def adapter_off(decoder: Decoder) -> AbstractContextManager[None]:
 
 
 def keep_start(decoder: Decoder, name: str) -> None:
-    """Remember the adapter's tensors as they are: training goes on with it, and they are its reference."""
-    adapters = adapters_of(decoder)
-    assert adapters is not None
-    adapters.starts[name] = {key: each.detach().clone() for key, each in adapter_parameters(decoder, name).items()}
+    """Put a copy of the adapter beside it, which is never trained: what training that goes on with it began with."""
+    info = adapter_info(decoder, name)
+    started = info.settings.model_copy(update={"name": name + STARTED})
+    add_adapter(decoder, started, torch.Generator().manual_seed(0), added=info.ids)
+    copies, own = adapter_parameters(decoder, started.name), adapter_parameters(decoder, name)
+    with torch.no_grad():
+        for copy, parameter in zip(copies.values(), own.values(), strict=True):
+            copy.copy_(parameter)
+    activate(decoder, name)
 
 
-@contextmanager
-def as_started(decoder: Decoder) -> Iterator[None]:
+def as_started(decoder: Decoder) -> AbstractContextManager[None]:
     """While open, the decoder computes what it did before its training: without its adapter, or with it as it began."""
     adapters = adapters_of(decoder)
-    start = adapters.starts.get(adapters.active or "") if adapters is not None else None
-    if start is None:
-        with adapter_off(decoder):
-            yield
-        return
-    trained = adapter_parameters(decoder)
-    now = {name: parameter.detach().clone() for name, parameter in trained.items()}
-    _set(trained, start)
-    try:
-        yield
-    finally:
-        _set(trained, now)
-
-
-@torch.no_grad()
-def _set(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
-    for name, parameter in parameters.items():
-        parameter.copy_(values[name])
+    if adapters is None:
+        return nullcontext()
+    started = f"{adapters.active}{STARTED}"
+    return adapters.set(started if started in adapters.infos else None)
 
 
 def adapter_on(decoder: Decoder, name: str) -> AbstractContextManager[None]:

@@ -161,6 +161,8 @@ def frozen_base_bytes(config: Train, model: ModelConfig, dtype: str) -> int:
         for name, shape in place.held_shapes().items():
             base = adapter.base if inside and not name.endswith(_DENSE) else "none"
             total += frozen_bytes(base, shape, item, double_quant=adapter.double_quant)
+    if adapter.start is not None:  # what training goes on with stays as it was, for the reference
+        total += sum(4 * tensor.size for tensor in _adapter_tensors(config, model))
     if adapter.init == "pissa":  # what the base gave up is remembered
         total += 4 * sum(target.rank * (target.inputs + target.outputs) for target in low_rank_targets(model, adapter))
     return total
