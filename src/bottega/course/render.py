@@ -57,8 +57,10 @@ def _markdown() -> MarkdownIt:
 def markdown_html(text: str) -> str:
     """Markdown as HTML."""
     shown = _markdown().render(text)
-    # Tables may be wider than a phone: they scroll by themselves, and can be reached by keyboard.
+    # Tables and formulas may be wider than a phone: they scroll by themselves, and can be reached by keyboard.
     opened = '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>'
+    formula = '<div class="math block" tabindex="0" role="group" aria-label="Formula">'
+    shown = shown.replace('<div class="math block">', formula)
     return shown.replace("<table>", opened).replace("</table>", "</table></div>")
 
 
@@ -80,6 +82,11 @@ def section_pieces(chapter: Chapter, section: Section, ids: Ids) -> list[Piece]:
         at = found.end()
     pieces.append(Piece(markdown_html(text[at:])))
     return [piece for piece in pieces if piece.insert or piece.html.strip()]
+
+
+def opening_html(chapter: Chapter, text: str) -> str:
+    """What stands before the first section, with its recorded numbers."""
+    return markdown_html(_with_values(chapter, text))
 
 
 def plain_section(chapter: Chapter, section: Section) -> str:

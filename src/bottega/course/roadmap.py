@@ -33,8 +33,8 @@ def roadmap_svg(chapters: Sequence[Chapter], overview: Overview, language: Langu
         parts += _leaves(chapter, overview.leaves, x, middle, left=index % 2 == 0, language=language)
         parts.append(_box(chapter, overview.chapters[chapter.id], x, middle, language))
     return (
-        f'<svg class="roadmap" viewBox="0 0 {WIDTH} {y + 10:.0f}" role="img" aria-label="Roadmap; the list below says '
-        f'the same">{"".join(parts)}</svg>'
+        f'<svg class="roadmap" viewBox="0 0 {WIDTH} {y + 10:.0f}" role="group" aria-label="Roadmap; the list '
+        f'below says the same">{"".join(parts)}</svg>'
     )
 
 
@@ -84,7 +84,7 @@ def _leaves(
         curve = f"M{edge:.0f} {y:.0f}C{bend:.0f} {y:.0f} {bend:.0f} {middle:.0f} {near:.0f} {middle:.0f}"
         found.append(f'<path class="twig" d="{curve}"/>')
         left_edge = near - width if left else near
-        label = html.escape(_shorten(f"{sign} {leaf.title.of(language)}".strip(), 34))
+        label = html.escape(_shorten(f"{sign} {leaf.title.of(language)}".strip(), 31))
         kind = standing.status if chapter.written else "unwritten"
         box = f'<rect x="{left_edge:.0f}" y="{top:.0f}" width="{width}" height="{height}" rx="15"/>'
         text = f'<text x="{left_edge + width / 2:.0f}" y="{middle + 4.5:.0f}">{label}</text>'

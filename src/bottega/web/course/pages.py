@@ -27,7 +27,7 @@ from bottega.course.learner.placement import QUESTIONS
 from bottega.course.learner.questions import Question
 from bottega.course.library import Chapter, Exercise, LabFile
 from bottega.course.recorded import figures_of, format_value, read_recording
-from bottega.course.render import inline_html, markdown_html, section_pieces
+from bottega.course.render import inline_html, markdown_html, opening_html, section_pieces
 from bottega.course.roadmap import SIGNS, WORDS, roadmap_svg
 from bottega.course.schema import PARTS, Language
 from bottega.web.course.forms import Form
@@ -122,10 +122,15 @@ class CoursePages:
         tasks = self.learner.session()
         parts = {part: [c for c in self.course.chapters.values() if c.data.part == part] for part in PARTS}
         facts = {
-            "tasks": [self._task(task) for task in tasks[:6]], "overview": overview, "goals": load_goals().values(),
+            "tasks": self._listed(tasks), "overview": overview, "goals": load_goals().values(),
             "chapters": parts, "begun": bool(self.learner.state().last),
         }  # fmt: skip
         return self._page(request, "home.html", facts)
+
+    def _listed(self, tasks: list[Task]) -> list[dict[str, str]]:
+        """The first tasks as links; several questions on one concept are one link."""
+        found = {task["url"]: task for task in reversed([self._task(each) for each in tasks])}
+        return list(reversed(found.values()))[:6]
 
     def _task(self, task: Task) -> dict[str, str]:
         names = {
@@ -169,7 +174,7 @@ class CoursePages:
         language = _language(request)
         lesson, ids = chapter.lesson(language), Ids()
         sections = [(section, section_pieces(chapter, section, ids)) for section in lesson.sections]
-        opening = markdown_html(lesson.opening)
+        opening = opening_html(chapter, lesson.opening)
         facts = {
             "chapter": chapter, "lesson": lesson, "sections": sections, "opening": opening,
             "overview": self.learner.overview(), "state": self.learner.state(), "language": language,
@@ -381,7 +386,8 @@ def url_of(task: Task) -> str:
     place = f"/course/{task.chapter}"
     return {
         "placement": "/placement", "review": "/review", "lesson": f"{place}#{task.name}",
-        "lab": f"{place}/lab/{task.name}", "exercise": f"{place}/exercise/{task.name}", "quiz": f"{place}/quiz?concept={task.concept}",
+        "lab": f"{place}/lab/{task.name}", "exercise": f"{place}/exercise/{task.name}",
+        "quiz": f"{place}/quiz?concept={task.concept}",
     }[task.kind]  # fmt: skip
 
 

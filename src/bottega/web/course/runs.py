@@ -21,7 +21,7 @@ from typing import Any
 from bottega.core.errors import UserError
 from bottega.course.lab import Event, event_from
 from bottega.course.library import LabFile
-from bottega.course.run_lab import WALL_PER_CPU, lab_command
+from bottega.course.run_lab import lab_command, wall_limit
 
 KEPT = 50  # runs whose events are kept
 _NAME = re.compile(r"[0-9a-f]{16}")
@@ -134,7 +134,7 @@ class Runs:
         assert process.stdout and process.stderr
         errors = asyncio.create_task(process.stderr.read())
         try:
-            async with asyncio.timeout(WALL_PER_CPU * float(command[-1])):
+            async with asyncio.timeout(wall_limit(run.lab)):
                 async for line in process.stdout:
                     await self._write(run, json.loads(line))
                 status = await process.wait()
