@@ -24,6 +24,7 @@ from bottega.core.report import Ids, block_html
 from bottega.course.lesson import INSERT, Insert, Section
 from bottega.course.library import Chapter
 from bottega.course.recorded import cited, format_value
+from bottega.retrieve.chunks import slug, unique_anchor
 
 ALONE = re.compile(r"^\s*\{\{(?P<kind>figure|lab|exercise|quiz|view|source):(?P<what>[^{}\n]+)\}\}\s*$", re.MULTILINE)
 
@@ -62,6 +63,17 @@ def markdown_html(text: str) -> str:
     formula = '<div class="math block" tabindex="0" role="group" aria-label="Formula">'
     shown = shown.replace('<div class="math block">', formula)
     return shown.replace("<table>", opened).replace("</table>", "</table></div>")
+
+
+def document_html(text: str) -> str:
+    """A document of the project as HTML, its headings with the anchors that search gives them."""
+    anchors: dict[str, int] = {}
+
+    def with_id(found: re.Match[str]) -> str:
+        title = html.unescape(re.sub(r"<[^>]+>", "", found[2]))
+        return f'<h{found[1]} id="{html.escape(unique_anchor(slug(title), anchors))}">{found[2]}</h{found[1]}>'
+
+    return re.sub(r"<h([1-6])>(.*?)</h\1>", with_id, markdown_html(text))
 
 
 def inline_html(text: str) -> str:

@@ -49,7 +49,7 @@ def markdown_chunks(text: str, source: str, *, longest: int = LONGEST) -> list[C
         if head is not None:
             level = len(head["marks"])
             headings = [each for each in headings if each[0] < level] + [(level, _plain(head["title"]))]
-            anchor = head["id"] or _unique(slug(head["title"]), anchors)
+            anchor = head["id"] or unique_anchor(slug(head["title"]), anchors)
     return chunks
 
 
@@ -92,7 +92,8 @@ def _plain(title: str) -> str:
     return re.sub(r"[*`]|\[|\]\([^)]*\)", "", title).strip()
 
 
-def _unique(name: str, taken: dict[str, int]) -> str:
+def unique_anchor(name: str, taken: dict[str, int]) -> str:
+    """The anchor `name`, with a number behind it if a heading before had the same."""
     count = taken.get(name, 0)
     taken[name] = count + 1
     return f"{name}-{count}" if count else name

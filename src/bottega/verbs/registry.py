@@ -289,6 +289,15 @@ _ALL = (
         step=False,
     ),
     Verb(
+        "course ask",
+        "Ask the tutor; it cites, and says when the course does not tell.",
+        config="bottega.course.tutor.verb:Ask",
+        plan="bottega.course.tutor.verb:plan_ask",
+        run="bottega.course.tutor.verb:run_ask",
+        arguments=("question",),
+        step=False,
+    ),
+    Verb(
         "learn",
         "Open the course; with a model, the chat page beside it.",
         config="bottega.web.learn:Learn",

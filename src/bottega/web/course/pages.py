@@ -27,12 +27,23 @@ from bottega.course.learner.placement import QUESTIONS
 from bottega.course.learner.questions import Question
 from bottega.course.library import Chapter, Exercise, LabFile
 from bottega.course.recorded import figures_of, format_value, read_recording
-from bottega.course.render import inline_html, markdown_html, opening_html, section_pieces
+from bottega.course.render import (
+    document_html,
+    inline_html,
+    markdown_html,
+    module_path,
+    opening_html,
+    section_pieces,
+)  # fmt: skip
 from bottega.course.roadmap import SIGNS, WORDS, roadmap_svg
 from bottega.course.schema import PARTS, Language
+from bottega.course.tutor.corpus import documentation_folder, run_passages
+from bottega.course.tutor.tutor import Answer, Tutor
+from bottega.retrieve.chunks import python_chunks
 from bottega.web.course.forms import Form
 from bottega.web.course.runs import Runs
 
+LONGEST_QUESTION = 500
 POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
@@ -65,7 +76,8 @@ class CoursePages:
             "/course/{chapter}/lab/{name}": self.lab, "/course/{chapter}/exercise/{name}": self.exercise,
             "/course/{chapter}/quiz": self.quiz, "/labs/{run}": self.run, "/labs/{run}/events": self.run_events,
             "/question/{item}": self.question, "/review": self.review, "/placement": self.placement,
-            "/challenge/{concept}": self.challenge, "/progress": self.progress,
+            "/challenge/{concept}": self.challenge, "/progress": self.progress, "/ask": self.ask,
+            "/docs/{name}": self.documentation, "/reference/{module}": self.reference, "/runs": self.own_runs,
             "/course-figures.css": self.figure_style,
         }  # fmt: skip
         post: dict[str, Handler] = {
@@ -368,6 +380,41 @@ class CoursePages:
             return self._page(request, "placed.html", {**facts, "overview": self.learner.overview()})
         facts = {"answered": answered, "number": len(answered) + 1, "count": QUESTIONS}
         return self._question_page(request, question, {**facts, "setting": "placement", "next": ""})
+
+    # The tutor, and what it cites
+
+    async def ask(self, request: Request) -> Response:
+        """A question to the tutor."""
+        question = request.query_params.get("q", "").strip()[:LONGEST_QUESTION]
+        answer = await run_in_threadpool(self._asked, question) if question else None
+        return self._page(request, "ask.html", {"question": question, "answer": answer})
+
+    def _asked(self, question: str) -> Answer:
+        return Tutor(self.course, self.learner, workspace=self.learner.folder.parent).ask(question)
+
+    async def documentation(self, request: Request) -> Response:
+        """A page of the project's documentation, where it runs from a checkout."""
+        folder, name = documentation_folder(), request.path_params["name"].removesuffix(".md")
+        found = {path.stem: path for path in folder.glob("*.md")} if folder else {}
+        if name not in found:
+            raise UserError(f"there is no documentation {name!r} here", hint="It lies in docs/ of a checkout.")
+        return self._page(request, "text.html", {"title": name, "body": document_html(found[name].read_text("utf-8"))})
+
+    async def reference(self, request: Request) -> Response:
+        """The docstrings of a module, and its source."""
+        module = request.path_params["module"]
+        path = module_path(module)
+        if path is None:
+            raise UserError(f"there is no module {module!r} in bottega")
+        source = path.read_text("utf-8")
+        parts = [(chunk.anchor or "module", chunk.text) for chunk in python_chunks(source, path.name, module)]
+        return self._page(request, "reference.html", {"module": module, "parts": parts, "source": source})
+
+    async def own_runs(self, request: Request) -> Response:
+        """What the learner's runs recorded."""
+        found = run_passages(self.learner.folder.parent)
+        runs = [(each.anchor.partition("#")[2], each.title, each.text) for each in found]
+        return self._page(request, "runs.html", {"runs": runs})
 
     async def figure_style(self, _: Request) -> Response:
         """The style of charts and tables, which is that of the reports."""

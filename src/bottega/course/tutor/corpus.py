@@ -1,0 +1,135 @@
+"""What the tutor may answer from: lessons, the toolchain's docstrings, the project's documentation, the learner's runs.
+
+Exercises and the answers of questions are not part of it, so that nothing of them can be told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bottega.core.atomic import write_text
+from bottega.core.errors import UserError
+from bottega.core.hashing import digest_data
+from bottega.course.library import CONTENT, Course
+from bottega.course.render import module_path, plain_section
+from bottega.retrieve.bm25 import Bm25
+from bottega.retrieve.chunks import markdown_chunks, python_chunks, text_chunks
+
+Kind = Literal["lesson", "documentation", "reference", "run"]
+# Lessons explain; documentation and docstrings tell how a thing is called. Of equals the first is wanted.
+WEIGHTS: dict[Kind, float] = {"lesson": 1.35, "run": 1.2, "documentation": 1.0, "reference": 0.8}
+# How often a passage's heading counts: a section's says what it is about, a docstring's is a name.
+TITLES: dict[Kind, int] = {"lesson": 3, "run": 2, "documentation": 2, "reference": 1}
+VERSION = 2  # of how passages are made
+MOST_RUNS, MOST_VALUES = 200, 60
+LONGEST = 1100
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text, its title, and the address of the page and section where it stands."""
+
+    text: str
+    title: str
+    anchor: str
+    kind: Kind
+
+
+def documentation_folder() -> Path | None:
+    """The project's docs, where the package runs from a checkout."""
+    folder = CONTENT.parents[3] / "docs"
+    return folder if (folder / "architecture.md").is_file() else None
+
+
+def lesson_passages(course: Course) -> Iterator[Passage]:
+    """Every section of every lesson."""
+    for chapter in course.written():
+        for section in chapter.lesson().sections:
+            title = f"{chapter.data.title.en}: {section.title}"
+            for chunk in text_chunks(plain_section(chapter, section), section.id, longest=LONGEST):
+                yield Passage(chunk.text, title, f"/course/{chapter.id}#{section.id}", "lesson")
+
+
+def indexed(own: list[Passage], cache: Path) -> tuple[list[Passage], Bm25]:
+    """`own` with documentation and docstrings, and the index of all; kept in `cache` until a file changes."""
+    files = [*_documents(), *_modules()]
+    stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    key = digest_data([VERSION, stamps, [vars(each) for each in own]])[:16]
+    place, index_place = cache / f"passages-{key}.json", cache / f"index-{key}.json"
+    with contextlib.suppress(UserError, OSError, ValueError, TypeError):
+        passages = [Passage(*row) for row in json.loads(place.read_text("utf-8"))]
+        return passages, Bm25.load(index_place)
+    passages = [*own, *_documentation(), *_reference()]
+    index = Bm25.build(f"{(each.title + ' ') * TITLES[each.kind]}{each.text}" for each in passages)
+    with contextlib.suppress(OSError):  # without a cache it takes a second longer
+        cache.mkdir(parents=True, exist_ok=True)
+        for old in cache.iterdir():
+            old.unlink()
+        index.save(index_place)
+        write_text(place, json.dumps([[each.text, each.title, each.anchor, each.kind] for each in passages]))
+    return passages, index
+
+
+def _documents() -> list[Path]:
+    folder = documentation_folder()
+    return sorted(folder.glob("*.md")) if folder else []
+
+
+def _modules() -> list[Path]:
+    package = module_path("bottega")
+    assert package is not None
+    paths = (path for path in sorted(package.parent.rglob("*.py")) if "content" not in path.parts)
+    return [path for path in paths if path.name == "__init__.py" or not path.name.startswith("_")]
+
+
+def _documentation() -> Iterator[Passage]:
+    for path in _documents():
+        for chunk in markdown_chunks(path.read_text("utf-8"), path.name, longest=LONGEST):
+            title = " › ".join(chunk.headings[:2]) or path.stem
+            yield Passage(chunk.text, title, f"/docs/{path.stem}#{chunk.anchor}", "documentation")
+
+
+def _reference() -> Iterator[Passage]:
+    package = module_path("bottega")
+    assert package is not None
+    root = package.parent
+    for path in _modules():
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        module = ".".join(part for part in parts if part != "__init__")
+        for chunk in python_chunks(path.read_text("utf-8"), str(path), module, longest=LONGEST):
+            title = f"{module}.{chunk.anchor}" if chunk.anchor else module
+            yield Passage(chunk.text, title, f"/reference/{module}#{chunk.anchor or 'module'}", "reference")
+
+
+def run_passages(workspace: Path) -> Iterator[Passage]:
+    """What the learner's own runs recorded: settings and figures, a sentence each."""
+    records = sorted(workspace.glob("**/record.json"), key=lambda path: -path.stat().st_mtime)[:MOST_RUNS]
+    for path in records:
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            values = {**_scalars(record["config"]), **_scalars(record["metrics"])}
+            verb, started = str(record["verb"]), str(record["started"])[:16].replace("T", " ")
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        name = path.parent.relative_to(workspace).as_posix()
+        facts = " ".join(f"Its {key} was {value}." for key, value in list(values.items())[:MOST_VALUES])
+        text = f"Your run {name} is a {verb} of {started}. {facts}"
+        yield Passage(text, f"Your run {name}", f"/runs#{run_id(name)}", "run")
+
+
+def run_id(name: str) -> str:
+    """The id of a run on the page of runs."""
+    return "run-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _scalars(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise UserError("a record's settings are no mapping")
+    plain = {key.replace("_", " "): value for key, value in values.items()}
+    return {key: value for key, value in plain.items() if isinstance(value, int | float | str) and value != ""}
