@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from bottega.checkpoint.adapter import Adapter, base_of_adapter
-from bottega.checkpoint.adapter_writer import AdapterBase, write_adapter
+from bottega.checkpoint.adapter_base import AdapterBase
+from bottega.checkpoint.adapter_writer import write_adapter
 from bottega.checkpoint.card import CardText
 from bottega.checkpoint.config import ModelConfig
 from bottega.core.errors import UserError

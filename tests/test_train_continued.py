@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,19 @@ import torch
 from safetensors.torch import load_file
 
 from bottega import verbs
+from bottega.checkpoint.adapter import Adapter
+from bottega.checkpoint.adapter_base import read_base
+from bottega.checkpoint.folder import ModelFolder
+from bottega.checkpoint.hub import locate
+from bottega.checkpoint.writer import expected_tensors, write_model_files, write_tensors
 from bottega.core.errors import UserError
+from bottega.core.progress import Quiet
+from bottega.core.recipe import Chain, recipe_from
 from bottega.core.record import read_record
 from bottega.model.adapter_folder import load_adapter_into
 from bottega.model.load import load_decoder
 from bottega.model.lora import adapter_parameters, as_started
+from bottega.verbs.registry import VERBS
 from interrupts import Interrupt
 from processes import together
 from stage_material import World, figures, make_world
@@ -113,7 +123,64 @@ def test_settings_come_from_the_file_and_may_not_contradict_it(world: World, tmp
     record = read_record(tmp_path / "out")
     assert record is not None
     assert [record.config["adapter"][name] for name in ("r", "use_rslora", "dropout")] == [4, True, 0.1]
+    same = {"target_modules": "(.*)(q_proj|down_proj)", "alpha": 12, "r": 4}  # in other words
+    assert train(world, tmp_path / "same", "sft", adapter=same)["steps"] == 3
+    with pytest.raises(UserError, match=r"target_modules is 1 modules \(q_proj\), and .* has 2 modules"):
+        train(world, tmp_path / "wrong", "sft", adapter={"target_modules": "q_proj"})
+    with pytest.raises(UserError, match=r"adapter\.base is 'nf4', and"):
+        train(world, tmp_path / "wrong", "sft", adapter={"type": "qlora"})
     with pytest.raises(UserError, match=r"adapter\.r is 8, and the adapter to go on with has 4"):
         train(world, tmp_path / "wrong", "sft", adapter={"r": 8})
     with pytest.raises(UserError, match="there is no"):
         train(world, tmp_path / "none", "sft", adapter={"start": tmp_path / "nowhere"})
+
+
+def test_pefts_files_do_not_say_how_the_base_was_rounded(world: World, tmp_path: Path) -> None:
+    shutil.copytree(world.folder / "first" / "adapter", tmp_path / "theirs")
+    (tmp_path / "theirs" / "bottega.json").unlink()
+    train(world, tmp_path / "out", "sft", adapter={"start": tmp_path / "theirs", "type": "qlora"})
+    assert read_base(Adapter.open(tmp_path / "out")).rounding == "nf4"
+
+
+def test_an_adapter_of_another_shape_is_refused_before_weights_are_read(world: World, tmp_path: Path) -> None:
+    config = replace(ModelFolder.open(world.base).config, intermediate_size=96)
+    shutil.copytree(locate(world.base), tmp_path / "other")
+    write_model_files(tmp_path / "other", config)
+    tensors = {name: torch.zeros(info.shape) for name, info in expected_tensors(config).items()}
+    write_tensors(tmp_path / "other", tensors)
+    with pytest.raises(UserError, match=r"adapter\.start: the adapter .* does not fit: .*down_proj") as error:
+        verbs.plan("train", stage="sft", model=tmp_path / "other", data=world.data("chats"), out=tmp_path / "out",
+                   adapter={"start": world.folder / "first"})  # fmt: skip
+    assert str(locate(world.base)) in error.value.message
+
+
+def test_a_chain_is_planned_before_anything_is_there_and_runs(world: World, tmp_path: Path) -> None:
+    """sft, dpo on its adapter, merge, eval of both: what is merged measures as the adapter on its base."""
+    text = tmp_path / "text.txt"
+    text.write_text("The word is river. Say the word river. " * 20)
+    brief = {**TUNED, "max_steps": 2, "verb": "train", "model": str(world.base)}
+    measured = {"verb": "eval", "text": str(text), "threads": 1, "dtype": "float32"}
+    steps: dict[str, dict[str, Any]] = {
+        "tuned": {**brief, "stage": "sft", "data": str(world.data("chats")), "adapter": {"r": 2, "init": "pissa"}},
+        "aligned": {**brief, "stage": "dpo", "data": str(world.data("pairs")), "adapter": {"start": "${tuned}"}},
+        "merged": {"verb": "adapter merge", "adapter": ["${aligned}"], "threads": 1, "measure": 16},
+        "together": {**measured, "model": ["${merged}"]},
+        "apart": {**measured, "model": [str(world.base)], "adapter": ["${aligned}"]},
+        "before": {**measured, "model": [str(world.base)]},
+        "more": {**brief, "stage": "sft", "data": str(world.data("chats")), "model": "${merged}"},
+    }
+    chain = Chain(recipe_from({"steps": steps}, "chain.yaml"), tmp_path / "work", VERBS)
+    planned = {step.name: step.plan for step in chain.plan()}
+    assert [check for plan in planned.values() for check in plan.checks if not check.passed] == []
+    adapter = planned["aligned"].config.as_data()["adapter"]
+    assert (adapter["r"], adapter["init"]) == (4, "default")  # as PiSSA leaves it
+    assert planned["merged"].work[0].startswith("7 of ")
+    done = {step.name: step for step in chain.run(Quiet())}
+    assert done["merged"].plan.work[0].startswith("7 of ")  # as was foreseen
+    values = {name: step.result.data.get("bits_per_byte") for name, step in done.items() if step.result}
+    assert values["together"] == pytest.approx(values["apart"], rel=1e-5)
+    assert values["apart"] != pytest.approx(values["before"], rel=1e-4)
+    assert all(step.done for step in chain.plan())
+    chain.recipe.steps["aligned"]["model"] = "${tuned}"
+    with pytest.raises(UserError, match="will be an adapter, but a model is needed here"):
+        Chain(chain.recipe, tmp_path / "anew", VERBS).plan()

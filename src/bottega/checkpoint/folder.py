@@ -32,7 +32,6 @@ from bottega.checkpoint.tensors import LazyTensor, load_legacy, map_tensors
 from bottega.checkpoint.writer import GENERATION_FILE
 from bottega.codec.gguf import read_gguf
 from bottega.core.errors import UserError
-from bottega.core.plan import Check
 
 
 @dataclass(frozen=True)
@@ -108,17 +107,6 @@ def place_tensors(infos: Mapping[str, TensorInfo], config: ModelConfig, path: Pa
         hint = 'If the output layer is the embedding, "tie_word_embeddings" in config.json must be true.'
     check_tensors({name: infos[place] for name, place in stored.items()}, shapes, path, hint)
     return {name: stored[name] for name in shapes}
-
-
-def adapter_checks(model: Path | str, adapters: Sequence[str]) -> list[Check]:
-    """Whether each adapter fits the model, from headers."""
-    if not adapters:
-        return []
-    try:
-        ModelFolder.open(model, adapters)
-    except UserError as error:
-        return [Check("adapter", False, f"{error.message}. {error.hint}".rstrip(". ") + ".")]
-    return [Check("adapter", True, ", ".join(adapters))]
 
 
 def read_generation(path: Path) -> dict[str, Any]:

@@ -94,7 +94,11 @@ class Specs:
         for spec in (predicted, getattr(predicted, kind.kind, None)):
             if isinstance(spec, kind):
                 return spec
-        raise UserError(f"{path} will be a {predicted.kind}, but a {kind.kind} is needed here")
+        raise UserError(f"{path} will be {_a(predicted.kind)}, but {_a(kind.kind)} is needed here")
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,13 @@ class Check:
     name: str
     passed: bool
     detail: str = ""
+    warns: bool = False
+    """Passed, and yet the user is told before the work begins."""
+
+    @property
+    def verdict(self) -> str:
+        """For people: ok, note, or FAILS."""
+        return "FAILS" if not self.passed else "note" if self.warns else "ok"
 
 
 @dataclass(frozen=True)
@@ -163,7 +174,7 @@ class Plan:
         rows += [("reads", str(path)) for path in self.inputs.values()]
         if self.out:
             rows.append(("writes", str(self.out)))
-        rows += [("ok" if check.passed else "FAILS", f"{check.name}: {check.detail}") for check in self.checks]
+        rows += [(check.verdict, f"{check.name}: {check.detail}") for check in self.checks]
         rows.append(("cost", cost_line(self.cost)))
         return [Table(f"Plan: {self.verb}", ("", ""), rows), *self.tables]
 

@@ -156,6 +156,9 @@ def overwrites(config: Config) -> bool:
 def execute(verb: Verb, plan: Plan, reporter: Reporter, *, overwrite: bool | None = None) -> Result:
     """Run a plan whose checks pass, and record it; what it writes appears only when complete."""
     plan.require()
+    for check in plan.checks:
+        if check.warns and not follows():
+            reporter.say(f"{check.name}: {check.detail}")
     run: Callable[[Plan, Context], Result] = load(verb.run)
     if plan.out is None:
         return run(plan, Context(reporter))

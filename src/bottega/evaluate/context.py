@@ -13,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from bottega.checkpoint.adapter_base import adapter_checks
 from bottega.checkpoint.card import CardText, write_card
 from bottega.checkpoint.config import ModelConfig
-from bottega.checkpoint.folder import ModelFolder, adapter_checks
-from bottega.checkpoint.hub import locate, locate_planned
+from bottega.checkpoint.folder import ModelFolder
+from bottega.checkpoint.hub import locate_planned
 from bottega.checkpoint.spec import ModelSpec
 from bottega.checkpoint.writer import TensorWriter, write_model_files
 from bottega.core.errors import UserError
@@ -38,7 +39,7 @@ def plan_context(config: ExtendContext, specs: Specs) -> Plan:
     """Check that the positions can be scaled; say what the new config will be; estimate the measurement."""
     spec = specs.of(Path(config.model), ModelSpec)
     plan = Plan("context", config, config.out, {"model": locate_planned(config.model, specs)})
-    plan.inputs |= {f"adapter.{number}": locate(adapter) for number, adapter in enumerate(config.adapter)}
+    plan.inputs |= {f"adapter.{number}": locate_planned(each, specs) for number, each in enumerate(config.adapter)}
     if config.text is not None:
         plan.inputs["text"] = config.text
         plan.checks.append(Check("text", True, str(text_file(config.text))))
@@ -49,7 +50,7 @@ def plan_context(config: ExtendContext, specs: Specs) -> Plan:
         Check("scaling", old.rope_scaling is None, f"is {old.rope_scaling or 'plain'}; only plain ones are extended"),
         Check("context", longer, f"from {old.context_length:,} to {config.to:,} tokens{', no gain' * (not longer)}"),
         Check("tokenizer", spec.has_tokenizer, "to measure with" if spec.has_tokenizer else "the folder has none"),
-        *([] if specs.is_predicted(Path(config.model)) else adapter_checks(config.model, config.adapter)),
+        *adapter_checks(config.model, config.adapter, specs),
     ]
     if not all(check.passed for check in plan.checks):
         return plan

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from bottega.checkpoint.adapter_base import adapter_checks
 from bottega.checkpoint.config import ModelConfig
-from bottega.checkpoint.folder import adapter_checks
-from bottega.checkpoint.hub import locate, locate_planned
+from bottega.checkpoint.hub import locate_planned
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.machine import cores, inference_dtype, measure, resolve_device
 from bottega.core.plan import Check, Cost, Plan, Specs
@@ -44,6 +44,7 @@ class Amount:
 def plan_evaluate(config: EvaluateModel, specs: Specs) -> Plan:
     """Check models, tokenizers, tasks and files against each other; estimate the cost."""
     plan = Plan("eval", config, config.out)
+    plan.inputs = {f"adapter.{number}": locate_planned(each, specs) for number, each in enumerate(config.adapter)}
     if config.text is None and config.questions is None:
         plan.details = {"dtype": _dtype(config, specs.of(Path(config.model[0]), ModelSpec).config)}
         plan.checks = _model_checks(config, specs.of(Path(config.model[0]), ModelSpec), specs)
@@ -53,7 +54,6 @@ def plan_evaluate(config: EvaluateModel, specs: Specs) -> Plan:
     model = specs.of(Path(config.model[0]), ModelSpec)
     plan.inputs["model"] = locate_planned(config.model[0], specs)
     plan.checks = _model_checks(config, model, specs)
-    plan.inputs |= {f"adapter.{number}": locate(adapter) for number, adapter in enumerate(config.adapter)}
     longest = [model.config.context_length]
     configs = [model.config]
     if config.against is not None:
@@ -94,7 +94,7 @@ def _dtype(config: EvaluateModel, model: ModelConfig) -> str:
 def _model_checks(config: EvaluateModel, model: ModelSpec, specs: Specs) -> list[Check]:
     checks = []
     if not specs.is_predicted(Path(config.model[0])):
-        checks += adapter_checks(config.model[0], config.adapter)
+        checks += adapter_checks(config.model[0], config.adapter, specs)
         detail = "is there" if model.has_tokenizer else f"{config.model[0]} has none"
         checks.append(Check("tokenizer", model.has_tokenizer, detail))
         if config.questions is not None and config.prompt == "chat":

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottega.checkpoint.folder import adapter_checks
+from bottega.checkpoint.adapter_base import adapter_checks
 from bottega.checkpoint.hub import locate
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.machine import memory_check
@@ -39,7 +39,7 @@ def plan_generate(config: Generate | Chat, specs: Specs) -> Plan:
     plan.checks = [
         Check("tokenizer", spec.has_tokenizer, "is there" if spec.has_tokenizer else "the folder has none"),
         *_template_check(config, spec),
-        *adapter_checks(config.model, config.adapter),
+        *adapter_checks(config.model, config.adapter, specs),
         *engine_checks(config, config.model, spec, specs),
     ]
     if isinstance(config, Generate) and config.has_form and spec.has_tokenizer:

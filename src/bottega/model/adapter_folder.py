@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bottega.checkpoint.adapter import Adapter, own_name
-from bottega.checkpoint.adapter_writer import AdapterBase, weights_hash, write_adapter
+from bottega.checkpoint.adapter_base import AdapterBase
+from bottega.checkpoint.adapter_writer import write_adapter
 from bottega.checkpoint.card import CardText
 from bottega.checkpoint.config import places
 from bottega.core.errors import UserError
@@ -50,8 +51,7 @@ def save_adapter(
         tokenizer: folder whose tokenizer goes with the adapter, where it has got new tokens or a chat template.
     """
     info = adapter_info(decoder, name)
-    settings = info.settings
-    origin = AdapterBase(str(base), weights_hash(base), settings.base, settings.double_quant, settings.as_data())
+    origin = AdapterBase.of(base, info.settings.as_data(), str(base))
     title = CardText(folder.resolve().name, f"A low-rank adapter for {Path(str(base)).name}, trained with bottega.")
     tensors = adapter_tensors(decoder, info.name)
     write_adapter(folder, tensors, adapter_config(decoder, str(base), info.name), origin, text or title)

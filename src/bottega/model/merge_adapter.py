@@ -16,24 +16,25 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from bottega.checkpoint.adapter import Adapter, open_adapters
-from bottega.checkpoint.adapter_writer import AdapterBase, read_base, weights_hash
+from bottega.checkpoint.adapter_base import AdapterBase, AdapterSpec, adapter_checks, weights_hash
 from bottega.checkpoint.card import CardText, write_card
 from bottega.checkpoint.config import ModelConfig, places
-from bottega.checkpoint.folder import ModelFolder, adapter_checks
+from bottega.checkpoint.folder import ModelFolder
 from bottega.checkpoint.header import TensorInfo
-from bottega.checkpoint.hub import locate, locate_planned
+from bottega.checkpoint.hub import locate_planned
 from bottega.checkpoint.layout import Place
 from bottega.checkpoint.spec import ModelSpec
 from bottega.checkpoint.tensors import LazyTensor
 from bottega.checkpoint.writer import TensorWriter, write_model_files
 from bottega.core.errors import UserError
-from bottega.core.machine import memory_check
+from bottega.core.machine import memory_check, resolve_threads
 from bottega.core.model_files import has_tokenizer
-from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Specs
+from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Spec, Specs
 from bottega.core.schema import Writes
 from bottega.core.verb import Context, Result
 from bottega.core.view import Block, Table, Text
 from bottega.tokenizer.files import write_tokenizer
+from bottega.tokenizer.spec import TokenizerSpec
 from bottega.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class MergeAdapter(Writes):
     """Tokens to measure on; 0 measures nothing."""
     dtype: DType = "auto"
     """Precision to store; auto: each tensor's own."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads (default: as many as there are cores)."""
     force: bool = False
     """Merge even though the base is not the one that the adapter was trained on."""
 
@@ -79,24 +82,25 @@ class MergeAdapter(Writes):
 def plan_merge(config: MergeAdapter, specs: Specs) -> Plan:
     """Find the base, check that the adapters fit it, say what will be written."""
     plan = Plan("adapter merge", config, config.out)
-    adapters = open_adapters(config.adapter)
-    plan.inputs = {f"adapter.{number}": each.path for number, each in enumerate(adapters)}
-    base = base_of(config.model, adapters)
+    adapters = [specs.of(Path(each), AdapterSpec) for each in config.adapter]
+    plan.inputs = {f"adapter.{number}": locate_planned(each, specs) for number, each in enumerate(config.adapter)}
+    base = base_of(config.model, [each.base for each in adapters], specs)
     spec = specs.of(Path(base), ModelSpec)
     plan.inputs["model"] = folder = locate_planned(base, specs)
     if config.data is not None:
         plan.inputs["data"] = config.data
         plan.checks.append(Check("data", config.data.is_file(), str(config.data)))
-    plan.checks += adapter_checks(folder, [str(each.path) for each in adapters])
-    origin = training_base(config, adapters)
+    plan.checks += adapter_checks(folder, config.adapter, specs)
+    origin = training_base(config, [each.base for each in adapters])
     dequantised = config.into == "dequantised" and origin.rounding == "none"
     detail = "the adapter was trained on the weights as they are; into=dequantised means nothing"
     plan.checks.append(Check("into", not dequantised, detail if dequantised else config.into))
     written = _stored_infos(spec.tensors, config.dtype)
     size = sum(info.nbytes for info in written.values())
     plan.details |= {"base": base, "origin": origin}
-    plan.produces = replace(spec, config=_written_config(spec.config, config), tensors=written, quantised="")
-    changed = len({name for each in adapters for name in (*each.changes, *each.rows, *each.replaced)})
+    new = _written_config(spec.config, config)
+    plan.produces = replace(spec, config=new, tensors=written, quantised="", tokenizer=_tokenizer(plan, specs))
+    changed = len(frozenset[str]().union(*(each.changed for each in adapters)))
     plan.work = [f"{changed} of {len(written)} tensors of {base} changed, into {config.out}"]
     if config.measure:
         plan.work.append(f"the change measured on {config.measure} tokens")
@@ -113,6 +117,9 @@ def run_merge(plan: Plan, context: Context) -> Result:
     """Write the merged folder, then compare it with the base and its adapters as they were trained."""
     config, origin = plan.config, plan.details["origin"]
     assert isinstance(config, MergeAdapter) and isinstance(origin, AdapterBase)
+    import torch
+
+    torch.set_num_threads(resolve_threads(config.threads))
     folder = ModelFolder.open(plan.inputs["model"])
     adapters = open_adapters(config.adapter)
     if not config.force:
@@ -144,26 +151,34 @@ def run_merge(plan: Plan, context: Context) -> Result:
     return Result(data, _view(data, config))
 
 
-def base_of(model: str | None, adapters: Sequence[Adapter]) -> str:
+def _tokenizer(plan: Plan, specs: Specs) -> Spec | None:
+    """That of the model that is written, for the steps behind: the first adapter's, or the base's."""
+    for path in (path for name, path in plan.inputs.items() if name != "data"):
+        if specs.is_predicted(path) or has_tokenizer(path):
+            return specs.of(path, TokenizerSpec)
+    return None
+
+
+def base_of(model: str | None, origins: Sequence[AdapterBase], specs: Specs) -> str:
     """The base to merge into. Raises UserError if none is named, or the one that an adapter names is not there."""
     if model is not None:
         return model
-    names = {adapter.base_model for adapter in adapters}
+    names = {origin.name for origin in origins}
     if len(names) > 1 or not all(names):
         raise UserError(
             "the adapters name " + (", ".join(sorted(filter(None, names))) or "no base"), hint="Name it with --model."
         )
     (name,) = names
     try:
-        locate(name)
+        locate_planned(name, specs)
     except UserError as error:
         raise UserError(f"the adapter's base: {error.message}", hint="Name its folder with --model.") from None
     return name
 
 
-def training_base(config: MergeAdapter, adapters: Sequence[Adapter]) -> AdapterBase:
+def training_base(config: MergeAdapter, origins: Sequence[AdapterBase]) -> AdapterBase:
     """What the adapters were trained on; raises UserError if they were rounded in different ways."""
-    found = [read_base(adapter) for adapter in adapters]
+    found = list(origins)
     if config.rounding != "auto":
         found = [replace(each, rounding=config.rounding) for each in found]
     if len({(each.rounding, each.double_quant or each.rounding != "nf4") for each in found}) > 1:

@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from bottega.checkpoint.adapter import Adapter, module_in_files, own_name
-from bottega.checkpoint.adapter_writer import read_base
+from bottega.checkpoint.adapter_base import AdapterSpec, read_base
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.hub_repository import parse_name
 from bottega.core.errors import UserError
+from bottega.core.plan import Specs
 from bottega.model.adapter_config import AdapterSettings
-from bottega.model.adapter_targets import Target, Whole, module_of, row_modules, short_targets
+from bottega.model.adapter_targets import (
+    Target,
+    Whole,
+    low_rank_targets,
+    module_of,
+    row_modules,
+    saved_modules,
+    short_targets,
+)
 
 # What a training that goes on with an adapter may set anew.
-MAY_CHANGE = frozenset({"start", "name", "type", "dropout", "lora_plus_ratio"})
+MAY_CHANGE = frozenset({"name", "dropout", "lora_plus_ratio"})
+_CHOOSING = frozenset({"target_modules", "exclude_modules", "layers_to_transform"})
 PEFT_VERSION = "0.21.2"  # the one whose keys these are
 # Keys that PEFT has and that are always at their neutral value here.
 _NEUTRAL: dict[str, Any] = {
@@ -36,9 +46,7 @@ def peft_config(
     base_name: str,
 ) -> dict[str, Any]:
     """The file's content for an adapter of these parts on `base_name` (a folder, or org/name[@revision] of the hub)."""
-    # A PiSSA adapter is written with the part that the base gave up subtracted: twice the rank, the same scale.
-    widened = 2 if settings.init == "pissa" else 1
-    raised = math.sqrt(widened) if settings.use_rslora else widened
+    settings = written_settings(settings)
     family = config.family
     layers = settings.layers_to_transform
     row_names = [module_in_files(config, module_of(tensor)) for tensor in row_modules(config)]
@@ -54,15 +62,15 @@ def peft_config(
         "peft_type": "LORA",
         "peft_version": PEFT_VERSION,
         "task_type": "CAUSAL_LM",
-        "r": settings.r * widened,
-        "lora_alpha": _plain(settings.lora_alpha * raised),
+        "r": settings.r,
+        "lora_alpha": _plain(settings.lora_alpha),
         "lora_dropout": settings.dropout,
         "use_rslora": settings.use_rslora,
         "use_dora": settings.use_dora,
         "target_modules": [module_in_files(config, name) for name in names],
         "layers_to_transform": list(layers) or None,
-        "rank_pattern": {name: rank * widened for name, rank in settings.rank_pattern.items()},
-        "alpha_pattern": {name: _plain(alpha * raised) for name, alpha in settings.alpha_pattern.items()},
+        "rank_pattern": dict(settings.rank_pattern),
+        "alpha_pattern": {name: _plain(alpha) for name, alpha in settings.alpha_pattern.items()},
         "modules_to_save": (saved + (["lm_head"] if tied else [])) or None,
         "ensure_weight_tying": tied,
         "fan_in_fan_out": any(target.place.form == "transposed" for target in targets),
@@ -101,23 +109,67 @@ def continued_settings(adapter: Adapter, config: ModelConfig, name: str = "defau
     )
 
 
-def started_settings(given: AdapterSettings, config: ModelConfig) -> AdapterSettings:
+def written_settings(settings: AdapterSettings) -> AdapterSettings:
+    """The settings of the adapter that a training under `settings` leaves.
+
+    A PiSSA adapter is written with the part that the base gave up subtracted: twice the rank, the same scale.
+    """
+    if settings.init != "pissa":
+        return settings
+    raised = math.sqrt(2) if settings.use_rslora else 2
+    wider = {
+        "init": "default",
+        "r": 2 * settings.r,
+        "alpha": settings.lora_alpha * raised,
+        "rank_pattern": {name: 2 * rank for name, rank in settings.rank_pattern.items()},
+        "alpha_pattern": {name: alpha * raised for name, alpha in settings.alpha_pattern.items()},
+    }
+    return settings.model_copy(update=wider)
+
+
+def started_settings(given: AdapterSettings, config: ModelConfig, specs: Specs) -> AdapterSettings:
     """The settings of a training that goes on with `given.start`: the file's, and what may be new.
 
-    Raises UserError if it does not fit the model, or `given` says otherwise than the file.
+    Raises UserError if `given` says otherwise than the file.
     """
     assert given.start is not None
-    opened = Adapter.open(given.start)
-    found = continued_settings(opened, config, given.name)
-    for name in sorted(given.model_fields_set - MAY_CHANGE):
-        asked, stored = getattr(given, name), getattr(found, name)
-        if asked != stored:
+    may_change = MAY_CHANGE
+    if specs.is_predicted(given.start):
+        found = AdapterSettings.parse(specs.of(given.start, AdapterSpec).base.settings)
+    else:
+        opened = Adapter.open(given.start)
+        found = continued_settings(opened, config, given.name)
+        if not read_base(opened).settings:  # PEFT's files do not say how the base was rounded
+            may_change |= {"base", "double_quant"}
+    set_again = given.model_fields_set - {"start", "type"}
+    for name in sorted(set_again - may_change):
+        chosen = {each: getattr(given, each) for each in _CHOOSING & set_again} if name in _CHOOSING else {}
+        over = found.model_copy(update=chosen or {name: getattr(given, name)})
+        asked, stored = _meaning(name, over, config), _meaning(name, found, config)
+        if asked != stored and getattr(given, name) is not None:
             raise UserError(
-                f"adapter.{name} is {asked!r}, and the adapter to go on with has {stored!r} ({opened.path})",
+                f"adapter.{name} is {_shown(asked)}, and the adapter to go on with has {_shown(stored)}: {given.start}",
                 hint=f"Leave {name} out, or begin a new adapter on the merged model (bottega adapter merge).",
             )
-    fresh = {name: getattr(given, name) for name in MAY_CHANGE & given.model_fields_set if name != "type"}
+    fresh = {name: getattr(given, name) for name in may_change & set_again}
     return found.model_copy(update={**fresh, "start": given.start})
+
+
+def _meaning(name: str, settings: AdapterSettings, config: ModelConfig) -> Any:
+    """What a setting comes to: there is more than one way to name the same modules."""
+    if name in _CHOOSING:
+        return sorted(target.name for target in low_rank_targets(config, settings))
+    if name == "modules_to_save":
+        return sorted(whole.name for whole in saved_modules(config, settings))
+    value = getattr(settings, name)
+    return sorted(set(value)) if name == "new_tokens" and isinstance(value, tuple) else value
+
+
+def _shown(value: Any) -> str:
+    """A value in a message; of modules how many, and their last names."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        return repr(value)
+    return f"{len(value)} modules ({', '.join(sorted({each.rpartition('.')[2] for each in value}))})"
 
 
 def _literal(patterns: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from bottega.checkpoint.folder import adapter_checks
+from bottega.checkpoint.adapter_base import adapter_checks
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.errors import UserError
 from bottega.core.machine import memory_check
@@ -52,7 +52,7 @@ def check_models(config: Serve, specs: Specs) -> tuple[list[Source], list[Check]
         detail = f"{source.name} has one" if spec.has_tokenizer else f"{source.path} has none"
         checks.append(Check("tokenizer", spec.has_tokenizer, detail))
         for adapter in source.adapters.values():
-            checks += adapter_checks(source.path, [adapter])
+            checks += adapter_checks(source.path, [adapter], specs)
         if config.engine == "native":
             checks += engine_checks(config, source.path, spec, specs)
     return sources, [*checks, memory_check(_memory(config, specs, sources))]

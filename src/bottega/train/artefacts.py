@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from bottega.checkpoint.adapter import Adapter
-from bottega.checkpoint.adapter_writer import AdapterBase, adapter_card, read_base, weights_hash, write_adapter
+from bottega.checkpoint.adapter_base import AdapterBase, read_base
+from bottega.checkpoint.adapter_writer import adapter_card, write_adapter
 from bottega.checkpoint.card import CARD_FILE, write_card
 from bottega.checkpoint.config import ModelConfig
 from bottega.checkpoint.folder import ModelFolder
@@ -127,13 +128,7 @@ def _write_adapter(plan: Plan, context: Context, model: Decoder, data: dict[str,
     if config.stage == "reward":  # as PEFT keeps the head of a classifier
         tensors[f"base_model.model.{SCORE}"] = model.state_dict()[SCORE].cpu()
         written |= {"task_type": "SEQ_CLS", "modules_to_save": [*(written.get("modules_to_save") or ()), "score"]}
-    base = AdapterBase(
-        name=base_name,
-        sha256=weights_hash(config.model),
-        rounding=config.adapter.base,
-        double_quant=config.adapter.double_quant,
-        settings=config.adapter.as_data(),
-    )
+    base = AdapterBase.of(config.model, config.adapter.as_data(), base_name)
     write_adapter(folder, tensors, written, base, card_text(plan, data))
     write_tokenizer(locate(config.model), folder)
     context.record(data).write(folder)

@@ -6,8 +6,9 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
+from bottega.checkpoint.adapter_base import AdapterBase, AdapterSpec
 from bottega.checkpoint.config import ModelConfig
-from bottega.checkpoint.hub import locate
+from bottega.checkpoint.hub import locate, locate_planned
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.errors import UserError
 from bottega.core.machine import resolve_device, resolve_dtype
@@ -16,7 +17,8 @@ from bottega.core.view import human_count
 from bottega.data.config import ExampleOptions
 from bottega.data.raw import is_prepared, plan_raw
 from bottega.data.spec import TokensSpec
-from bottega.model.peft_config import started_settings
+from bottega.model.adapter_targets import low_rank_targets, row_modules, saved_modules
+from bottega.model.peft_config import started_settings, written_settings
 from bottega.tokenizer.spec import TokenizerSpec
 from bottega.tokenizer.tokenizer import Tokenizer
 from bottega.train.comparison_text import comparison_checks
@@ -24,7 +26,7 @@ from bottega.train.config import Train
 from bottega.train.estimate import Certain, about, foresee
 from bottega.train.launch.write import plan_launch
 from bottega.train.preview import Preview, preview_raw, preview_tokens
-from bottega.train.refusals import data_checks, model_checks, parallel_checks, policy_checks
+from bottega.train.refusals import data_checks, model_checks, parallel_checks, policy_checks, start_checks
 from bottega.train.settings import Settings, new_model_config, resolve
 
 FORM_NAMES: dict[str | None, str] = {
@@ -34,7 +36,7 @@ FORM_NAMES: dict[str | None, str] = {
 
 def plan_train(config: Train, specs: Specs) -> Plan:
     """Check data, tokenizer and model against each other; resolve the settings; estimate the cost."""
-    inputs = {"data": config.data}
+    inputs, started = {"data": config.data}, list[Check]()
     if config.heldout:
         inputs["heldout"] = config.heldout
     if config.model:
@@ -44,8 +46,9 @@ def plan_train(config: Train, specs: Specs) -> Plan:
         architecture, tokenizer_hash = replace(model.config, dtype="float32"), model.tokenizer_hash
         licence, source, quantised = model.licence, config.model, model.quantised
         if config.adapter is not None and config.adapter.start is not None:
-            inputs["started_from"] = locate(config.adapter.start)
-            config = config.model_copy(update={"adapter": started_settings(config.adapter, architecture)})
+            inputs["started_from"] = locate_planned(config.adapter.start, specs)
+            started = start_checks(config.model, config.adapter.start, specs)
+            config = config.model_copy(update={"adapter": started_settings(config.adapter, architecture, specs)})
         tokenizer = specs.of(source if specs.is_predicted(source) else locate(source), TokenizerSpec)
     else:
         assert config.tokenizer is not None  # the config's own validation
@@ -63,7 +66,7 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     plan = Plan("train", config, config.out, inputs)
-    plan.checks = [*raw_checks, *_checks(config, data, architecture, tokenizer_hash)]
+    plan.checks = [*started, *raw_checks, *_checks(config, data, architecture, tokenizer_hash)]
     if data.form == config.form and all(check.passed for check in raw_checks):  # else they have said it
         plan.checks += data_checks(config, settings, data, preview, tokenizer)
         plan.checks += policy_checks(config, settings, data, preview, architecture, tokenizer_hash, specs)
@@ -96,9 +99,21 @@ def plan_train(config: Train, specs: Specs) -> Plan:
     certain = Certain.of(settings, counted=data.exact or preview.whole)
     plan.work = _work(config, settings, architecture, data, dtype, certain)
     predicted = ModelSpec.predict(architecture, tokenizer_hash=tokenizer_hash)
-    plan.produces = replace(predicted, licence=licence, tokenizer=tokenizer)
+    plan.produces = _produced(config, replace(predicted, licence=licence, tokenizer=tokenizer))
     foresee(plan, settings, architecture, data, dtype, device, heldout_tokens, certain)
     return plan if config.launch is None else plan_launch(plan)
+
+
+def _produced(config: Train, model: ModelSpec) -> ModelSpec | AdapterSpec:
+    """What stands in the run's folder for the steps behind it: the model, or an adapter (of a reward model both)."""
+    if config.adapter is None or config.stage == "reward":
+        return model
+    left, architecture = written_settings(config.adapter), model.config
+    base = AdapterBase(str(config.model), rounding=left.base, double_quant=left.double_quant, settings=left.as_data())
+    names = [f"{each.name}.weight" for each in low_rank_targets(architecture, left)]
+    names += [place.name for each in saved_modules(architecture, left) for place in each.places]
+    names += row_modules(architecture) if left.new_tokens else []
+    return AdapterSpec(base, frozenset(names), model.tokenizer)
 
 
 def _data(

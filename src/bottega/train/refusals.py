@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from bottega.checkpoint.adapter_base import adapter_checks
 from bottega.checkpoint.config import ModelConfig
+from bottega.core.errors import UserError
 from bottega.core.plan import Check, Specs
 from bottega.core.ranks import world_size
 from bottega.data.encode import Encoded
@@ -41,6 +43,14 @@ def data_checks(
         checks.append(Check("row length", 2 * kept > seen, detail))
     if config.stage == "sft" and not data.exact:
         checks += _stop_check(config, preview, row, tokenizer.stop_ids)
+    return checks
+
+
+def start_checks(model: Path, start: Path, specs: Specs) -> list[Check]:
+    """What is said of an adapter to go on with. Raises UserError if it does not fit, as no settings follow then."""
+    checks = adapter_checks(model, [start], specs)
+    if wrong := [check.detail for check in checks if not check.passed]:
+        raise UserError(f"adapter.start: {wrong[0].rstrip('.')}", hint="Go on with it on the model it was made for.")
     return checks
 
 

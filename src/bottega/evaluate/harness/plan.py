@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from bottega.checkpoint.folder import adapter_checks
+from bottega.checkpoint.adapter_base import adapter_checks
 from bottega.checkpoint.hub import locate, locate_planned
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.errors import UserError
@@ -32,7 +32,7 @@ def plan_tasks(plan: Plan, config: EvaluateModel, specs: Specs) -> None:
         name = f"model.{number}" if number else "model"
         plan.inputs[name] = locate_planned(model, specs)
         if not specs.is_predicted(Path(model)):
-            plan.checks += adapter_checks(model, config.adapter) if number else []
+            plan.checks += adapter_checks(model, config.adapter, specs) if number else []
             _plan_model(plan, config, selection, specs.of(Path(model), ModelSpec), model)
     plan.inputs |= _files(config, selection)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottega.checkpoint.folder import adapter_checks
-from bottega.checkpoint.hub import locate, locate_planned
+from bottega.checkpoint.adapter_base import adapter_checks
+from bottega.checkpoint.hub import locate_planned
 from bottega.checkpoint.spec import ModelSpec
 from bottega.core.atomic import write_bytes, write_json
 from bottega.core.errors import UserError
@@ -39,13 +39,13 @@ def plan_sample(config: SampleAnswers, specs: Specs) -> Plan:
     spec = specs.of(Path(config.model), ModelSpec)
     plan = Plan("sample", config, config.out)
     plan.inputs = {"model": locate_planned(config.model, specs), "data": config.data}
-    plan.inputs |= {f"adapter.{number}": locate(each) for number, each in enumerate(config.adapter)}
+    plan.inputs |= {f"adapter.{number}": locate_planned(each, specs) for number, each in enumerate(config.adapter)}
     files = [path for each in config.rewards for path in each.files().values()]
     plan.inputs |= {f"scored_by.{number}": path for number, path in enumerate(files) if path.exists()}
     plan.checks = [
         Check("tokenizer", spec.has_tokenizer, "is there" if spec.has_tokenizer else "the folder has none"),
         *_template_check(config, spec),
-        *adapter_checks(config.model, config.adapter),
+        *adapter_checks(config.model, config.adapter, specs),
     ]
     plan.details["dtype"] = config.dtype
     if config.dtype == "auto":
