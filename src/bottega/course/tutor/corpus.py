@@ -23,7 +23,7 @@ from bottega.retrieve.chunks import markdown_chunks, python_chunks, text_chunks
 
 Kind = Literal["lesson", "documentation", "reference", "run"]
 # Lessons explain; documentation and docstrings tell how a thing is called. Of equals the first is wanted.
-WEIGHTS: dict[Kind, float] = {"lesson": 2.0, "run": 1.5, "documentation": 1.0, "reference": 0.7}
+WEIGHTS: dict[Kind, float] = {"lesson": 3.0, "run": 2.0, "documentation": 1.2, "reference": 0.6}
 # How often a passage's heading counts: a section's says what it is about, a docstring's is a name.
 TITLES: dict[Kind, int] = {"lesson": 3, "run": 2, "documentation": 2, "reference": 1}
 VERSION = 2  # of how passages are made

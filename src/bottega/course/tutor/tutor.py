@@ -101,7 +101,7 @@ class Tutor:
             return []
         scores = self.index.scores(wanted)
         order = sorted(range(len(self.passages)), key=lambda i: -scores[i] * WEIGHTS[self.passages[i].kind])
-        best = [i for i in order[:12] if scores[i] > 0 and self._coverage(asked, self.passages[i]) >= COVERED]
+        best = [i for i in order[:40] if scores[i] > 0 and self._coverage(asked, self.passages[i]) >= COVERED]
         return [self.passages[i] for i in best[:PASSAGES]]
 
     def _coverage(self, asked: Mapping[str, float], passage: Passage) -> float:
