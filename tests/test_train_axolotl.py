@@ -267,6 +267,13 @@ trl: {num_generations: 4, max_completion_length: 64, beta: 0.001, temperature: 0
 """
 
 
+def test_an_adapter_to_go_on_with_says_what_the_file_leaves_out() -> None:
+    """There too the folder's own adapter_config.json holds; what is given besides must not contradict it."""
+    assert settings("adapter: lora\nlora_model_dir: ./old")["adapter"] == {"type": "lora", "start": "./old"}
+    both = settings(LORA + "lora_model_dir: ./old\nlora_r: 32")["adapter"]
+    assert both == {"type": "lora", "start": "./old", "r": 32, "target_modules": "all-linear"}
+
+
 def test_grpo_counts_answers_there_and_prompts_here() -> None:
     foreign = read(GRPO)
     assert not foreign.of("not understood")
@@ -309,7 +316,6 @@ def test_simpos_margin_is_the_share_that_trl_divides_by() -> None:
         ("adapter: llama-adapter", "adapter", "lora or qlora"),
         ("adapter: lora\nlora_r: 8", "lora_target_modules", "lora_target_linear"),
         ("load_in_4bit: true", "load_in_4bit", "needs adapter"),
-        (LORA + "lora_model_dir: ./old", "lora_model_dir", "adapter merge"),
         (LORA + "peft: {loftq_config: {loftq_bits: 4}}", "peft.loftq_config", "pissa"),
         (LORA + "peft_init_lora_weights: gaussian", "peft_init_lora_weights", "pissa"),
         ("relora_steps: 100", "relora_steps", "rslora"),

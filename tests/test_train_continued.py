@@ -163,9 +163,9 @@ def test_a_chain_is_planned_before_anything_is_there_and_runs(world: World, tmp_
     steps: dict[str, dict[str, Any]] = {
         "tuned": {**brief, "stage": "sft", "data": str(world.data("chats")), "adapter": {"r": 2, "init": "pissa"}},
         "aligned": {**brief, "stage": "dpo", "data": str(world.data("pairs")), "adapter": {"start": "${tuned}"}},
-        "merged": {"verb": "adapter merge", "adapter": ["${aligned}"], "threads": 1, "measure": 16},
+        "merged": {"verb": "adapter merge", "adapter": "${aligned}", "threads": 1, "measure": 16},
         "together": {**measured, "model": ["${merged}"]},
-        "apart": {**measured, "model": [str(world.base)], "adapter": ["${aligned}"]},
+        "apart": {**measured, "model": [str(world.base)], "adapter": "${aligned}"},
         "before": {**measured, "model": [str(world.base)]},
         "more": {**brief, "stage": "sft", "data": str(world.data("chats")), "model": "${merged}"},
     }

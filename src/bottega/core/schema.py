@@ -88,7 +88,7 @@ class OnModel(Compute):
 
     model: str
     """Model folder, or org/name[@revision] of the hub."""
-    adapter: tuple[str, ...] = ()
+    adapter: Names = ()
     """PEFT adapter to put on the model, a folder or org/name (may be given several times)."""
 
 

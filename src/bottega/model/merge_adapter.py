@@ -30,7 +30,7 @@ from bottega.core.errors import UserError
 from bottega.core.machine import memory_check, resolve_threads
 from bottega.core.model_files import has_tokenizer
 from bottega.core.plan import PROCESS_BYTES, Check, Cost, Plan, Spec, Specs
-from bottega.core.schema import Writes
+from bottega.core.schema import Names, Writes
 from bottega.core.verb import Context, Result
 from bottega.core.view import Block, Table, Text
 from bottega.tokenizer.files import write_tokenizer
@@ -51,7 +51,7 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 class MergeAdapter(Writes):
     """Make adapters part of their base's weights, and measure what that does to its predictions."""
 
-    adapter: tuple[str, ...] = Field(min_length=1)
+    adapter: Names = Field(min_length=1)
     """PEFT adapter: a folder, or org/name of the hub (may be given several times)."""
     model: str | None = None
     """Base, a folder or org/name (default: the one that the adapter names)."""

@@ -12,6 +12,7 @@ OF_ADAPTERS = (
     "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_linear", "lora_modules_to_save",
     "peft_use_dora", "peft_use_rslora", "peft_layers_to_transform", "peft_layers_pattern", "peft_init_lora_weights",
     "peft_trainable_token_indices", "peft", "bnb_config_kwargs", "loraplus_lr_ratio", "loraplus_lr_embedding",
+    "lora_model_dir",
 )  # fmt: skip
 
 
@@ -34,12 +35,18 @@ def read_adapter(reading: Reading) -> None:
         reading.use("load_in_4bit", "adapter.base", "nf4")
     elif eight:
         reading.use("load_in_8bit", "adapter.base", "int8")
-    reading.use("lora_r", "adapter.r", reading.whole("lora_r", DEFAULT_RANK))
-    reading.use("lora_alpha", "adapter.alpha", reading.number("lora_alpha", DEFAULT_ALPHA))
+    goes_on = reading.take("lora_model_dir")
+    if goes_on:  # with an adapter whose own file says what the others would
+        reading.use("lora_model_dir", "adapter.start", goes_on)
+    rank = reading.whole("lora_r", None if goes_on else DEFAULT_RANK)
+    alpha = reading.number("lora_alpha", None if goes_on else DEFAULT_ALPHA)
+    for key, setting, value in (("lora_r", "r", rank), ("lora_alpha", "alpha", alpha)):
+        if value is not None:
+            reading.use(key, f"adapter.{setting}", value)
     reading.pass_number("lora_dropout", "adapter.dropout")
     reading.pass_number("loraplus_lr_ratio", "adapter.lora_plus_ratio")
     reading.expect("loraplus_lr_embedding", (1e-6, "1e-6"), "embeddings have no low-rank change of their own rate")
-    _targets(reading)
+    _targets(reading, needed=not goes_on)
     for key, setting in (("peft_use_dora", "use_dora"), ("peft_use_rslora", "use_rslora")):
         if reading.take(key) is True:
             reading.use(key, f"adapter.{setting}", True)
@@ -50,7 +57,7 @@ def read_adapter(reading: Reading) -> None:
     _bits(reading)
 
 
-def _targets(reading: Reading) -> None:
+def _targets(reading: Reading, *, needed: bool) -> None:
     linear, modules = reading.take("lora_target_linear"), reading.take("lora_target_modules")
     if linear is True or modules == "all-linear":
         reading.use("lora_target_linear", "adapter.target_modules", "all-linear")
@@ -58,7 +65,7 @@ def _targets(reading: Reading) -> None:
             reading.note("lora_target_modules", "lora_target_linear takes them in, as there")
     elif modules:
         reading.use("lora_target_modules", "adapter.target_modules", modules)
-    else:
+    elif needed:
         reading.refuse("lora_target_modules", "no layer is named: lora_target_linear: true takes all")
     if layers := reading.take("peft_layers_to_transform"):
         reading.use("peft_layers_to_transform", "adapter.layers_to_transform", layers)

@@ -91,7 +91,6 @@ PREPARE_FIRST = "do it to the file first"
 
 # Key → why not, and the nearest that there is. Values that switch it off are no errors.
 REFUSED = {
-    "lora_model_dir": "an adapter is not trained on; merge it first: `bottega adapter merge ADAPTER --out DIR`",
     "gptq": "a GPTQ base is not trained on; take the 16-bit model with adapter.base: nf4",
     "lora_target_parameters": "only whole layers have adapters; name modules in adapter.target_modules",
     "peft_layer_replication": "layers are not repeated",
