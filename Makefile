@@ -1,6 +1,6 @@
 # `make run` and `make test` are all that a bare machine needs (Python 3.11 or newer, make, gcc).
 #
-#   make run                        build the quickstart assistant and serve it on 127.0.0.1:8000
+#   make run                        build the quickstart assistant, and open the course and its chat page on 127.0.0.1:8000
 #   make run SIZE=tiny SERVE=0      a smaller one, without serving
 #   make run TEXT=~/notes           from your own documents
 #   make run THREADS=2              with so many CPU threads
@@ -42,7 +42,7 @@ ifneq ($(SERVE),0)
 endif
 	$(BUILD)
 ifneq ($(SERVE),0)
-	$(BIN)/bottega web $(call escaped,$(RECIPE)/model) --port $(PORT) --report $(call escaped,$(RECIPE)/report.html) --workspace $(call escaped,$(WORKSPACE)) $(threads)
+	$(BIN)/bottega learn $(call escaped,$(RECIPE)/model) --port $(PORT) --report $(call escaped,$(RECIPE)/report.html) --workspace $(call escaped,$(WORKSPACE)) $(threads)
 endif
 
 build: $(VENV)/.installed

@@ -23,7 +23,7 @@ STOP_WORDS = frozenset(
     i me my we us our you your he him his she her they them their what which who whom whose when where why how there
     here of in on at by for with about into to from up down out as and or but if so than then too very can could
     will would shall should may might must not no nor just only also some any each all both more most other such same
-    own s t don now please tell explain show give let say mean means
+    own able want need happen really exactly s t don now please tell explain show give let say mean means
     """.split()  # noqa: SIM905
 )
 

@@ -1,0 +1,1 @@
+"""The course in the terminal, on the same state as the pages."""
