@@ -50,7 +50,7 @@ def start_checks(model: Path, start: Path, specs: Specs) -> list[Check]:
     """What is said of an adapter to go on with. Raises UserError if it does not fit, as no settings follow then."""
     checks = adapter_checks(model, [start], specs)
     if wrong := [check.detail for check in checks if not check.passed]:
-        raise UserError(f"adapter.start: {wrong[0].rstrip('.')}", hint="Go on with it on the model it was made for.")
+        raise UserError(f"adapter.start: {wrong[0]}")
     return checks
 
 
