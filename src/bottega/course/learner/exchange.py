@@ -65,5 +65,8 @@ def anki_cards(learner: Learner, path: Path) -> int:
 
 def _any_answer(shown: Question) -> Given:
     """Something that can be marked: what is wanted is the mark's own answer."""
-    some: dict[str, Given] = {"single": 0, "multi": [0], "order": list(range(len(shown.lines))), "match": [0] * len(shown.lefts)}
-    return {**some, "cloze": [""] * shown.blanks, "numeric": "0", "output": ""}[shown.kind]
+    some: dict[str, Given] = {
+        "single": 0, "multi": [0], "order": list(range(len(shown.lines))), "match": [0] * len(shown.lefts),
+        "cloze": [""] * shown.blanks, "numeric": "0", "output": "",
+    }  # fmt: skip
+    return some[shown.kind]
