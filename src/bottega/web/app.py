@@ -77,7 +77,7 @@ def create_app(config: Web, supervisor: Supervisor | None, course: CoursePages |
 
     With a course its first page is the first page, and the chat page stands at /chat.
     """
-    pages = _Pages(config, supervisor)
+    pages = _Pages(config, supervisor, has_course=course is not None)
     routes = [*(course.routes() if course is not None else ()), Route("/health", pages.health)]
     proxy = None
     if supervisor is not None:
@@ -132,8 +132,9 @@ async def _refused(_: Request, error: Exception) -> Response:
 class _Pages:
     """The pages and the state that they ask for."""
 
-    def __init__(self, config: Web, supervisor: Supervisor | None) -> None:
+    def __init__(self, config: Web, supervisor: Supervisor | None, *, has_course: bool) -> None:
         self.config = config
+        self.has_course = has_course
         self.supervisor = supervisor
         self.templates = Jinja2Templates(HERE / "templates")
         self.templates.env.globals["version"] = metadata.version("bottega")
@@ -148,7 +149,8 @@ class _Pages:
 
     def _facts(self) -> dict[str, Any]:
         folder = workspace_path(self.config.workspace) / FOLDER
-        return {"has_report": self.config.report is not None, "feedback": str(folder)}
+        has_report = self.config.report is not None
+        return {"has_report": has_report, "has_course": self.has_course, "feedback": str(folder)}
 
     async def report(self, _: Request) -> Response:
         """The report, if one was given."""
