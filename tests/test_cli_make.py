@@ -60,6 +60,6 @@ def test_make_run_builds_then_serves_with_what_it_is_given(installed: Path) -> N
     assert status == 0, said
     assert calls == [
         "run quickstart --size tiny --text my notes --workspace w --threads 2",
-        "web w/quickstart/model --port 0 --report w/quickstart/report.html --workspace w --threads 2",
+        "learn w/quickstart/model --port 0 --report w/quickstart/report.html --workspace w --threads 2",
     ]
     assert make(installed, "build")[2][2] == "run quickstart --size small --text python --workspace workspace"
