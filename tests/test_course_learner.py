@@ -64,7 +64,7 @@ def right_answer(chapter, item: Item, seed: int):
         return [shown.rights.index(pairs[left]) for left in shown.lefts]
     if shown.kind == "cloze":
         return told.split(", ")
-    return told.rpartition(" ")[0] if shown.unit else told
+    return told.split(" ")[0] if shown.unit else told
 
 
 def _any(shown):

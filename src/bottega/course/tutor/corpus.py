@@ -48,9 +48,9 @@ def documentation_folder() -> Path | None:
 
 
 def lesson_passages(course: Course) -> Iterator[Passage]:
-    """Every section of every lesson."""
+    """Every section of every lesson that teaches a leaf; the questions at a lesson's end teach none."""
     for chapter in course.written():
-        for section in chapter.lesson().sections:
+        for section in (each for each in chapter.lesson().sections if each.leaf):
             title = f"{chapter.data.title.en}: {section.title}"
             for chunk in text_chunks(plain_section(chapter, section), section.id, longest=LONGEST):
                 yield Passage(chunk.text, title, f"/course/{chapter.id}#{section.id}", "lesson")

@@ -23,6 +23,8 @@ from bottega.retrieve.words import content_words
 
 COVERED = 0.6  # share of what a question asks about (by idf) that one passage has to have
 PASSAGES, SENTENCES = 3, 3
+OWN = 5.0  # how much more the learner's runs count where the question is about them
+_OWN = re.compile(r"\b(my|mine|did i|have i|i trained|i ran)\b", re.IGNORECASE)
 SYNONYM = 0.5  # what a word counts that stands for another one
 # Short names and what they stand for; words of a question find passages that write the other.
 SYNONYMS: Mapping[str, str] = {
@@ -100,7 +102,8 @@ class Tutor:
         if not asked:
             return []
         scores = self.index.scores(wanted)
-        order = sorted(range(len(self.passages)), key=lambda i: -scores[i] * WEIGHTS[self.passages[i].kind])
+        weights = _weights(question)
+        order = sorted(range(len(self.passages)), key=lambda i: -scores[i] * weights[self.passages[i].kind])
         best = [i for i in order[:40] if scores[i] > 0 and self._coverage(asked, self.passages[i]) >= COVERED]
         return [self.passages[i] for i in best[:PASSAGES]]
 
@@ -115,7 +118,8 @@ class Tutor:
     def _taken(self, question: str, found: Sequence[Passage]) -> Answer:
         """The sentences that answer best: neighbours out of one passage, and one of another that says more."""
         wanted = _query(question)
-        runs = sorted((self._best_run(passage, wanted) for passage in found), key=lambda each: -each[0])
+        weights = _weights(question)
+        runs = sorted((self._best_run(passage, wanted, weights) for passage in found), key=lambda each: -each[0])
         score, kept = runs[0]
         if score <= 0:
             return Answer(ABSTAINS, abstained=True, reason="the passages found do not answer it")
@@ -123,7 +127,9 @@ class Tutor:
             kept = [*kept, *runs[1][1][:1]]
         return Answer(" ".join(f"{each.quote} [{i + 1}]" for i, each in enumerate(kept)), kept)
 
-    def _best_run(self, passage: Passage, wanted: Mapping[str, float]) -> tuple[float, list[Citation]]:
+    def _best_run(
+        self, passage: Passage, wanted: Mapping[str, float], weights: Mapping[Kind, float]
+    ) -> tuple[float, list[Citation]]:
         """The SENTENCES neighbours that have most of what is wanted, the first of them having a part of it."""
         texts = sentences(passage.text)
         has = [set(content_words(text)) for text in texts]
@@ -137,7 +143,7 @@ class Tutor:
             if score > best + 1e-9:
                 best, begin = score, start
         chosen = texts[begin : begin + SENTENCES] if best else []
-        return best * WEIGHTS[passage.kind], [Citation(passage.title, passage.anchor, t, passage.kind) for t in chosen]
+        return best * weights[passage.kind], [Citation(passage.title, passage.anchor, t, passage.kind) for t in chosen]
 
     def _rewritten(self, question: str, found: Sequence[Passage]) -> Answer | None:
         """The endpoint's answer, as far as the passages support it; None where less than half of it is left."""
@@ -178,6 +184,11 @@ class Tutor:
 
     def _solved(self) -> set[str]:
         return set(self.learner.state().solved) if self.learner is not None else set()
+
+
+def _weights(question: str) -> Mapping[Kind, float]:
+    """What each kind of passage counts for a question: the learner's own runs more where it is about them."""
+    return {**WEIGHTS, "run": OWN * WEIGHTS["run"]} if _OWN.search(question) else WEIGHTS
 
 
 def _query(question: str) -> dict[str, float]:

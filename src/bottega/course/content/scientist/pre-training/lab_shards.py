@@ -41,7 +41,7 @@ def run(params: Params) -> Iterator[Event]:
         for ids in part:
             log_probs = decoder(ids[None])[0, :-1].log_softmax(-1)
             (-log_probs.gather(1, ids[1:, None]).sum() / divisor).backward()
-        return torch.cat([p.grad.flatten() for p in decoder.parameters()])
+        return torch.cat([p.grad.flatten() for p in decoder.parameters() if p.grad is not None])
 
     whole = gradient(stories, trained)
     halves = gradient(stories[:3], trained) + gradient(stories[3:], trained)
