@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -258,3 +261,28 @@ def test_only_this_servers_own_pages_may_change_anything(served: Served) -> None
         for path in ("/course/nothing", "/course/python", "/question/none", "/labs/../x", "/roadmap/x"):
             assert client.get(path).status_code == 404, path
     assert served.learner.goal().id == "research"
+
+
+def test_the_server_is_small_and_quick_and_has_no_torch(tmp_path: Path) -> None:
+    environment = {**os.environ, "BOTTEGA_WORKSPACE": str(tmp_path)}
+    started = time.monotonic()
+    command = [sys.executable, "-m", "bottega", "learn", "--port", "0"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            address = re.search(r"http://\S+", server.stderr.readline())
+            assert address is not None
+            assert time.monotonic() - started < 5  # 1 s on a machine that does nothing else
+            with httpx.Client(base_url=address[0]) as client:
+                client.get("/")
+                begun = time.monotonic()
+                assert client.get("/").status_code == 200
+                assert time.monotonic() - begun < 1  # 0.2 s likewise
+                for page in (*PAGES, "/ask?q=What does FlashAttention make linear?"):
+                    assert client.get(page, follow_redirects=True).status_code == 200, page
+            assert "libtorch" not in Path(f"/proc/{server.pid}/maps").read_text()
+            memory = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())
+            assert memory is not None and int(memory[1]) < 100_000  # kilobytes
+        finally:
+            server.terminate()
+            server.wait(10)

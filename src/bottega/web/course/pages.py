@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import secrets
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -38,7 +40,6 @@ from bottega.course.render import (
 from bottega.course.roadmap import SIGNS, WORDS, roadmap_svg
 from bottega.course.schema import PARTS, Language
 from bottega.course.tutor.corpus import documentation_folder, run_passages
-from bottega.course.tutor.tutor import Answer, Tutor
 from bottega.retrieve.chunks import python_chunks
 from bottega.web.course.forms import Form
 from bottega.web.course.runs import Runs
@@ -63,6 +64,7 @@ class CoursePages:
         self.learner, self.course = learner, learner.course
         self.runs = Runs(learner.folder / "labs", lambda lab, held: learner.lab_done(lab.id, effects=held))
         self.token = secrets.token_urlsafe(24)
+        self._tutor = asyncio.Semaphore(1)
         self.templates = Jinja2Templates(templates)
         self.templates.env.filters |= {"inline": inline_html, "markdown": markdown_html}
         self.templates.env.globals |= {
@@ -386,11 +388,21 @@ class CoursePages:
     async def ask(self, request: Request) -> Response:
         """A question to the tutor."""
         question = request.query_params.get("q", "").strip()[:LONGEST_QUESTION]
-        answer = await run_in_threadpool(self._asked, question) if question else None
+        answer = await self._asked(question) if question else None
         return self._page(request, "ask.html", {"question": question, "answer": answer})
 
-    def _asked(self, question: str) -> Answer:
-        return Tutor(self.course, self.learner, workspace=self.learner.folder.parent).ask(question)
+    async def _asked(self, question: str) -> dict[str, Any]:
+        """The tutor's answer; it works in a process of its own, as its index is larger than this server."""
+        place = str(self.learner.folder.parent)
+        words = ["course", "ask", f"question={question}", "--workspace", place, "--json"]
+        async with self._tutor:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "bottega", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            )
+            out, errors = await process.communicate()
+        if process.returncode != 0:
+            raise UserError(errors.decode("utf-8", "replace").strip() or "the tutor did not answer")
+        return json.loads(out)
 
     async def documentation(self, request: Request) -> Response:
         """A page of the project's documentation, where it runs from a checkout."""
