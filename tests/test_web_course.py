@@ -266,8 +266,8 @@ def test_only_this_servers_own_pages_may_change_anything(served: Served) -> None
 def test_the_server_is_small_and_quick_and_has_no_torch(tmp_path: Path) -> None:
     environment = {**os.environ, "BOTTEGA_WORKSPACE": str(tmp_path)}
     started = time.monotonic()
-    command = [sys.executable, "-m", "bottega", "learn", "--port", "0"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    command, pipe = [sys.executable, "-m", "bottega", "learn", "--port", "0"], subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stderr=pipe, stdout=pipe, text=True) as server:
         assert server.stderr is not None
         try:
             address = re.search(r"http://\S+", server.stderr.readline())
