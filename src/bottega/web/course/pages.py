@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 import secrets
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +18,7 @@ from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
 from bottega.core.errors import UserError
-from bottega.core.report import DARK, FIGURES, LIGHT, Ids, block_html
+from bottega.core.report import Ids, block_html
 from bottega.course.graph import load_goals
 from bottega.course.lab import Say, Step, Value
 from bottega.course.lab_facts import read_facts
@@ -29,22 +27,13 @@ from bottega.course.learner.placement import QUESTIONS
 from bottega.course.learner.questions import Question
 from bottega.course.library import Chapter, Exercise, LabFile
 from bottega.course.recorded import figures_of, format_value, read_recording
-from bottega.course.render import (
-    document_html,
-    inline_html,
-    markdown_html,
-    module_path,
-    opening_html,
-    section_pieces,
-)  # fmt: skip
+from bottega.course.render import inline_html, markdown_html, opening_html, section_pieces
 from bottega.course.roadmap import SIGNS, WORDS, roadmap_svg
 from bottega.course.schema import PARTS, Language
-from bottega.course.tutor.corpus import documentation_folder, run_passages
-from bottega.retrieve.chunks import python_chunks
 from bottega.web.course.forms import Form
 from bottega.web.course.runs import Runs
+from bottega.web.course.sources import SourcePages
 
-LONGEST_QUESTION = 500
 POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
@@ -64,7 +53,7 @@ class CoursePages:
         self.learner, self.course = learner, learner.course
         self.runs = Runs(learner.folder / "labs", lambda lab, held: learner.lab_done(lab.id, effects=held))
         self.token = secrets.token_urlsafe(24)
-        self._tutor = asyncio.Semaphore(1)
+        self.sources = SourcePages(learner.folder.parent, self._page)
         self.templates = Jinja2Templates(templates)
         self.templates.env.filters |= {"inline": inline_html, "markdown": markdown_html}
         self.templates.env.globals |= {
@@ -78,9 +67,10 @@ class CoursePages:
             "/course/{chapter}/lab/{name}": self.lab, "/course/{chapter}/exercise/{name}": self.exercise,
             "/course/{chapter}/quiz": self.quiz, "/labs/{run}": self.run, "/labs/{run}/events": self.run_events,
             "/question/{item}": self.question, "/review": self.review, "/placement": self.placement,
-            "/challenge/{concept}": self.challenge, "/progress": self.progress, "/ask": self.ask,
-            "/docs/{name}": self.documentation, "/reference/{module}": self.reference, "/runs": self.own_runs,
-            "/course-figures.css": self.figure_style,
+            "/challenge/{concept}": self.challenge, "/progress": self.progress, "/ask": self.sources.ask,
+            "/docs/{name}": self.sources.documentation, "/reference/{module}": self.sources.reference,
+            "/runs": self.sources.own_runs,
+            "/course-figures.css": self.sources.figure_style,
         }  # fmt: skip
         post: dict[str, Handler] = {
             "/goal": self.choose_goal, "/course/{chapter}/lab/{name}": self.start_lab,
@@ -382,62 +372,6 @@ class CoursePages:
             return self._page(request, "placed.html", {**facts, "overview": self.learner.overview()})
         facts = {"answered": answered, "number": len(answered) + 1, "count": QUESTIONS}
         return self._question_page(request, question, {**facts, "setting": "placement", "next": ""})
-
-    # The tutor, and what it cites
-
-    async def ask(self, request: Request) -> Response:
-        """A question to the tutor."""
-        question = request.query_params.get("q", "").strip()[:LONGEST_QUESTION]
-        answer = await self._asked(question) if question else None
-        return self._page(request, "ask.html", {"question": question, "answer": answer})
-
-    async def _asked(self, question: str) -> dict[str, Any]:
-        """The tutor's answer; it works in a process of its own, as its index is larger than this server."""
-        place = str(self.learner.folder.parent)
-        words = ["course", "ask", f"question={question}", "--workspace", place, "--json"]
-        async with self._tutor:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bottega", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-            )
-            out, errors = await process.communicate()
-        if process.returncode != 0:
-            raise UserError(errors.decode("utf-8", "replace").strip() or "the tutor did not answer")
-        return json.loads(out)
-
-    async def documentation(self, request: Request) -> Response:
-        """A page of the project's documentation, where it runs from a checkout."""
-        folder, name = documentation_folder(), request.path_params["name"].removesuffix(".md")
-        found = {path.stem: path for path in folder.glob("*.md")} if folder else {}
-        if name not in found:
-            raise UserError(f"there is no documentation {name!r} here", hint="It lies in docs/ of a checkout.")
-        return self._page(request, "text.html", {"title": name, "body": document_html(found[name].read_text("utf-8"))})
-
-    async def reference(self, request: Request) -> Response:
-        """The docstrings of a module, and its source."""
-        module = request.path_params["module"]
-        path = module_path(module)
-        if path is None:
-            raise UserError(f"there is no module {module!r} in bottega")
-        source = path.read_text("utf-8")
-        parts = [(chunk.anchor or "module", chunk.text) for chunk in python_chunks(source, path.name, module)]
-        return self._page(request, "reference.html", {"module": module, "parts": parts, "source": source})
-
-    async def own_runs(self, request: Request) -> Response:
-        """What the learner's runs recorded."""
-        found = run_passages(self.learner.folder.parent)
-        runs = [(each.anchor.partition("#")[2], each.title, each.text) for each in found]
-        return self._page(request, "runs.html", {"runs": runs})
-
-    async def figure_style(self, _: Request) -> Response:
-        """The style of charts and tables, which is that of the reports."""
-        light, dark = ("".join(f"--{name}:{value};" for name, value in c.items()) for c in (LIGHT, DARK))
-        style = (
-            f":root{{{light}}}@media(prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}}}}}"
-            f":root[data-theme=dark]{{{dark}}}"
-        )
-        # The page has a paper and an ink of its own; blocks take those.
-        own = style.replace("--paper:", "--page:").replace("--ink:", "--text:")
-        return Response(own + FIGURES, media_type="text/css")
 
 
 def url_of(task: Task) -> str:
