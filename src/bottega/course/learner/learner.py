@@ -16,6 +16,7 @@ from bottega.core.workspace import workspace_path
 from bottega.course.grade import Verdict, grade
 from bottega.course.graph import Goal, find_goal, load_goals, path_to, prerequisites
 from bottega.course.learner.events import Events
+from bottega.course.learner.memory import day_of
 from bottega.course.learner.placement import QUESTIONS, Ability, next_item
 from bottega.course.learner.questions import Given, Mark, Question, complete, mark, question
 from bottega.course.learner.state import Knowledge, State, Status
@@ -94,11 +95,14 @@ class Hint:
 class Learner:
     """One learner's state on one course. Safe to use from several threads; several processes may share the file."""
 
-    def __init__(self, course: Course, folder: Path, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, course: Course, folder: Path, clock: Callable[[], datetime], events: Events | None = None
+    ) -> None:
         self.course, self.folder, self.clock = course, folder, clock
-        self.events = Events(folder / "learner.sqlite")
+        self.events = Events(folder / "learner.sqlite") if events is None else events
         self.graph = prerequisites(course)
         self._state, self._lock = State(), threading.RLock()
+        self._paths: dict[str, list[str]] = {}
 
     @classmethod
     def open(
@@ -134,7 +138,7 @@ class Learner:
             chapter.id: _standing([state.of(c.id) for c in chapter.data.concepts], now)
             for chapter in self.course.chapters.values()
         }
-        path = path_to(self.course, goal)
+        path = self.path()
         mastered = sum(state.of(concept).known >= MASTERY for concept in path)
         return Overview(concepts, leaves, chapters, len(self.due()), goal, path, mastered)
 
@@ -147,6 +151,13 @@ class Learner:
         """Choose a goal; raises UserError if there is none of this name."""
         self._add("goal", goal=find_goal(name).id)
 
+    def path(self) -> list[str]:
+        """The concepts on the way to the goal, each behind what it builds on."""
+        goal = self.goal()
+        if goal.id not in self._paths:
+            self._paths[goal.id] = path_to(self.course, goal)
+        return self._paths[goal.id]
+
     def due(self) -> list[str]:
         """The concepts to be asked again, the most likely forgotten first, chapters mixed where that can be."""
         state, now = self.state(), self.clock()
@@ -157,7 +168,7 @@ class Learner:
     def open_concepts(self) -> list[str]:
         """What can be learned next: on the path, not mastered, and all that it builds on nearly so."""
         state = self.state()
-        path = path_to(self.course, self.goal())
+        path = self.path()
         ready = [c for c in path if all(state.of(before).known >= READY for before in self.graph[c])]
         return [concept for concept in ready if state.of(concept).known < MASTERY]
 
@@ -217,6 +228,20 @@ class Learner:
 
         return sorted(mine, key=order)
 
+    def fresh_items(self, concept: str) -> list[Item]:
+        """Those of them whose answer would count now: all but what was answered today, generated ones always."""
+        asked_on, today = self.state().asked_on, day_of(self.clock())
+        return [item for item in self.items_of(concept) if item.generator or asked_on.get(item.id) != today]
+
+    def next_item(self) -> tuple[Item, Setting] | None:
+        """The question to ask now: on what is due, else on what comes next; None where nothing would count today."""
+        for concept in self.due():
+            return self.items_of(concept)[0], "review"
+        for concept in self.open_concepts():
+            for item in self.fresh_items(concept)[:1]:
+                return item, "quiz"
+        return None
+
     # Questions
 
     def question(self, item: str, seed: int | None = None) -> Question:
@@ -232,14 +257,22 @@ class Learner:
         chapter, found = self._item(item)
         marked = mark(chapter, found, seed, given)
         before = self.state().of(found.concept).known
-        self._add(
-            "answer", item=item, concept=found.concept, seed=seed, setting=setting, right=marked.right, unsure=unsure,
-            guess=complete(chapter, found, seed).guess, misconceptions=list(marked.misconceptions),
-        )  # fmt: skip
+        guess, mistakes = complete(chapter, found, seed).guess, marked.misconceptions
+        self.record(found, seed, setting, right=marked.right, unsure=unsure, guess=guess, misconceptions=mistakes)
         known = self.state().of(found.concept)
         section = found.section or self.section_of(found.concept)
         review = known.memory.due() if known.memory else None
         return Outcome(marked, found.concept, chapter.id, section, before, known.known, review)
+
+    def record(
+        self, item: Item, seed: int, setting: Setting, *, right: bool, guess: float, unsure: bool = False,
+        misconceptions: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """Remember an answer that was marked."""
+        self._add(
+            "answer", item=item.id, concept=item.concept, seed=seed, setting=setting, right=right, unsure=unsure,
+            guess=guess, misconceptions=list(misconceptions), made=bool(item.generator),
+        )  # fmt: skip
 
     def _item(self, name: str) -> tuple[Chapter, Item]:
         if name not in self.course.items:
@@ -269,14 +302,17 @@ class Learner:
 
     def placement_question(self, answered: Sequence[tuple[str, bool]]) -> Question | None:
         """The next question of a placement after those answered; None at its end."""
+        found = self.placement_item(answered)
+        return None if found is None else self.question(found.id, random.Random(str(answered)).randrange(1000))
+
+    def placement_item(self, answered: Sequence[tuple[str, bool]]) -> Item | None:
+        """The item of that question."""
         if len(answered) >= QUESTIONS:
             return None
-        ability = self._ability(answered)
-        path = set(path_to(self.course, self.goal()))
+        path = set(self.path())
         items = [item for _, item in self.course.items.values() if item.concept in path]
         asked = {self._item(name)[1].concept for name, _ in answered}
-        found = next_item(items, asked, ability)
-        return None if found is None else self.question(found.id, random.Random(str(answered)).randrange(1000))
+        return next_item(items, asked, self._ability(answered))
 
     def finish_placement(self, answered: Sequence[tuple[str, bool]]) -> float:
         """Take a placement in; returns the ability, in logits."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from bottega.course.learner.events import Event
-from bottega.course.learner.memory import Memory, rating_of, remembered
+from bottega.course.learner.memory import Memory, day_of, rating_of, remembered
 from bottega.course.learner.tracing import GUESS_CODE, MASTERY, SLIP, SLIP_CODE, START, after_answer
 
 Status = Literal["new", "learning", "mastered", "due"]
@@ -36,7 +36,7 @@ class Knowledge:
         """The probability that it is remembered, 1 where nothing was to be remembered yet."""
         return 1.0 if self.memory is None else self.memory.recall(now)
 
-    def proficiency(self, now: datetime) -> float:
+    def now(self, now: datetime) -> float:
         """The one number that is shown: known, and still remembered."""
         return self.known * self.recall(now)
 
@@ -48,6 +48,8 @@ class State:
     concepts: dict[str, Knowledge] = field(default_factory=dict)
     asked: dict[str, list[bool]] = field(default_factory=dict)
     """Item → its answers so far."""
+    asked_on: dict[str, datetime] = field(default_factory=dict)
+    """Item → the day of its last answer."""
     solved: dict[str, str] = field(default_factory=dict)
     """Exercise → the code that passed first."""
     tries: dict[str, int] = field(default_factory=dict)
@@ -72,15 +74,16 @@ class State:
 
     def _answer(self, event: Event, graph: Mapping[str, Collection[str]]) -> None:  # noqa: ARG002
         data = event.data
-        earlier = self.asked.setdefault(data["item"], [])
-        known = self.of(data["concept"])
-        counts = data["setting"] != "quiz" or not earlier or known.status(event.at) == "due"
-        earlier.append(data["right"])
+        item, known, day = data["item"], self.of(data["concept"]), day_of(event.at)
+        # A question that was explained a moment ago tells little; with other numbers, or on another day, it does.
+        counts = data["setting"] != "quiz" or data.get("made", False) or self.asked_on.get(item) != day
+        self.asked.setdefault(item, []).append(data["right"])
+        self.asked_on[item] = day
         if not data["right"]:
             self.mistakes.append({**data, "at": event.at})
         if data["setting"] == "placement" or not counts:
             return
-        known.known = after_answer(known.known, data["right"], guess=data["guess"], slip=SLIP)
+        known.known = after_answer(known.now(event.at), data["right"], guess=data["guess"], slip=SLIP)
         known.answers += 1
         known.right += data["right"]
         known.memory = remembered(known.memory, event.at, rating_of(data["right"], unsure=data.get("unsure", False)))
@@ -100,7 +103,7 @@ class State:
         right = data["passed"] and not helped
         for concept in data["concepts"]:
             known = self.of(concept)
-            known.known = after_answer(known.known, right, guess=GUESS_CODE, slip=SLIP_CODE)
+            known.known = after_answer(known.now(event.at), right, guess=GUESS_CODE, slip=SLIP_CODE)
             known.answers += 1
             known.right += right
             rating = rating_of(data["passed"], helped=helped, code=first)
