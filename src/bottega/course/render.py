@@ -52,7 +52,7 @@ def _math(content: str, options: dict) -> str:
 @lru_cache(maxsize=1)
 def _markdown() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    return parser.use(dollarmath_plugin, renderer=_math, allow_digits=True, double_inline=False)
+    return parser.use(dollarmath_plugin, renderer=_math, allow_digits=True, double_inline=True)
 
 
 def markdown_html(text: str) -> str:

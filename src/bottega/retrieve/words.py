@@ -17,13 +17,13 @@ _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+(?:[.,]\d+)*|[^\W\d_A-Za-z]
 _CJK = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af]+")
 _VOWEL = re.compile(r"[aeiouy]")
 
-STOP_WORDS = frozenset(
+_COMMON = (
     """
     a an the this that these those it its is are was were be been being am do does did done doing have has had having
     i me my we us our you your he him his she her they them their what which who whom whose when where why how there
     here of in on at by for with about into to from up down out as and or but if so than then too very can could
     will would shall should may might must not no nor just only also some any each all both more most other such same
-    own able want need happen really exactly s t don now please tell explain show give let say mean means
+    own able want need happen s t don now please tell explain show give let say mean means
     """.split()  # noqa: SIM905
 )
 
@@ -89,3 +89,7 @@ def _of_run(run: str) -> Iterator[str]:
             yield from (part,) if len(part) == 1 else (part[i : i + 2] for i in range(len(part) - 1))
         elif len(parts) == 1 or len(part) > 1 or part.isdigit():
             yield stem(part.lower())
+
+
+STOP_WORDS = frozenset(_COMMON) | frozenset(map(stem, _COMMON))
+"""Words that every text has, as they are written and as they are searched for."""

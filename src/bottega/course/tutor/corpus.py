@@ -16,19 +16,22 @@ from typing import Any, Literal
 from bottega.core.atomic import write_text
 from bottega.core.errors import UserError
 from bottega.core.hashing import digest_data
-from bottega.course.library import CONTENT, Course
+from bottega.course.lesson import Section
+from bottega.course.library import CONTENT, Chapter, Course
 from bottega.course.render import module_path, plain_section
+from bottega.course.schema import Language
 from bottega.retrieve.bm25 import Bm25
-from bottega.retrieve.chunks import markdown_chunks, python_chunks, text_chunks
+from bottega.retrieve.chunks import markdown_chunks, python_chunks
 
 Kind = Literal["lesson", "documentation", "reference", "run"]
 # Lessons explain; documentation and docstrings tell how a thing is called. Of equals the first is wanted.
-WEIGHTS: dict[Kind, float] = {"lesson": 3.0, "run": 2.0, "documentation": 1.2, "reference": 0.6}
+WEIGHTS: dict[Kind, float] = {"lesson": 5.0, "run": 2.0, "documentation": 1.2, "reference": 0.4}
 # How often a passage's heading counts: a section's says what it is about, a docstring's is a name.
-TITLES: dict[Kind, int] = {"lesson": 3, "run": 2, "documentation": 2, "reference": 1}
-VERSION = 2  # of how passages are made
+TITLES: dict[Kind, int] = {"lesson": 2, "run": 2, "documentation": 2, "reference": 1}
+VERSION = 3  # of how passages are made
 MOST_RUNS, MOST_VALUES = 200, 60
-LONGEST = 1100
+LONGEST = 4000
+NO_ANSWERS = ("roadmap", "log")  # lists of what is planned, and of what was tried
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Passage:
     title: str
     anchor: str
     kind: Kind
+    heading: str = ""
+    """The part of the title that is its own."""
+    also: str = ""
+    """Lines that it is found by beside its own words: concepts, terms, what is asked about it. Never shown."""
+    language: Language = "en"
 
 
 def documentation_folder() -> Path | None:
@@ -50,10 +58,30 @@ def documentation_folder() -> Path | None:
 def lesson_passages(course: Course) -> Iterator[Passage]:
     """Every section of every lesson that teaches a leaf; the questions at a lesson's end teach none."""
     for chapter in course.written():
-        for section in (each for each in chapter.lesson().sections if each.leaf):
-            title = f"{chapter.data.title.en}: {section.title}"
-            for chunk in text_chunks(plain_section(chapter, section), section.id, longest=LONGEST):
-                yield Passage(chunk.text, title, f"/course/{chapter.id}#{section.id}", "lesson")
+        for language in chapter.languages():
+            for section in (each for each in chapter.lesson(language).sections if each.leaf):
+                title = f"{chapter.data.title.of(language)}: {section.title}"
+                also = "\n".join(_also(chapter, section, language))
+                text, anchor = plain_section(chapter, section), f"/course/{chapter.id}#{section.id}"
+                yield Passage(text, title, anchor, "lesson", section.title, also, language)
+
+
+def _also(chapter: Chapter, section: Section, language: Language) -> Iterator[str]:
+    """What a section is about: its concepts and exercises, its terms once more, and what questions on it ask."""
+    asked = {insert.name for insert in section.inserts if insert.kind == "quiz"}
+    exercises = [each for each in chapter.exercises.values() if each.data.section == section.id]
+    yield from (concept.title.of(language) for concept in chapter.data.concepts if concept.id in asked)
+    yield from (each.data.title.of(language) for each in exercises)
+    yield from (name.replace("-", " ") for name in (section.id, *sorted(asked), *(each.name for each in exercises)))
+    yield from emphasised(section.text)
+    if language == "en":
+        yield from (item.stem for item in chapter.items if item.section == section.id)
+
+
+def emphasised(text: str) -> list[str]:
+    """The terms that a text emphasises, which is where it says what they mean."""
+    found = re.findall(r"(?<![*\w])\*{1,2}([^*\n]{2,60})\*{1,2}(?![*\w])", text)
+    return [each for each in found if each != "The common mistake"]
 
 
 def indexed(own: list[Passage], cache: Path) -> tuple[list[Passage], Bm25]:
@@ -66,19 +94,19 @@ def indexed(own: list[Passage], cache: Path) -> tuple[list[Passage], Bm25]:
         passages = [Passage(*row) for row in json.loads(place.read_text("utf-8"))]
         return passages, Bm25.load(index_place)
     passages = [*own, *_documentation(), *_reference()]
-    index = Bm25.build(f"{(each.title + ' ') * TITLES[each.kind]}{each.text}" for each in passages)
+    index = Bm25.build(f"{(each.heading + ' ') * TITLES[each.kind]}{each.also} {each.text}" for each in passages)
     with contextlib.suppress(OSError):  # without a cache it takes a second longer
         cache.mkdir(parents=True, exist_ok=True)
         for old in cache.iterdir():
             old.unlink()
         index.save(index_place)
-        write_text(place, json.dumps([[each.text, each.title, each.anchor, each.kind] for each in passages]))
+        write_text(place, json.dumps([list(vars(each).values()) for each in passages]))
     return passages, index
 
 
 def _documents() -> list[Path]:
     folder = documentation_folder()
-    return sorted(folder.glob("*.md")) if folder else []
+    return [path for path in sorted(folder.glob("*.md")) if path.stem not in NO_ANSWERS] if folder else []
 
 
 def _modules() -> list[Path]:
@@ -91,8 +119,9 @@ def _modules() -> list[Path]:
 def _documentation() -> Iterator[Passage]:
     for path in _documents():
         for chunk in markdown_chunks(path.read_text("utf-8"), path.name, longest=LONGEST):
-            title = " › ".join(chunk.headings[:2]) or path.stem
-            yield Passage(chunk.text, title, f"/docs/{path.stem}#{chunk.anchor}", "documentation")
+            title = " › ".join(chunk.headings) or path.stem
+            anchor = f"/docs/{path.stem}#{chunk.anchor}"
+            yield Passage(chunk.text, title, anchor, "documentation", f"{path.stem} {title}")
 
 
 def _reference() -> Iterator[Passage]:
@@ -104,7 +133,8 @@ def _reference() -> Iterator[Passage]:
         module = ".".join(part for part in parts if part != "__init__")
         for chunk in python_chunks(path.read_text("utf-8"), str(path), module, longest=LONGEST):
             title = f"{module}.{chunk.anchor}" if chunk.anchor else module
-            yield Passage(chunk.text, title, f"/reference/{module}#{chunk.anchor or 'module'}", "reference")
+            anchor = f"/reference/{module}#{chunk.anchor or 'module'}"
+            yield Passage(chunk.text, title, anchor, "reference", chunk.anchor or module.rpartition(".")[2])
 
 
 def run_passages(workspace: Path) -> Iterator[Passage]:
@@ -113,14 +143,14 @@ def run_passages(workspace: Path) -> Iterator[Passage]:
     for path in records:
         try:
             record = json.loads(path.read_text("utf-8"))
-            values = {**_scalars(record["config"]), **_scalars(record["metrics"])}
+            values = {**_scalars(record["metrics"]), **_scalars(record["config"]), **_scalars(record["metrics"])}
             verb, started = str(record["verb"]), str(record["started"])[:16].replace("T", " ")
         except (OSError, ValueError, KeyError, TypeError):
             continue
         name = path.parent.relative_to(workspace).as_posix()
         facts = " ".join(f"Its {key} was {value}." for key, value in list(values.items())[:MOST_VALUES])
         text = f"Your run {name} is a {verb} of {started}. {facts}"
-        yield Passage(text, f"Your run {name}", f"/runs#{run_id(name)}", "run")
+        yield Passage(text, f"Your run {name}", f"/runs#{run_id(name)}", "run", name)
 
 
 def run_id(name: str) -> str:

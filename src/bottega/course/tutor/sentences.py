@@ -12,8 +12,15 @@ from collections.abc import Iterator, Sequence
 
 from bottega.retrieve.words import STOP_WORDS, words
 
-_BLOCK = re.compile(r"```.*?```|~~~.*?~~~|^\|.*\|$|^#+ .*$|\$\$.*?\$\$", re.DOTALL | re.MULTILINE)
-_END = re.compile(r"(?<=[.!?])[\"”')\]*_]*\s+(?=[\"“'(*_`]*[A-Z0-9$])|\n{2,}|\n(?=[-*] |\d+\. )")
+_BLOCK = re.compile(r"```.*?```|~~~.*?~~~|^#+ .*$|^\|[-:| ]+\|$", re.DOTALL | re.MULTILINE)
+_FORMULA = re.compile(r"\s*\$\$(.+?)\$\$\s*", re.DOTALL)
+_ROW = re.compile(r"^\|(.*)\|[ \t]*$", re.MULTILINE)
+_END = re.compile(
+    r"(?<=[.!?])[\"”')\]*_]*\s+(?=[\"“'(*_`]*[A-Z0-9$])"  # a mark, and the next sentence begins
+    r"|(?<=\$\$)\s+(?=[A-Z*])"  # a formula that ends one
+    r"|(?<=[。！？])(?![”」』）])|(?<=[。！？][”」』）])"
+    r"|\n{2,}|\n(?=[-*] |\d+\. )"
+)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _DENIALS = frozenset(
     (
@@ -28,11 +35,12 @@ CONNECTIVES = frozenset(
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a Markdown text, without code, tables, headings and displayed formulas."""
+    """The sentences of a Markdown text and the rows of its tables, without code and headings."""
+    plain = _ROW.sub(r"\n\n\1\n\n", _BLOCK.sub("\n\n", text))
     found = []
-    for part in _END.split(_BLOCK.sub("\n\n", text)):
+    for part in _END.split(_FORMULA.sub(r" $$\1$$ ", plain)):
         sentence = re.sub(r"^(?:[-*] |\d+\. )", "", " ".join(part.split())).strip()
-        if len(sentence) > 5 and sentence[-1] in ".!?:*_)\"”":
+        if len(sentence) > 5 or (sentence and ord(sentence[0]) > 0x3000):
             found.append(sentence)
     return found
 
