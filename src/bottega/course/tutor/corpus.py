@@ -23,7 +23,7 @@ from bottega.course.schema import Language
 from bottega.retrieve.bm25 import Bm25
 from bottega.retrieve.chunks import markdown_chunks, python_chunks
 
-Kind = Literal["lesson", "documentation", "reference", "run"]
+Kind = Literal["lesson", "documentation", "reference", "run", "exercise"]
 # Lessons explain; documentation and docstrings tell how a thing is called. Of equals the first is wanted.
 WEIGHTS: dict[Kind, float] = {"lesson": 5.0, "run": 2.0, "documentation": 1.2, "reference": 0.4}
 # How often a passage's heading counts: a section's says what it is about, a docstring's is a name.

@@ -1,86 +1,91 @@
 """What the tutor does not tell: the reference solution of an exercise that is not solved yet.
 
-Its corpus has no solutions, so an answer taken from it cannot hold one; a model that rewrites might still write one by
-itself. So questions that ask for a solution get the next hint, and every answer is compared with all open solutions.
+Its corpus has no solutions, so an answer taken from it cannot hold one, and a model's sentence is kept only if its
+words stand in a citation. This is the third wall. A question that asks for code of an exercise gets the next hint, and
+every answer is compared with all open solutions: none may share LEAK tokens in a row with one, whatever the names are.
 """
 
 from __future__ import annotations
 
-import io
 import keyword
 import re
-import tokenize
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 
 from bottega.course.library import Course, Exercise
 
 LEAK = 12  # tokens in a row that an answer and a solution may not share, unless the task itself has them
-_ASKS = re.compile(
-    r"""\b(
-    solutions? | solve | answer\ key | answers?\ to | reference\ (code|implementation|answer)
-    | do\ (it|my|the)\ (\w+\ )?for\ me
-    | (full|complete|whole|entire|final|finished|working|correct)\ (code|function|program|implementation|answer)
-    | (write|give|show|print|send|paste|reveal|output|leak|dump|display|translate|encode|spell|recite|repeat|type|list
-       |read|cat|open|fill\ in|complete|finish|implement|continue)\b
-      .{0,60}\b(code|function|exercise|task|implementation|body|lines?|grader|file|program|def)
-    )\b""",
-    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+LINE = 30  # characters in a row of a line of a solution that a hint through the tutor may not have
+CODE_MARKS = frozenset("= == += -= * ** / // % @ + - < > <= >= [ ] ( ) { } : -> |".split())  # noqa: SIM905
+LEAST_MARKS = 4  # of a row of tokens that counts as code: prose has few
+_CODE = re.compile(
+    r"\b(solutions?|solve|code|codes|coded|implementations?|implement|functions?|programs?|program|body|lines?|listing"
+    r"|source|sources|files?|grader|pseudo-?code|interpreter|unit tests?|complete|finished|working|write|restore|dump"
+    r"|print|type out|fill in|fix|hints?|stuck)\b|def \w|\breturn\b|\.(py|toml)\b|答案|代码|提示|写",
+    re.IGNORECASE,
 )
-_FILES = re.compile(r"\b(solution|grader|wrong|exercise)\.(py|toml)\b|exercises?/", re.IGNORECASE)
+_GENERAL = re.compile(
+    r"\b(solution|grader|exercise)\.(py|toml)\b|\b(reference|all|every) solutions?\b|answer key", re.I
+)
+_NAMES = re.compile(r"^\s*(?:def|class)\s+(\w+)", re.MULTILINE)
+_TOKEN = re.compile(r"[^\W\d]\w*|\d[\w.]*|\"[^\"\n]*\"|'[^'\n]*'|\*\*|//|->|[-+*/<>=!]=|[^\w\s]")
 
 
 def exercise_meant(course: Course, text: str) -> Exercise | None:
-    """The exercise that a question is about, by its name, its title, or the names that its task defines."""
+    """The exercise that a question is about, by its name or those that its task defines; the longest name counts."""
     plain = " ".join(re.findall(r"[a-z0-9]+", text.lower()))
     best: tuple[int, Exercise] | None = None
     for chapter in course.written():
         for exercise in chapter.exercises.values():
             names = {exercise.name.replace("-", " "), *_defined(exercise.task)}
-            hits = [name for name in names if re.search(rf"\b{re.escape(name)}\b", plain)]
-            if hits and (best is None or len(max(hits, key=len)) > best[0]):
-                best = len(max(hits, key=len)), exercise
+            hits = [len(name) for name in names if re.search(rf"\b{re.escape(name)}\b", plain)]
+            if hits and (best is None or max(hits) > best[0]):
+                best = max(hits), exercise
     return best[1] if best else None
 
 
-def asks_for_solution(text: str) -> bool:
-    """Whether a question wants code or a solution to be written out."""
-    return bool(_ASKS.search(text) or _FILES.search(text))
+def asks_for_solution(text: str, exercise: Exercise | None) -> bool:
+    """Whether a question wants an exercise's code or help with it, or solutions in general."""
+    return bool(_CODE.search(text)) if exercise is not None else bool(_GENERAL.search(text))
 
 
 def leaks(course: Course, solved: Collection[str], answer: str) -> bool:
     """Whether an answer holds a part of a solution that is not solved yet."""
-    said = _code_tokens(answer)
-    for chapter in course.written():
-        for exercise in chapter.exercises.values():
-            if exercise.id in solved:
-                continue
-            open_ = _grams(_code_tokens(exercise.solution)) - _grams(_code_tokens(exercise.task))
-            if open_ & _grams(said):
-                return True
-    return False
+    said = _rows(_tokens(answer))
+    return any(
+        said & (_rows(_tokens(exercise.solution)) - _rows(_tokens(exercise.task)))
+        for chapter in course.written()
+        for exercise in chapter.exercises.values()
+        if exercise.id not in solved
+    )
+
+
+def has_line_of(solution: str, text: str) -> bool:
+    """Whether a text has a line of a solution that does something, or most of one, whatever its white space is."""
+    squeezed = re.sub(r"[\s'\"]", "", text)
+    lines = [re.sub(r"[\s'\"]", "", line) for line in solution.splitlines() if not line.startswith(("import", "from"))]
+    return any(line[i : i + LINE] in squeezed for line in lines for i in range(len(line) - LINE + 1))
 
 
 def _defined(code: str) -> set[str]:
     """Names of the functions and classes of a task, as words."""
-    return {name.replace("_", " ").lower() for name in re.findall(r"^\s*(?:def|class)\s+(\w+)", code, re.MULTILINE)}
+    return {name.replace("_", " ").lower() for name in _NAMES.findall(code)}
 
 
-def _code_tokens(text: str) -> list[str]:
-    """Tokens of Python, with every name that is no keyword made equal: another name is no other program."""
-    found: list[str] = []
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(re.sub(r"```\w*", "", text)).readline):
-            if token.type == tokenize.NAME:
-                found.append(token.string if keyword.iskeyword(token.string) else "name")
-            elif token.type in (tokenize.OP, tokenize.NUMBER):
-                found.append(token.string)
-    except (tokenize.TokenError, IndentationError, SyntaxError):
-        pass  # prose is no Python: what was read until then counts
+def _tokens(text: str) -> list[str]:
+    """Tokens as Python has them, names and texts made equal: with other names it is the same program."""
+    plain = re.sub(r"```\w*|`|\[\d+\](?=\s|$)", " ", text)  # fences, and marks of citations
+    found = []
+    for token in _TOKEN.findall(plain):
+        if token[0] in "\"'":
+            found.append("text")
+        elif token[0].isalpha() or token[0] == "_":
+            found.append(token if keyword.iskeyword(token) else "name")
+        else:
+            found.append(token)
     return found
 
 
-def _grams(tokens: Iterable[str]) -> set[tuple[str, ...]]:
-    """Runs of LEAK tokens that are code: prose has few operators."""
-    row = list(tokens)
-    runs = (tuple(row[i : i + LEAK]) for i in range(len(row) - LEAK + 1))
-    return {run for run in runs if sum(not token.isalpha() for token in run) >= LEAK // 3}
+def _rows(tokens: Sequence[str]) -> set[tuple[str, ...]]:
+    """Rows of LEAK tokens that are code."""
+    rows = (tuple(tokens[i : i + LEAK]) for i in range(len(tokens) - LEAK + 1))
+    return {row for row in rows if sum(token in CODE_MARKS for token in row) >= LEAST_MARKS}

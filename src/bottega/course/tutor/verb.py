@@ -51,4 +51,9 @@ def run_ask(plan: Plan, context: Context) -> Result:  # noqa: ARG001 (a verb's r
     if answer.citations:
         rows = [(i + 1, each.title, each.anchor) for i, each in enumerate(answer.citations)]
         view.append(Table("Sources", ["", "", "page"], rows, note="bottega learn opens the pages."))
+    if answer.mistake:
+        view.insert(0, Text(answer.mistake))
+    if answer.question is not None:
+        stem = " ".join(answer.question.stem.split())
+        view.append(Text(f"Now you: {stem}\nbottega course quiz {answer.question.concept}"))
     return Result(answer.as_data(), view)
