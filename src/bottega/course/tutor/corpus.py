@@ -80,7 +80,7 @@ def _also(chapter: Chapter, section: Section, language: Language) -> Iterator[st
 
 def emphasised(text: str) -> list[str]:
     """The terms that a text emphasises, which is where it says what they mean."""
-    found = re.findall(r"(?<![*\w])\*{1,2}([^*\n]{2,60})\*{1,2}(?![*\w])", text)
+    found = re.findall(r"(?<![*\w])\*{1,2}(?! )([^*\n]{2,60})(?<! )\*{1,2}(?![*\w])", text)
     return [each for each in found if each != "The common mistake"]
 
 

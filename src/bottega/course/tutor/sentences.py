@@ -19,7 +19,9 @@ from collections.abc import Sequence
 
 from bottega.retrieve.words import STOP_WORDS, stem, words
 
-_BLOCK = re.compile(r"```.*?```|~~~.*?~~~|^#+ .*$|^\|[-:| ]+\|$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(  # fenced code, headings, and of tables the heading
+    r"^(`{3,}|~{3,})[^\n]*\n(?s:.*?)^\1[^\n]*$|^#+ .*$|^\|.*\|[ \t]*\n\|[-:| ]+\|[ \t]*$", re.MULTILINE
+)
 _FORMULA = re.compile(r"\s*\$\$(.+?)\$\$\s*", re.DOTALL)
 _ROW = re.compile(r"^\|(.*)\|[ \t]*$", re.MULTILINE)
 _END = re.compile(
@@ -51,7 +53,7 @@ LEAST_KEPT = 0.5
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a Markdown text and the rows of its tables, without code and headings."""
+    """The sentences of a Markdown text and the rows of its tables, without code and headings (tables' too)."""
     plain = _ROW.sub(r"\n\n\1\n\n", _BLOCK.sub("\n\n", text))
     found = []
     for part in _END.split(_FORMULA.sub(r" $$\1$$ ", plain)):
