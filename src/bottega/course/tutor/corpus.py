@@ -28,7 +28,7 @@ Kind = Literal["lesson", "documentation", "reference", "run", "exercise"]
 WEIGHTS: dict[Kind, float] = {"lesson": 5.0, "run": 2.0, "documentation": 1.2, "reference": 0.4}
 # How often a passage's heading counts: a section's says what it is about, a docstring's is a name.
 TITLES: dict[Kind, int] = {"lesson": 2, "run": 2, "documentation": 2, "reference": 1}
-VERSION = 3  # of how passages are made
+VERSION = 6  # of how passages are made
 MOST_RUNS, MOST_VALUES = 200, 60
 LONGEST = 4000
 NO_ANSWERS = ("roadmap", "log")  # lists of what is planned, and of what was tried
@@ -73,6 +73,7 @@ def _also(chapter: Chapter, section: Section, language: Language) -> Iterator[st
     yield from (concept.title.of(language) for concept in chapter.data.concepts if concept.id in asked)
     yield from (each.data.title.of(language) for each in exercises)
     yield from (name.replace("-", " ") for name in (section.id, *sorted(asked), *(each.name for each in exercises)))
+    yield from (leaf.title.of(language) for leaf in chapter.data.leaves if leaf.id == section.leaf)
     yield from emphasised(section.text)
     if language == "en":
         yield from (item.stem for item in chapter.items if item.section == section.id)

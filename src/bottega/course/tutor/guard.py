@@ -10,6 +10,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Collection, Sequence
+from functools import cache
 
 from bottega.course.library import Course, Exercise
 
@@ -52,7 +53,7 @@ def leaks(course: Course, solved: Collection[str], answer: str) -> bool:
     """Whether an answer holds a part of a solution that is not solved yet."""
     said = _rows(_tokens(answer))
     return any(
-        said & (_rows(_tokens(exercise.solution)) - _rows(_tokens(exercise.task)))
+        said & _own_rows(exercise.solution, exercise.task)
         for chapter in course.written()
         for exercise in chapter.exercises.values()
         if exercise.id not in solved
@@ -83,6 +84,12 @@ def _tokens(text: str) -> list[str]:
         else:
             found.append(token)
     return found
+
+
+@cache
+def _own_rows(solution: str, task: str) -> set[tuple[str, ...]]:
+    """What a solution has and its task has not."""
+    return _rows(_tokens(solution)) - _rows(_tokens(task))
 
 
 def _rows(tokens: Sequence[str]) -> set[tuple[str, ...]]:

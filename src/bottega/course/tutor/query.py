@@ -130,7 +130,8 @@ def _of_piece(piece: str, found: Sequence[str], known: Collection[str] | None) -
         yield from (Term({(part,): 1.0}, _is_general(part), name) for part in parts)
         return
     ways = {(whole,): 1.0, **({parts: 1.0} if parts else {}), **({parts[-1:]: FAMILY} if len(parts) > 1 else {})}
-    yield Term(ways, (new and raw.endswith("ly")) or general, name)
+    general = general or (new and (raw.endswith("ly") or raw[:1].isdigit()))
+    yield Term(ways, general, name)
 
 
 def _written_out(number: re.Match[str]) -> str:

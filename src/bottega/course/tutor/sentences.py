@@ -37,18 +37,16 @@ _DENIALS = frozenset(
     )
 )
 _LIMITS = """
-    not no never none nothing nobody neither nor cannot without only if unless except until than less fewer more most
-    least rarely seldom hardly barely scarcely almost nearly roughly about half twice once sometimes often usually
-    always mostly may might could would should can some all every any each both few many instead rather
+    not no never none nothing nobody neither nor cannot without only if when while because unless except until than less
+    fewer more most least rarely seldom hardly barely scarcely almost nearly roughly about half twice once sometimes
+    often usually always mostly may might could would should can some all every any each both few many instead rather
     below above under over before after first last same other too enough even still
     believe believed think thought read say said claim claimed seem seems appear suppose wrong mistake bug myth pretend
 """.split()  # noqa: SIM905
 LIMITS = frozenset(stem(word) for word in _LIMITS)
 """Words that a source may not lose: what it says does not hold without them. Of names of opinions too."""
-# Words that a rewriter may add to join what it took.
-CONNECTIVES = frozenset(
-    ("also", "because", "thus", "hence", "therefore", "however", "while", "when", "so", "that", "example", "called")
-)
+# Words that a rewriter may add or leave out: they join.
+CONNECTIVES = frozenset(map(stem, ("also", "thus", "hence", "therefore", "however", "so", "moreover", "indeed")))
 LEAST_KEPT = 0.5
 
 
