@@ -61,6 +61,11 @@ def test_words_of_no_subject(lexicon: Lexicon) -> None:
     assert lexicon.terms("can't it? what's that") == []
 
 
+def test_a_name_that_is_unknown_is_no_other_word(lexicon: Lexicon) -> None:
+    ways = [set(term.ways) for term in lexicon.terms("Does ModelRank or Float16-X beat MODEL-9?")]
+    assert ways[:3] == [{("modelrank",)}, {("float16-x",)}, {("beat",)}] and ways[3] == {("model-9",)}
+
+
 def test_sentences_of_markdown() -> None:
     text = "# Head\n\nOne is. *Two* is:\n\n$$\na = b\n$$\n\nThree e.g. is.\n\n- four\n- five six\n\n"
     table = "```\ncode. Code.\n```\n\n| a | b |\n|---|---|\n| left one | right one |\n"

@@ -37,6 +37,8 @@ class Term:
     ways: Mapping[Way, float]
     general: bool = False
     name: bool = False
+    known: bool = True
+    """False of a name that the material lacks: it is no form of another word."""
 
     @property
     def words(self) -> set[str]:
@@ -65,7 +67,7 @@ class Lexicon:
                 for each in ways[at : at + length]:
                     each.update({other: SYNONYM for other in others if other not in each})
         for term, each in zip(single, ways, strict=True):
-            found.append(replace(term, ways=each if term.general else self._extended(each)))
+            found.append(replace(term, ways=each if term.general or not term.known else self._extended(each)))
         return list({next(iter(term.ways)): term for term in found}.values())
 
     def knows(self, way: Way) -> bool:
@@ -119,19 +121,25 @@ def _single(text: str, known: Collection[str] | None = None) -> Iterator[Term]:
 
 
 def _of_piece(piece: str, found: Sequence[str], known: Collection[str] | None) -> Iterator[Term]:
+    """The terms of a word as it is written; `found` are its stems, the whole first."""
+    raw, whole = re.sub(r"[^\w-]", "", piece.lower()), found[0]
     parts = tuple(word for word in found[1:] if word not in STOP_WORDS and not word.isdigit())
     if len(found) > 1 and not parts and "'" in piece.replace("’", "'"):
         return  # can't, it's
-    raw, whole = re.sub(r"[^\w-]", "", piece.lower()), found[0]
+    new = known is not None and whole not in known and (whole,) not in _synonyms()
+    numbered = bool(re.search(r"[A-Z].*\d", piece))  # what is said of GPT tells nothing of GPT-9
     name = len(re.findall(r"[A-Z]", piece)) > 1 or (known is not None and piece[:1].isupper())
-    new = known is not None and whole not in known
     general = _is_general(raw) and not re.search(r"[a-z][A-Z]|[<|_(]", piece)  # ZeRO is not zero
-    if new and parts and (whole,) not in _synonyms() and not general:
+    if new and (numbered or re.search(r"[a-z][A-Z]", piece)):  # PageRank is neither a page nor a rank
+        yield Term({(whole,): 1.0}, name=True, known=False)
+    elif new and parts and not general:
         yield from (Term({(part,): 1.0}, _is_general(part), name) for part in parts)
-        return
-    ways = {(whole,): 1.0, **({parts: 1.0} if parts else {}), **({parts[-1:]: FAMILY} if len(parts) > 1 else {})}
-    general = general or (new and (raw.endswith("ly") or raw[:1].isdigit()))
-    yield Term(ways, general, name)
+    else:
+        ways = {(whole,): 1.0}
+        if parts and not numbered:
+            ways |= {parts: 1.0} | ({parts[-1:]: FAMILY} if len(parts) > 1 else {})
+        aside = new and (raw.endswith("ly") or raw[:1].isdigit())
+        yield Term(ways, general or aside, name)
 
 
 def _written_out(number: re.Match[str]) -> str:
