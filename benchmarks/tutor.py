@@ -1,6 +1,6 @@
 """How well the tutor finds, abstains and keeps silent, and what its rule of support lets through and refuses.
 
-    python benchmarks/tutor.py [--questions FILE …] [--show]
+    python benchmarks/tutor.py [--questions FILE …] [--quick] [--show]
 
 Files have `[[inside]]` (text, at: addresses of which one has to be cited) and `[[outside]]` (text). The rule of
 support (course/tutor/sentences.py) is tried on sentences of the lessons: corrupted in ways that make them false, which
@@ -164,9 +164,10 @@ SHORTENED: Sequence[Change] = (verbatim, marks_dropped, connected, parenthesis_d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--questions", nargs="*", type=Path, default=[TESTS / "course_tutor_questions.toml"])
-    parser.add_argument("--show", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="only the questions")
+    parser.add_argument("--show", action="store_true", help="also what the rule of support let through")
     options = parser.parse_args()
     global SHOW
     SHOW = options.show
@@ -180,8 +181,9 @@ def main() -> None:
         print(f"{len(tutor.material.passages)} passages; index made in {made:.2f} s, read in {read:.2f} s")
     for path in options.questions:
         questions(tutor, path)
-    attacks(tutor)
-    support(tutor)
+    if not options.quick:
+        attacks(tutor)
+        support(tutor)
 
 
 def questions(tutor: Tutor, path: Path) -> None:
