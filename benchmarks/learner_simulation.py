@@ -220,6 +220,11 @@ def the_course(run: Run) -> Asked | None:
     return run.learner.next_item()
 
 
+def the_course_at_once(run: Run) -> Asked | None:
+    """The same, begun without a placement."""
+    return run.learner.next_item()
+
+
 def prerequisite_order(run: Run) -> Asked | None:
     """Concepts from the first to the last, each until it counts as mastered; what is due before it."""
     return _gated(run, run.learner.path())
@@ -253,7 +258,8 @@ def random_order(run: Run) -> Asked | None:
 
 
 POLICIES: dict[str, Policy] = {
-    "the course": the_course, "prerequisite order, until mastered": prerequisite_order,
+    "the course": the_course, "the course, without its placement": the_course_at_once,
+    "prerequisite order, until mastered": prerequisite_order,
     "prerequisite order, in rounds": rounds, "random concepts, until mastered": random_mastery,
     "random order": random_order,
 }  # fmt: skip

@@ -15,7 +15,7 @@ from bottega.course.learner.events import Event, Events
 from bottega.course.learner.learner import Learner
 from bottega.course.learner.memory import day_of
 from bottega.course.learner.placement import GRID, Ability, information, next_item, probability
-from bottega.course.learner.questions import mark, number, question
+from bottega.course.learner.questions import Question, mark, number, question
 from bottega.course.learner.tracing import after_answer
 from bottega.course.library import load_course
 from bottega.course.schema import Item, Titles
@@ -198,13 +198,66 @@ def test_the_placement_asks_what_tells_most(learner: Learner) -> None:
     assert min(known) >= 0.85
 
 
-def test_a_challenge_skips_what_is_known(learner: Learner) -> None:
-    assert len(learner.challenge("beam-search")) == 3
-    assert not learner.finish_challenge("beam-search", 2)
-    assert learner.finish_challenge("beam-search", 3)
+def test_a_challenge_is_three_hard_questions_in_a_row(learner: Learner) -> None:
+    def answered(right: bool) -> Question:
+        shown = learner.challenge("beam-search")
+        assert shown is not None
+        item = learner.course.items[shown.item][1]
+        learner.record(item, shown.seed, "challenge", right=right, guess=item.guess)
+        return shown
+
+    hardest = max(learner.items_of("beam-search"), key=lambda item: item.difficulty)
+    first, second = answered(True), answered(True)
+    assert first.item == hardest.id != second.item
+    answered(False)
+    again = [answered(True).item for _ in range(3)]
+    assert len(set(again)) == 3 and learner.challenge("beam-search") is None
     assert learner.overview().concepts["beam-search"].status == "mastered"
     with pytest.raises(UserError, match="there is no concept"):
         learner.challenge("cooking")
+
+
+def test_concepts_take_turns_and_come_back_another_day(learner: Learner, clock: Clock) -> None:
+    """Nobody is kept on one concept: a question each, in an order that the graph allows, and again tomorrow."""
+    asked: list[str] = []
+    for _ in range(12):
+        found = learner.next_item()
+        assert found is not None
+        item, setting = found
+        learner.record(item, 0, setting, right=True, guess=item.guess)
+        assert setting == "quiz" and all(before in asked for before in learner.graph[item.concept])
+        asked.append(item.concept)
+    assert len(set(asked)) == 12
+    item, setting = next_of(learner)
+    clock.now += timedelta(days=1)
+    tomorrow, _ = next_of(learner)
+    assert setting == "quiz" and item.concept not in asked and tomorrow.concept not in asked
+    for _ in range(len(learner.path())):
+        item, setting = next_of(learner)
+        learner.record(item, 1, setting, right=True, guess=item.guess)
+    assert {e.data["concept"] for e in learner.events.after(12)} >= set(learner.path()) - set(asked)
+
+
+def next_of(learner: Learner) -> tuple[Item, str]:
+    found = learner.next_item()
+    assert found is not None
+    return found
+
+
+def test_a_mistake_is_asked_about_until_it_is_put_right(learner: Learner, clock: Clock) -> None:
+    item = next(
+        item
+        for _, item in learner.course.items.values()
+        if any(option.misconception for option in item.options) and item != learner.items_of(item.concept)[0]
+    )
+    tag = next(option.misconception for option in item.options if option.misconception)
+    learner.record(item, 0, "quiz", right=False, guess=item.guess, misconceptions=(tag,))
+    assert learner.misconceptions(item.concept) == {tag} and learner.items_of(item.concept)[0] != item
+    clock.now += timedelta(days=1)
+    assert learner.items_of(item.concept)[0] == item
+    learner.record(item, 1, "quiz", right=True, guess=item.guess)
+    clock.now += timedelta(days=1)
+    assert not learner.misconceptions(item.concept) and learner.items_of(item.concept)[-1] == item
 
 
 def test_two_learners_on_one_file_see_the_same(tmp_path: Path, clock: Clock) -> None:

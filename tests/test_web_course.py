@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -34,6 +35,7 @@ PAGES = (
     "/", "/roadmap/scientist", "/course/architecture", "/course/architecture/lab/merges",
     "/course/architecture/exercise/top-p", "/question/first-loss", "/question/lens", "/question/families",
     "/question/why-decoders", "/question/first-merge", "/question/merge-output", "/review", "/placement", "/progress",
+    "/certificate",
 )  # fmt: skip
 del ARGUMENTS, CHROMIUM
 
@@ -199,6 +201,22 @@ def test_the_whole_way_by_keyboard(browser: Browser, served: Served) -> None:  #
     press_to(page, "Review:")
     give(page, served)
     expect(page.locator("h1")).to_have_text("✓ Right")
+
+    page.goto(served.url + "/progress")
+    press_to(page, "^Certificate")
+    page.locator("#name").fill("Ada")
+    with page.expect_download() as download:
+        page.locator("#name").press("Enter")
+    file = download.value.path()
+    page.locator("#certificate").set_input_files(file)
+    press_to(page, "^Verify$")
+    expect(page.locator("h1")).to_have_text("✓ It holds")
+    expect(page.locator("main")).to_contain_text("Ada")
+    forged = json.loads(Path(file).read_text("utf-8")) | {"name": "Bob"}
+    buffer = {"name": "forged.json", "mimeType": "application/json", "buffer": json.dumps(forged).encode()}
+    page.locator("#certificate").set_input_files(files=[buffer])  # type: ignore[arg-type]
+    press_to(page, "^Verify$")
+    expect(page.locator("main")).to_contain_text("changed after it was written")
     finish(page)
 
 
@@ -246,6 +264,31 @@ def test_a_lab_can_be_stopped_and_followed_again(browser: Browser, served: Serve
     page.get_by_role("button", name="Run").click()
     expect(page.locator("h1")).to_contain_text("is not a number")
     page.context.close()
+
+
+def test_what_is_known_is_taken_along_and_brought_back(served: Served, tmp_path: Path) -> None:
+    """Events and cards are files; a file that is none is a page that says so; a challenge ends with mastery."""
+    with httpx.Client(base_url=served.url, follow_redirects=True) as client:
+        own = {"token": served.pages.token}
+        for _ in range(3):
+            item = re.search(r"/question/([a-z0-9-]+)", str(client.get("/challenge/beam-search").url))
+            assert item is not None
+            given = right_answer(*served.learner.course.items[item[1]], 0)
+            served.learner.answer(item[1], 0, given, "challenge")
+        assert client.get("/challenge/beam-search").url.path == "/progress"
+        assert served.learner.overview().concepts["beam-search"].status == "mastered"
+        taken = client.get("/take/events")
+        assert "bottega-course.jsonl" in taken.headers["content-disposition"]
+        assert client.get("/take/anki").text.startswith("#separator:Comma")
+        assert client.get("/take/all").status_code == 404
+        with Served(tmp_path / "other") as other:
+            files, theirs = {"file": ("e.jsonl", taken.content)}, {"token": other.pages.token}
+            for said in ("3 events added", "0 events added"):
+                assert said in httpx.post(other.url + "/import", data=theirs, files=files).text
+            assert other.learner.overview().concepts["beam-search"].status == "mastered"
+        for wrong in (b"[]", b"\xff\xfe", b"", b'{"format": "bottega-learner-1"}\n{"uuid": 1}'):
+            for path in ("/import", "/verify"):
+                assert client.post(path, data=own, files={"file": ("x", wrong)}).status_code == 400, (path, wrong)
 
 
 def test_only_this_servers_own_pages_may_change_anything(served: Served) -> None:

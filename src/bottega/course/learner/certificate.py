@@ -18,7 +18,6 @@ from bottega.course.learner.events import Event
 from bottega.course.learner.learner import Learner
 from bottega.course.learner.state import State
 from bottega.course.learner.tracing import MASTERY
-from bottega.course.library import Course
 
 FORMAT = "bottega-certificate-1"
 
@@ -45,34 +44,33 @@ def write_certificate(learner: Learner, path: Path, name: str = "") -> dict[str,
     return data
 
 
-def verify(course: Course, path: Path, graph: dict[str, tuple[str, ...]], folder: Path) -> list[str]:
+def verify(learner: Learner, text: str, where: str = "this file") -> list[str]:
     """What is wrong with a certificate, in words; nothing if it holds. Raises UserError if it is none.
 
     Args:
-        course: whose graders are run.
-        path: the certificate.
-        graph: what each concept builds on.
-        folder: where graders keep what they computed before.
+        learner: whoever verifies: the course, its graders and its graph are used, none of what the learner did.
+        text: the certificate.
+        where: what to call it in an error.
     """
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(text)
         body = {key: value for key, value in data.items() if key != "sha256"}
         events = [Event(_at(r["at"]), r["kind"], r["data"], r["uuid"], i + 1) for i, r in enumerate(data["events"])]
         if data["format"] != FORMAT:
             raise ValueError("it has another format")
         concepts, exercises, seal = dict(data["concepts"]), dict(data["exercises"]), data["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no certificate: {error}") from None
+        state = State()
+        for event in events:
+            state.apply(event, learner.graph)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{where} is no certificate: {error}") from None
     problems = [] if seal == digest_data(body) else ["it was changed after it was written"]
-    state = State()
-    for event in events:
-        state.apply(event, graph)
     if _scores(state) != concepts:
         problems.append("the scores do not follow from the answers")
     if state.solved.keys() != exercises.keys():
         problems.append("the exercises are not those that were solved")
     for name, code in exercises.items():
-        if not grade(course.exercise(name), str(code), folder).passed:
+        if not grade(learner.course.exercise(name), str(code), learner.folder).passed:
             problems.append(f"the code of {name} does not pass its checks")
     return problems
 

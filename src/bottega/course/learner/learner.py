@@ -19,13 +19,14 @@ from bottega.course.learner.events import Events
 from bottega.course.learner.memory import day_of
 from bottega.course.learner.placement import QUESTIONS, Ability, next_item
 from bottega.course.learner.questions import Given, Mark, Question, complete, mark, question
-from bottega.course.learner.state import Knowledge, State, Status
+from bottega.course.learner.state import CHALLENGE, Knowledge, State, Status
 from bottega.course.learner.tracing import MASTERY, READY
 from bottega.course.library import Chapter, Course, load_course
 from bottega.course.schema import Item
 
 Setting = Literal["quiz", "review", "placement", "challenge"]
-MOST_REVIEWS, CHALLENGE = 10, 3
+MOST_REVIEWS, AT_ONCE = 10, 2
+"""Reviews at a time; questions that end a concept's lesson."""
 HINT_SECONDS = (0, 30, 45, 60, 60)
 """How long after the last hint the next one may be seen."""
 
@@ -166,11 +167,20 @@ class Learner:
         return _interleaved(found[:MOST_REVIEWS], lambda name: self.course.concepts[name][0].id)
 
     def open_concepts(self) -> list[str]:
-        """What can be learned next: on the path, not mastered, and all that it builds on nearly so."""
+        """What can be learned today: on the path, not mastered, and built on what was answered right before."""
         state = self.state()
-        path = self.path()
-        ready = [c for c in path if all(state.of(before).known >= READY for before in self.graph[c])]
-        return [concept for concept in ready if state.of(concept).known < MASTERY]
+        return [concept for concept in self._in_turn() if state.of(concept).known < MASTERY]
+
+    def _in_turn(self) -> list[str]:
+        """The concepts on the path that can be asked about, in the order of their turns.
+
+        Practice that is spread over days lasts longer than the same practice in one sitting (Cepeda et al. 2006), and
+        what was shown in one sitting says little of the next day. So the fewest questions today come first, then the
+        least evidence, whether or not a concept counts as mastered.
+        """
+        state, now = self.state(), self.clock()
+        ready = [c for c in self.path() if all(_begun(state.of(before)) for before in self.graph[c])]
+        return sorted(ready, key=lambda name: (state.of(name).asked_today(now), state.of(name).evidence))
 
     def session(self) -> list[Task]:
         """What to do now: reviews that are due, then the next concept from its lesson to its questions."""
@@ -188,7 +198,7 @@ class Learner:
         return Task("review", chapter.id, concept, item.id, "It is due: asked now, it is kept for longer.")
 
     def _steps(self, concept: str) -> list[Task]:
-        """The lesson of a concept, labs and exercises that are new, and three questions."""
+        """The lesson of a concept, labs and exercises that are new, and questions."""
         chapter, data = self.course.concepts[concept]
         state = self.state()
         known = state.of(concept)
@@ -203,7 +213,7 @@ class Learner:
         for name, exercise in chapter.exercises.items():
             if concept in exercise.data.concepts and exercise.id not in state.solved:
                 tasks.append(Task("exercise", chapter.id, concept, name, "Write it yourself."))
-        for item in self.items_of(concept)[:3]:
+        for item in self.items_of(concept)[:AT_ONCE]:
             tasks.append(Task("quiz", chapter.id, concept, item.id, "Show that you know it."))
         return tasks
 
@@ -217,27 +227,41 @@ class Learner:
         return next(iter([*asked, *(section.id for section in sections if section.leaf == data.leaf)]), None)
 
     def items_of(self, concept: str) -> list[Item]:
-        """Its questions: those never asked first, then those answered wrong, then the others."""
+        """Its questions: first those on a mistake that was not put right yet, then those asked least.
+
+        What was asked today comes after what was not, and what was answered wrong before what was answered right.
+        """
         chapter, _ = self.course.concepts[concept]
-        asked = self.state().asked
-        mine = [item for item in chapter.items if item.concept == concept]
+        state, today, wrong = self.state(), day_of(self.clock()), self.misconceptions(concept)
 
-        def order(item: Item) -> tuple[int, int, float]:
-            answers = asked.get(item.id, [])
-            return len(answers), sum(answers), item.difficulty
+        def order(item: Item) -> tuple[bool, bool, int, int, float]:
+            answers, tags = state.asked.get(item.id, []), {option.misconception for option in item.options}
+            asked_today = state.asked_on.get(item.id) == today
+            return asked_today, not wrong & tags, len(answers), sum(answers), item.difficulty
 
-        return sorted(mine, key=order)
+        return sorted((item for item in chapter.items if item.concept == concept), key=order)
+
+    def misconceptions(self, concept: str) -> set[str]:
+        """What was got wrong about a concept, by the chosen options, and not put right since."""
+        state = self.state()
+        wrong = [row for row in state.mistakes if row["concept"] == concept and not state.asked[row["item"]][-1]]
+        return {tag for row in wrong for tag in row["misconceptions"]}
 
     def fresh_items(self, concept: str) -> list[Item]:
         """Those of them whose answer would count now: all but what was answered today, generated ones always."""
         asked_on, today = self.state().asked_on, day_of(self.clock())
         return [item for item in self.items_of(concept) if item.generator or asked_on.get(item.id) != today]
 
+    def weakest(self, concepts: Sequence[str]) -> str:
+        """The one of these concepts of which least is known."""
+        state = self.state()
+        return min(concepts, key=lambda name: (state.of(name).known, state.of(name).answers))
+
     def next_item(self) -> tuple[Item, Setting] | None:
         """The question to ask now: on what is due, else on what comes next; None where nothing would count today."""
         for concept in self.due():
             return self.items_of(concept)[0], "review"
-        for concept in self.open_concepts():
+        for concept in self._in_turn():
             for item in self.fresh_items(concept)[:1]:
                 return item, "quiz"
         return None
@@ -250,9 +274,7 @@ class Learner:
         seed = len(self.state().asked.get(item, [])) if seed is None else seed
         return question(chapter, found, seed)
 
-    def answer(
-        self, item: str, seed: int, given: Given, setting: Setting = "quiz", *, unsure: bool = False
-    ) -> Outcome:
+    def answer(self, item: str, seed: int, given: Given, setting: Setting = "quiz", *, unsure: bool = False) -> Outcome:
         """Mark an answer and remember it; raises UserError where it is no answer to such a question."""
         chapter, found = self._item(item)
         marked = mark(chapter, found, seed, given)
@@ -284,19 +306,15 @@ class Learner:
         chapter, _ = self.course.concepts[concept]
         return chapter, self.items_of(concept)[0]
 
-    def challenge(self, concept: str) -> list[Question]:
-        """'I know this': the three hardest questions on a concept."""
+    def challenge(self, concept: str) -> Question | None:
+        """'I know this': the hardest question not answered right in this challenge; None once three in a row were."""
         if concept not in self.course.concepts:
             raise UserError(f"there is no concept {concept!r}", hint=did_you_mean(concept, self.course.concepts))
-        hardest = sorted(self.items_of(concept), key=lambda item: -item.difficulty)[:CHALLENGE]
-        return [self.question(item.id) for item in hardest]
-
-    def finish_challenge(self, concept: str, right: int) -> bool:
-        """Whether all answers were right; then the concept counts as known."""
-        passed = right >= min(CHALLENGE, len(self.items_of(concept)))
-        if passed:
-            self._add("challenge", concept=concept)
-        return passed
+        won = self.state().won.get(concept, [])
+        items = self.items_of(concept)
+        if len(won) >= CHALLENGE or not items:
+            return None
+        return self.question(min(items, key=lambda item: (won.count(item.id), -item.difficulty)).id)
 
     # Placement
 
@@ -375,6 +393,11 @@ class Learner:
     def lab_done(self, lab: str, *, effects: bool) -> None:
         """A lab ran to its end."""
         self._add("lab", lab=lab, effects=effects)
+
+
+def _begun(known: Knowledge) -> bool:
+    """Whether what builds on a concept can begin: something of it was right, or the placement took it as known."""
+    return known.evidence > 0 or known.known >= READY
 
 
 def _standing(found: Sequence[Knowledge], now: datetime) -> Standing:

@@ -13,6 +13,8 @@ from bottega.course.learner.tracing import GUESS_CODE, MASTERY, SLIP, SLIP_CODE,
 
 Status = Literal["new", "learning", "mastered", "due"]
 PASSED_AT_LEAST, FAILED_AT_MOST, CHALLENGED = 0.85, 0.3, 0.97
+CHALLENGE = 3
+"""Right answers in a row that a challenge takes."""
 
 
 @dataclass
@@ -23,6 +25,23 @@ class Knowledge:
     memory: Memory | None = None
     answers: int = 0
     right: int = 0
+    evidence: float = 0.0
+    """Right answers, each less its chance of a guess."""
+    day: datetime | None = None
+    """The day of the last answer."""
+    on_day: int = 0
+    """Answers on that day."""
+
+    def observe(self, at: datetime, right: bool, *, guess: float) -> None:
+        """Count an answer; what it says of the probability is another matter."""
+        day = day_of(at)
+        self.on_day = self.on_day + 1 if self.day == day else 1
+        self.day = day
+        self.evidence += (1 - guess) * right
+
+    def asked_today(self, now: datetime) -> int:
+        """Answers on the day of `now`."""
+        return self.on_day if self.day == day_of(now) else 0
 
     def status(self, now: datetime) -> Status:
         """In a word."""
@@ -50,6 +69,8 @@ class State:
     """Item → its answers so far."""
     asked_on: dict[str, datetime] = field(default_factory=dict)
     """Item → the day of its last answer."""
+    won: dict[str, list[str]] = field(default_factory=dict)
+    """Concept → items of its challenge answered right since the last wrong one."""
     solved: dict[str, str] = field(default_factory=dict)
     """Exercise → the code that passed first."""
     tries: dict[str, int] = field(default_factory=dict)
@@ -81,12 +102,24 @@ class State:
         self.asked_on[item] = day
         if not data["right"]:
             self.mistakes.append({**data, "at": event.at})
-        if data["setting"] == "placement" or not counts:
+        if not counts:
+            return
+        known.observe(event.at, data["right"], guess=data["guess"])
+        if data["setting"] == "placement":
             return
         known.known = after_answer(known.now(event.at), data["right"], guess=data["guess"], slip=SLIP)
         known.answers += 1
         known.right += data["right"]
         known.memory = remembered(known.memory, event.at, rating_of(data["right"], unsure=data.get("unsure", False)))
+        if data["setting"] == "challenge":
+            self._challenged(data["concept"], item, data["right"])
+
+    def _challenged(self, concept: str, item: str, right: bool) -> None:
+        """Three hard questions in a row were right: it was known before."""
+        won = self.won.setdefault(concept, [])
+        won[:] = [*won, item] if right else []
+        if len(won) >= CHALLENGE:
+            self.of(concept).known = max(self.of(concept).known, CHALLENGED)
 
     def _grade(self, event: Event, graph: Mapping[str, Collection[str]]) -> None:  # noqa: ARG002
         data = event.data
@@ -103,16 +136,12 @@ class State:
         right = data["passed"] and not helped
         for concept in data["concepts"]:
             known = self.of(concept)
+            known.observe(event.at, right, guess=GUESS_CODE)
             known.known = after_answer(known.now(event.at), right, guess=GUESS_CODE, slip=SLIP_CODE)
             known.answers += 1
             known.right += right
             rating = rating_of(data["passed"], helped=helped, code=first)
             known.memory = remembered(known.memory, event.at, rating)
-
-    def _challenge(self, event: Event, graph: Mapping[str, Collection[str]]) -> None:  # noqa: ARG002
-        """Three hard questions in a row were right: it was known before."""
-        known = self.of(event.data["concept"])
-        known.known = max(known.known, CHALLENGED)
 
     def _hint(self, event: Event, graph: Mapping[str, Collection[str]]) -> None:  # noqa: ARG002
         self.hints[event.data["exercise"]] = (event.data["level"], event.at)

@@ -15,7 +15,7 @@ from bottega.core.view import Block, Table, Text
 from bottega.core.workspace import workspace_path
 from bottega.course.grade import Verdict
 from bottega.course.learner.certificate import verify, write_certificate
-from bottega.course.learner.exchange import anki_cards, export_events, import_events
+from bottega.course.learner.exchange import anki_cards, export_events, import_events, read_text
 from bottega.course.learner.learner import Learner, Outcome, Setting
 from bottega.course.learner.questions import Given, Question
 from bottega.course.roadmap import SIGNS, WORDS
@@ -127,8 +127,11 @@ def run_quiz(plan: Plan, context: Context) -> Result:
     config = plan.config
     assert isinstance(config, Quiz)
     learner = _learner(config)
+    if not config.about:
+        following = (learner.next_item() for _ in range(config.count))
+        return _asked(learner, (found[0].concept for found in following if found), "quiz", context)
     concepts = _concepts(learner, config.about)
-    return _asked(learner, (_weakest(learner, concepts) for _ in range(config.count)), "quiz", context)
+    return _asked(learner, (learner.weakest(concepts) for _ in range(config.count)), "quiz", context)
 
 
 def run_review(plan: Plan, context: Context) -> Result:
@@ -142,9 +145,7 @@ def run_review(plan: Plan, context: Context) -> Result:
 
 def _concepts(learner: Learner, about: str) -> list[str]:
     course = learner.course
-    if not about:
-        found = learner.open_concepts()[:1]
-    elif about in course.chapters:
+    if about in course.chapters:
         found = [concept.id for concept in course.chapter(about).data.concepts]
     else:
         found = [about] if about in course.concepts else []
@@ -153,11 +154,6 @@ def _concepts(learner: Learner, about: str) -> list[str]:
         names = [*course.chapters, *course.concepts]
         raise UserError(f"there are no questions on {about!r}", hint=did_you_mean(about, names))
     return found
-
-
-def _weakest(learner: Learner, concepts: list[str]) -> str:
-    state = learner.state()
-    return min(concepts, key=lambda name: (state.of(name).known, state.of(name).answers))
 
 
 def _asked(learner: Learner, concepts: Iterable[str], setting: Setting, context: Context) -> Result:
@@ -257,6 +253,6 @@ def run_verify(plan: Plan, context: Context) -> Result:  # noqa: ARG001
     config = plan.config
     assert isinstance(config, Verify)
     learner = _learner(config)
-    problems = verify(learner.course, config.file, learner.graph, learner.folder)
+    problems = verify(learner, read_text(config.file), str(config.file))
     view: list[Block] = [Text("\n".join(problems) if problems else "It holds: every score and every exercise.")]
     return Result({"problems": problems}, view, exit_status=int(bool(problems)))

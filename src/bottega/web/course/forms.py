@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.parser import BytesParser
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -13,19 +14,22 @@ MOST_FIELDS = 200
 
 
 class Form:
-    """The fields of an urlencoded form."""
+    """The fields of a form, urlencoded or, where it sends files, multipart."""
 
     def __init__(self, fields: dict[str, list[str]]) -> None:
         self.fields = fields
 
     @classmethod
     async def of(cls, request: Request) -> Form:
-        """Read the body; raises UserError if it is no form."""
+        """Read the body, whose size the guard limits; raises UserError if it is no form."""
         body = await request.body()
+        kind = request.headers.get("content-type", "")
         try:
+            if kind.startswith("multipart/form-data"):
+                return cls(_parts(kind, body))
             return cls(parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MOST_FIELDS))
         except (UnicodeDecodeError, ValueError):
-            raise UserError("that is no form of this page") from None
+            raise UserError("that is no form of this page, or no text") from None
 
     def text(self, name: str, default: str = "") -> str:
         """A field, the first of its name."""
@@ -70,3 +74,13 @@ class Form:
         if sorted(numbers) != list(range(1, count + 1)):
             raise UserError(f"Number the lines from 1 to {count}, each number once.")
         return sorted(range(count), key=lambda i: numbers[i])
+
+
+def _parts(kind: str, body: bytes) -> dict[str, list[str]]:
+    """The fields of a multipart body; files are text, by the name of their field."""
+    message = BytesParser().parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
+    fields: dict[str, list[str]] = {}
+    for part in message.get_payload() if message.is_multipart() else ():
+        name, content = part.get_param("name", header="content-disposition"), part.get_payload(decode=True)  # type: ignore[union-attr]
+        fields.setdefault(str(name), []).append(content.decode("utf-8") if isinstance(content, bytes) else "")
+    return fields

@@ -30,6 +30,7 @@ from bottega.course.recorded import figures_of, format_value, read_recording
 from bottega.course.render import inline_html, markdown_html, opening_html, section_pieces
 from bottega.course.roadmap import SIGNS, WORDS, roadmap_svg
 from bottega.course.schema import PARTS, Language
+from bottega.web.course.belongings import BelongingsPages
 from bottega.web.course.forms import Form
 from bottega.web.course.runs import Runs
 from bottega.web.course.sources import SourcePages
@@ -43,6 +44,7 @@ TASK_WORDS = {
     "placement": "Find out where to begin", "review": "Review", "lesson": "Read", "lab": "Run", "exercise": "Write",
     "quiz": "Answer",
 }  # fmt: skip
+ANSWER_SETTINGS: dict[str, Setting] = {"review": "review", "challenge": "challenge"}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -54,6 +56,7 @@ class CoursePages:
         self.runs = Runs(learner.folder / "labs", lambda lab, held: learner.lab_done(lab.id, effects=held))
         self.token = secrets.token_urlsafe(24)
         self.sources = SourcePages(learner.folder.parent, self._page)
+        self.belongings = BelongingsPages(learner, self._page)
         self.templates = Jinja2Templates(templates)
         self.templates.env.filters |= {"inline": inline_html, "markdown": markdown_html}
         self.templates.env.globals |= {
@@ -69,14 +72,16 @@ class CoursePages:
             "/question/{item}": self.question, "/review": self.review, "/placement": self.placement,
             "/challenge/{concept}": self.challenge, "/progress": self.progress, "/ask": self.sources.ask,
             "/docs/{name}": self.sources.documentation, "/reference/{module}": self.sources.reference,
-            "/runs": self.sources.own_runs,
+            "/runs": self.sources.own_runs, "/certificate": self.belongings.certificate,
+            "/take/{what}": self.belongings.take,
             "/course-figures.css": self.sources.figure_style,
         }  # fmt: skip
         post: dict[str, Handler] = {
             "/goal": self.choose_goal, "/course/{chapter}/lab/{name}": self.start_lab,
             "/labs/{run}/stop": self.stop_lab,
             "/course/{chapter}/exercise/{name}": self.do_exercise, "/question/{item}": self.answer,
-            "/placement": self.place,
+            "/placement": self.place, "/certificate": self.belongings.issue, "/verify": self.belongings.verify,
+            "/import": self.belongings.bring,
         }  # fmt: skip
         return [
             *(Route(path, self._guarded(handler)) for path, handler in get.items()),
@@ -292,9 +297,7 @@ class CoursePages:
         chapter = self._chapter(request)
         wanted = request.query_params.get("concept")
         concepts = [wanted] if wanted in self.course.concepts else [c.id for c in chapter.data.concepts]
-        state = self.learner.state()
-        weakest = min(concepts, key=lambda name: state.of(name).known)
-        item = self.learner.items_of(weakest)[0]
+        item = self.learner.items_of(self.learner.weakest(concepts))[0]
         query = f"?next=/course/{chapter.id}/quiz" + (f"%3Fconcept%3D{wanted}" if wanted else "")
         return RedirectResponse(f"/question/{item.id}{query}", 303)
 
@@ -311,12 +314,12 @@ class CoursePages:
         return min(cards, default=None)
 
     async def challenge(self, request: Request) -> Response:
-        """'I know this': the hardest question on a concept that was not answered yet."""
-        questions = self.learner.challenge(request.path_params["concept"])
-        if not questions:
-            raise UserError("there are no questions on this concept yet")
-        where = f"/challenge/{request.path_params['concept']}"
-        return RedirectResponse(f"/question/{questions[0].item}?setting=challenge&next={where}", 303)
+        """'I know this': its next question, or where the learner stands once three in a row were right."""
+        concept = request.path_params["concept"]
+        found = self.learner.challenge(concept)
+        if found is None:
+            return RedirectResponse("/progress", 303)
+        return RedirectResponse(f"/question/{found.item}?setting=challenge&next=/challenge/{concept}", 303)
 
     async def question(self, request: Request) -> Response:
         """A question."""
@@ -336,7 +339,7 @@ class CoursePages:
         form = await Form.of(request)
         item, seed = request.path_params["item"], form.whole("seed")
         found = self.learner.question(item, seed)
-        setting: Setting = "review" if form.text("setting") == "review" else "quiz"
+        setting = ANSWER_SETTINGS.get(form.text("setting"), "quiz")
         after = _local(form.text("next"), found.chapter)
         try:
             outcome = self.learner.answer(item, seed, form.given(found), setting, unsure=form.text("unsure") == "on")
