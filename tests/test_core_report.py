@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from bottega.core.chart import TWIN_ROWS, bar_chart, bar_twin, line_chart, line_twin, log_ticks, nice_ticks
+from bottega.core.heat import heat_map, heat_twin
 from bottega.core.report import DARK, LIGHT, Fact, Section, cell_text, render_report, write_report
-from bottega.core.view import Bar, Bars, Chart, Series, Spans, Table, Text
+from bottega.core.tree import tree_chart, tree_twin
+from bottega.core.view import Bar, Bars, Branch, Chart, Heat, Series, Spans, Table, Text, Tree
 
 HOSTILE = "</title><script>alert('x')</script><img src=x onerror=\"y\"> & \" ' ]]>"
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -57,6 +59,8 @@ def full_report(word: str = "plain") -> str:
         Text(f"{word}\nsecond line"),
         Table(word, (word, "count"), [(word, 3), ("b", 12345), ("c", None)], note=word),
         Spans(word, [(word, "even"), ("x", "special")], {"even": word}),
+        Heat(word, word, word, [word, "b"], [word, "c"], [[0.5, None], [0.1, 1.0]], [[word, ""], ["x", word]]),
+        Tree(word, word, [Branch(word, -1, 0.0), Branch(word, 0, -1.5, kept=False)]),
         Chart(word, word, word, [Series(word, [(1, 2), (2, 1)]), Series(word + "2", [(1, 1), (2, 3)])]),
         Bars(word, word, [Bar(word, 0.5, 0.4, 0.6, word), Bar("chance", 0.25, group=word, baseline=True)], note=word),
     ]
@@ -103,7 +107,7 @@ def test_page_is_accessible() -> None:
     tables = sum(t == "table" for t, _ in page.tags)
     assert tables == sum(t == "caption" for t, _ in page.tags) > 0
     drawings = [a for t, a in page.tags if t == "svg"]
-    assert len(drawings) == 4 and all(a["role"] == "img" for a in drawings)
+    assert len(drawings) == 8 and all(a["role"] == "img" for a in drawings)
 
 
 def test_every_chart_has_its_table_twin_with_the_same_numbers() -> None:
@@ -217,3 +221,39 @@ def test_write_report_replaces_the_file_whole(tmp_path: Path) -> None:
     path.write_text("old")
     write_report(path, "new", [Section("s", [loss_chart()])])
     assert path.read_text("utf-8").endswith("</html>\n") and [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def cells(heat: Heat) -> list[tuple[float, str]]:
+    """Opacity and what is said of each cell that is drawn."""
+    found = re.findall(r'<rect class="cell"[^>]*fill-opacity="([0-9.]+)"><title>([^<]*)</title>', heat_map(heat, "h"))
+    return [(float(opacity), said) for opacity, said in found]
+
+
+def test_a_heat_map_is_darkest_where_the_value_is_largest() -> None:
+    heat = Heat("Attention", "from", "to", ["a", "b"], ["a", "b"], [[1.0, None], [0.25, 0.75]], low=0, high=1)
+    assert cells(heat) == [(1.0, "a, a: 1"), (0.25, "b, a: 0.25"), (0.75, "b, b: 0.75")]
+    twin = heat_twin(heat)
+    assert twin.rows == [["a", 1.0, None], ["b", 0.25, 0.75]] and list(twin.columns[1:]) == ["a", "b"]
+    landscape = Heat("Loss", "x", "y", ["0"], ["0", "1", "2"], [[3.0, 1.0, 2.0]], inverted=True)
+    assert [opacity for opacity, _ in cells(landscape)] == [1.0, 0.5]  # the largest is blank, and not drawn
+    lens = Heat("Lens", "layer", "word", ["0"], ["a", "b"], [[1.0, 0.0]], [["fox", "owl"]], low=0, high=1)
+    drawing = heat_map(lens, "h")
+    assert ">fox</text>" in drawing and ">owl</text>" in drawing
+    assert max(opacity for opacity, _ in cells(lens)) == 0.6  # text stays readable
+    assert heat_twin(lens).rows == [["0", "fox 1.0", "owl 0.0"]]
+    Heat("Constant", "x", "y", ["0"], ["0"], [[2.0]]).shade(2.0)
+
+
+def test_a_tree_grows_to_the_right_and_says_what_was_dropped() -> None:
+    dropped = Branch("owl", 0, -2.0, kept=False)
+    branches = [Branch("the", -1, 0.0), Branch("fox", 0, -1.0), dropped, Branch("ran", 1, -1.5)]
+    drawing = tree_chart(Tree("Beams", "ln p", branches), "t")
+    places = {
+        name: (float(x), float(y))
+        for x, y, name in re.findall(r'<text class="name [^"]*" x="([0-9.]+)" y="([0-9.]+)">(\w+)<', drawing)
+    }
+    assert places["the"][0] < places["fox"][0] == places["owl"][0] < places["ran"][0]
+    assert places["fox"][1] == places["ran"][1] < places["the"][1] < places["owl"][1]
+    assert drawing.count('class="edge dropped"') == 1 and drawing.count('class="edge"') == 2
+    assert tree_twin(Tree("Beams", "ln p", branches)).rows[3] == ["the fox ran", -1.5, True]
+    assert "<svg" in tree_chart(Tree("Empty", "ln p", []), "t")

@@ -35,7 +35,7 @@ PAGES = (
     "/", "/roadmap/scientist", "/course/architecture", "/course/architecture/lab/merges",
     "/course/architecture/exercise/top-p", "/question/first-loss", "/question/lens", "/question/families",
     "/question/why-decoders", "/question/first-merge", "/question/merge-output", "/review", "/placement", "/progress",
-    "/certificate",
+    "/certificate", "/view/merges?merges=20",
 )  # fmt: skip
 del ARGUMENTS, CHROMIUM
 
@@ -50,7 +50,7 @@ class Served:
         self.listener = open_socket("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         app = create_app(Learn(workspace=folder), None, self.pages)
-        self.server = make_server(app, lambda: None, lambda _: self.pages.runs.close())
+        self.server = make_server(app, lambda: None, lambda _: self.pages.close())
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]}, daemon=True)
 
     def __enter__(self) -> Served:
@@ -247,6 +247,27 @@ def test_lessons_quizzes_and_exercises_work_without_javascript(browser: Browser,
     page.get_by_role("button", name="Run the checks").click()
     expect(page.locator("main")).to_contain_text("Not yet")
     finish(page)
+
+
+def test_a_view_follows_its_settings(browser: Browser, served: Served) -> None:  # noqa: F811
+    page = opened(browser, served)
+    page.goto(served.url + "/view/merges")
+    caption = page.locator("#view-figures figcaption").first
+    expect(caption).to_contain_text("48 bytes in", timeout=60_000)
+    page.locator("#s-merges").fill("0")
+    expect(caption).to_contain_text("48 bytes in 48 tokens")
+    page.locator("#s-text").fill("the fox")
+    expect(caption).to_contain_text("7 bytes in 7 tokens")
+    assert "text=the+fox" in page.url
+    page.locator("#s-merges").fill("")
+    page.locator("#s-text").press("Enter")
+    expect(page.locator("#view-figures")).to_contain_text("merges is '', which is not a number")
+    finish(page)
+    page = opened(browser, served, scripts=False)
+    page.goto(served.url + "/view/merges")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#view-figures figcaption").first).to_contain_text("48 bytes in")
+    page.context.close()
 
 
 def test_a_lab_can_be_stopped_and_followed_again(browser: Browser, served: Served) -> None:  # noqa: F811

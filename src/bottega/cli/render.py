@@ -16,7 +16,7 @@ from rich.text import Text as RichText
 from bottega.core.atomic import json_text
 from bottega.core.chart import measured
 from bottega.core.errors import BottegaError
-from bottega.core.report import cell_text, is_numeric
+from bottega.core.report import cell_text, is_numeric, twin_of
 from bottega.core.view import Bar, Bars, Block, Chart, Spans, Table, Text
 
 STYLES = {
@@ -47,8 +47,10 @@ def show(blocks: Sequence[Block], console: Console) -> None:
             _spans(block, console)
         elif isinstance(block, Bars):
             _bars(block, console)
-        else:
+        elif isinstance(block, Chart):
             _chart(block, console)
+        else:
+            _table(twin_of(block), console)
 
 
 def show_json(data: Any) -> None:

@@ -98,14 +98,14 @@ def line_chart(chart: Chart, identifier: str) -> str:
     """The SVG element of a line chart; `identifier` makes its ids unique on the page."""
     drawable = [_drawable(series, chart) for series in chart.series]
     points = [point for series in drawable for run in series for point in run]
-    labels = [_shorten(series.name) for series in chart.series]
+    labels = [shorten(series.name) for series in chart.series]
     right = WIDTH - 16 - (max((len(label) for label in labels), default=0) * CHARACTER if len(labels) > 1 else 0)
     bottom = LINE_HEIGHT - BOTTOM
     ends = [end for series in chart.series for interval in series.intervals for end in interval]
     y_axis = Axis.over([*(y for _, y in points), *ends], bottom, TOP, log=chart.log_y, pad=0.06)
     left = 34 + max((len(number(tick)) for tick in y_axis.ticks()), default=0) * CHARACTER
     x_axis = Axis.over([x for x, _ in points], left, right, log=chart.log_x, pad=0.0)
-    parts = [_open(identifier, chart.title, _line_summary(chart), LINE_HEIGHT)]
+    parts = [open_svg(identifier, chart.title, _line_summary(chart), LINE_HEIGHT)]
     for tick in y_axis.ticks():
         y = y_axis.at(tick)
         parts.append(f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{y}" y2="{y}"/>')
@@ -117,11 +117,11 @@ def line_chart(chart: Chart, identifier: str) -> str:
         parts.append(f'<text class="tick" x="{x}" y="{bottom + 19}" text-anchor="middle">{number(tick)}</text>')
     middle = (left + right) / 2
     parts.append(
-        f'<text class="label" x="{middle:.1f}" y="{LINE_HEIGHT - 6}" text-anchor="middle">{_text(chart.x_label)}</text>'
+        f'<text class="label" x="{middle:.1f}" y="{LINE_HEIGHT - 6}" text-anchor="middle">{safe(chart.x_label)}</text>'
     )
     parts.append(
         f'<text class="label" transform="translate(13 {(TOP + bottom) / 2:.1f}) rotate(-90)" '
-        f'text-anchor="middle">{_text(chart.y_label)}</text>'
+        f'text-anchor="middle">{safe(chart.y_label)}</text>'
     )
     for index, runs in enumerate(drawable):
         parts += _line(index, runs, chart.series[index], x_axis, y_axis)
@@ -129,14 +129,14 @@ def line_chart(chart: Chart, identifier: str) -> str:
         ends = [y_axis.at(runs[-1][-1][1]) if runs else bottom for runs in drawable]
         for index, y in enumerate(_apart(ends, 15, TOP, bottom)):
             at = f'x="{right + 8:.1f}" y="{y + 4:.1f}"'
-            parts.append(f'<text class="name {_colour(index, chart.series[index])}" {at}>{_text(labels[index])}</text>')
+            parts.append(f'<text class="name {_colour(index, chart.series[index])}" {at}>{safe(labels[index])}</text>')
     return "".join([*parts, "</svg>"])
 
 
 def bar_chart(bars: Bars, identifier: str) -> str:
     """The SVG element of a horizontal bar chart (points, where values have no zero), a whisker for each interval."""
     shown = [bar for bar in bars.bars if math.isfinite(bar.value)]
-    names = [_shorten(bar.name, 34) for bar in shown]
+    names = [shorten(bar.name, 34) for bar in shown]
     left = 16 + max((len(name) for name in names), default=0) * CHARACTER
     ends = [end for bar in shown for end in (bar.value, bar.high, bar.low, bar.reference) if end is not None]
     if bars.from_zero:
@@ -144,7 +144,7 @@ def bar_chart(bars: Bars, identifier: str) -> str:
     else:
         axis = Axis.over(ends, left, WIDTH - 74, log=False, pad=0.04)
     rows, height = _bar_rows(shown)
-    parts = [_open(identifier, bars.title, _bar_summary(bars), height + BOTTOM)]
+    parts = [open_svg(identifier, bars.title, _bar_summary(bars), height + BOTTOM)]
     for tick in axis.ticks():
         x = axis.at(tick)
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{height}"/>')
@@ -157,12 +157,12 @@ def bar_chart(bars: Bars, identifier: str) -> str:
     group = None
     for bar, name, y in zip(shown, names, rows, strict=True):
         if bar.group and bar.group != group:
-            parts.append(f'<text class="group" x="0" y="{y - 7}">{_text(bar.group)}</text>')
+            parts.append(f'<text class="group" x="0" y="{y - 7}">{safe(bar.group)}</text>')
         group = bar.group
         parts += _bar(bar, name, y, axis, bars)
     middle = (left + WIDTH - 74) / 2
     label = f'x="{middle:.1f}" y="{height + BOTTOM - 6}" text-anchor="middle"'
-    parts.append(f'<text class="label" {label}>{_text(bars.value_label)}</text>')
+    parts.append(f'<text class="label" {label}>{safe(bars.value_label)}</text>')
     return "".join([*parts, "</svg>"])
 
 
@@ -200,11 +200,13 @@ def _clean(value: float) -> float:
     return float(f"{value:.12g}")
 
 
-def _text(value: str) -> str:
+def safe(value: str) -> str:
+    """Escaped."""
     return html.escape(value, quote=True)
 
 
-def _shorten(name: str, most: int = MOST_LABEL) -> str:
+def shorten(name: str, most: int = MOST_LABEL) -> str:
+    """At most so many characters."""
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
@@ -217,11 +219,13 @@ def measured(value: float, percent: bool) -> str:
     return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
 
 
-def _open(identifier: str, title: str, description: str, height: float) -> str:
+def open_svg(identifier: str, title: str, description: str, height: float, *, width: float = WIDTH) -> str:
+    """The beginning of an SVG element that is read out by its title and description."""
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-labelledby="{identifier}-title {identifier}-desc" '
-        f'xmlns="http://www.w3.org/2000/svg"><title id="{identifier}-title">{_text(title)}</title>'
-        f'<desc id="{identifier}-desc">{_text(description)}</desc>'
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        f'aria-labelledby="{identifier}-title {identifier}-desc" xmlns="http://www.w3.org/2000/svg">'
+        f'<title id="{identifier}-title">{safe(title)}</title>'
+        f'<desc id="{identifier}-desc">{safe(description)}</desc>'
     )
 
 
@@ -271,7 +275,7 @@ def _line(index: int, runs: list[list[tuple[float, float]]], series: Series, x_a
     for x, y in dots:
         parts.append(
             f'<circle class="dot {colour}" cx="{x_axis.at(x)}" cy="{y_axis.at(y)}" r="2.6">'
-            f"<title>{_text(series.name)}: {y:.4g} at {number(x)}</title></circle>"
+            f"<title>{safe(series.name)}: {y:.4g} at {number(x)}</title></circle>"
         )
     return parts
 
@@ -329,8 +333,8 @@ def _bar(bar: Bar, name: str, y: float, axis: Axis, bars: Bars) -> list[str]:
     rightmost = end
     kind = " baseline" if bar.baseline else ""
     label_at = axis.start - 10
-    title = f"<title>{_text(_spoken(bar, percent))}</title>"
-    parts = [f'<text class="name" x="{label_at:.1f}" y="{middle + 4:.1f}" text-anchor="end">{_text(name)}</text>']
+    title = f"<title>{safe(_spoken(bar, percent))}</title>"
+    parts = [f'<text class="name" x="{label_at:.1f}" y="{middle + 4:.1f}" text-anchor="end">{safe(name)}</text>']
     if bars.from_zero:
         zero = axis.at(0.0)
         at = f'x="{min(zero, end)}" y="{y}" width="{abs(end - zero):.1f}" height="{BAR_HEIGHT}"'
@@ -339,7 +343,7 @@ def _bar(bar: Bar, name: str, y: float, axis: Axis, bars: Bars) -> list[str]:
         # As high as a row, so that one reference of neighbouring bars is one line.
         x, half = axis.at(bar.reference), BAR_GAP / 2
         line = f'<line class="reference" x1="{x}" x2="{x}" y1="{y - half}" y2="{y + BAR_HEIGHT + half}">'
-        parts.append(f"{line}<title>{_text(bars.reference_label)}: {measured(bar.reference, percent)}</title></line>")
+        parts.append(f"{line}<title>{safe(bars.reference_label)}: {measured(bar.reference, percent)}</title></line>")
     if bar.low is not None or bar.high is not None:
         low = axis.start if bar.low is None else axis.at(bar.low)
         high = axis.end if bar.high is None else axis.at(bar.high)

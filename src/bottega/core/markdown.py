@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bottega.core.chart import bar_twin, line_twin
-from bottega.core.report import Fact, Section, cell_text
-from bottega.core.view import Bars, Block, Chart, Spans, Table, Text
+from bottega.core.report import Fact, Section, cell_text, twin_of
+from bottega.core.view import Bars, Block, Chart, Heat, Spans, Table, Text, Tree
 
 
 def render_markdown(title: str, sections: Sequence[Section], *, subtitle: str = "", facts: Sequence[Fact] = ()) -> str:
@@ -33,8 +32,8 @@ def block_markdown(block: Block) -> str:
         text = "".join(piece for piece, _ in block.spans)
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
         return f"**{escaped(block.title)}**\n\n{fence}text\n{text}\n{fence}"
-    if isinstance(block, Chart | Bars):
-        twin = line_twin(block) if isinstance(block, Chart) else bar_twin(block)
+    if isinstance(block, Chart | Bars | Heat | Tree):
+        twin = twin_of(block)
         return table_markdown(Table(twin.title, twin.columns, twin.rows, block.note or twin.note))
     return table_markdown(block)
 

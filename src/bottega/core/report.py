@@ -16,7 +16,9 @@ from typing import Any
 
 from bottega.core.atomic import write_text
 from bottega.core.chart import bar_chart, bar_twin, line_chart, line_twin
-from bottega.core.view import Bars, Block, Chart, Spans, Table, Text
+from bottega.core.heat import heat_map, heat_twin
+from bottega.core.tree import tree_chart, tree_twin
+from bottega.core.view import Bars, Block, Chart, Heat, Spans, Table, Text, Tree
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -148,14 +150,36 @@ def block_html(block: Block, ids: Ids) -> str:
     return _figure(block, ids)
 
 
-def _figure(block: Chart | Bars, ids: Ids) -> str:
+def twin_of(block: Chart | Bars | Heat | Tree) -> Table:
+    """The numbers of a drawing as a table."""
+    match block:
+        case Chart():
+            return line_twin(block)
+        case Bars():
+            return bar_twin(block)
+        case Heat():
+            return heat_twin(block)
+        case Tree():
+            return tree_twin(block)
+
+
+def _drawing(block: Chart | Bars | Heat | Tree, name: str) -> str:
+    match block:
+        case Chart():
+            return line_chart(block, name)
+        case Bars():
+            return bar_chart(block, name)
+        case Heat():
+            return heat_map(block, name)
+        case Tree():
+            return tree_chart(block, name)
+
+
+def _figure(block: Chart | Bars | Heat | Tree, ids: Ids) -> str:
     name = ids.take(f"chart {block.title}")
     # The title and description inside the SVG get ids built from the figure's own.
     ids.used.update({f"{name}-title", f"{name}-desc"})
-    if isinstance(block, Chart):
-        drawing, twin = line_chart(block, name), line_twin(block)
-    else:
-        drawing, twin = bar_chart(block, name), bar_twin(block)
+    drawing, twin = _drawing(block, name), twin_of(block)
     note = f'<p class="note">{_text(block.note)}</p>' if block.note else ""
     return (
         f'<figure id="{name}"><figcaption>{_text(block.title)}</figcaption>'
@@ -251,6 +275,11 @@ svg .line.interval{opacity:.6}
 svg .bar{fill:var(--bar)}
 svg .baseline{fill:var(--card);stroke:var(--base);stroke-width:1.5;stroke-dasharray:4 2}
 svg .reference{stroke:var(--c1);stroke-width:2;stroke-dasharray:3 2}
+svg .cell{fill:var(--bar);stroke:var(--rule);stroke-width:.5}
+svg .edge{fill:none;stroke:var(--bar);stroke-width:1.6}
+svg .edge.dropped{stroke:var(--base);stroke-width:1;stroke-dasharray:3 3}
+svg .name.dropped{fill:var(--soft);text-decoration:line-through}
+svg tspan.value{fill:var(--soft)}
 svg .whisker{fill:none;stroke:var(--ink);stroke-width:1.3}
 svg .dot{stroke:var(--card);stroke-width:1}
 """

@@ -94,7 +94,56 @@ class Bars:
     reference_label: str = ""
 
 
-Block = Text | Table | Spans | Chart | Bars
+@dataclass(frozen=True)
+class Heat:
+    """A matrix drawn as cells, the larger the darker (the smaller, where `inverted`); it has a table twin.
+
+    A value that is None has no cell. `texts` are written into the cells, where given; `low` and `high` are the ends of
+    the shades (default: the smallest and the largest value).
+    """
+
+    title: str
+    row_label: str
+    column_label: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    texts: Sequence[Sequence[str]] = ()
+    low: float | None = None
+    high: float | None = None
+    inverted: bool = False
+    note: str = ""
+
+    def shade(self, value: float) -> float:
+        """How dark a value is, from 0 to 1."""
+        known = [each for row in self.values for each in row if each is not None]
+        low = min(known) if self.low is None else self.low
+        high = max(known) if self.high is None else self.high
+        share = min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 1.0
+        return 1 - share if self.inverted else share
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A node of a tree: what it says, the place of its parent in the list (-1: none), a value, whether it was kept."""
+
+    text: str
+    parent: int
+    value: float
+    kept: bool = True
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree, drawn from left to right: parents stand before their children. It has a table twin."""
+
+    title: str
+    value_label: str
+    branches: Sequence[Branch]
+    note: str = ""
+
+
+Block = Text | Table | Spans | Chart | Bars | Heat | Tree
 
 
 def human_bytes(count: float) -> str:

@@ -214,10 +214,12 @@ def wrong_signatures(exercise: Exercise, state: Path) -> dict[str, list[list[str
     try:
         code = dict(wrong_solutions(exercise))
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            verdicts = pool.map(partial(run_checks, exercise), code.values())
-            found = {name: signature_of(verdict) for name, verdict in zip(code, verdicts, strict=True)}
+            verdicts = list(pool.map(partial(run_checks, exercise), code.values()))
     except BottegaError:
         return {}
+    found = {name: signature_of(verdict) for name, verdict in zip(code, verdicts, strict=True)}
+    if any(verdict.timed_out for verdict in verdicts):
+        return found  # the machine was busy: another time they may fail in their own ways
     with contextlib.suppress(OSError):  # it can be computed again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, found)

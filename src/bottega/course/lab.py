@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from bottega.core.schema import Config
-from bottega.core.view import Bar, Bars, Block, Chart, Series, Spans, Table, Text
+from bottega.core.view import Bar, Bars, Block, Branch, Chart, Heat, Series, Spans, Table, Text, Tree
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Effect:
 
 Event = Say | Step | Axes | Point | Show | Value | Effect
 EVENTS: dict[str, type] = {kind.__name__.lower(): kind for kind in (Say, Step, Axes, Point, Show, Value, Effect)}
-BLOCKS: dict[str, type] = {kind.__name__.lower(): kind for kind in (Text, Table, Spans, Chart, Bars)}
+BLOCKS: dict[str, type] = {kind.__name__.lower(): kind for kind in (Text, Table, Spans, Chart, Bars, Heat, Tree)}
 
 
 def event_data(event: Event) -> dict[str, Any]:
@@ -123,6 +123,8 @@ def block_from(data: dict[str, Any]) -> Block:
         values["series"] = [Series(**each) for each in values["series"]]
     if kind is Bars:
         values["bars"] = [Bar(**each) for each in values["bars"]]
+    if kind is Tree:
+        values["branches"] = [Branch(**each) for each in values["branches"]]
     return kind(**values)
 
 

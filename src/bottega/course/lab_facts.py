@@ -1,4 +1,4 @@
-"""What a lab's file says about itself, read without running it: labs import torch, pages and lists do not.
+"""What the file of a lab or a view says about itself, read without running it: they import torch, pages do not.
 
 Title and purpose are the docstring, the budget is `BUDGET`, the settings are the class `Params`: annotated names with
 defaults (`Field(default=…, ge=…, le=…)`), each with its own docstring.
@@ -30,7 +30,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class LabFacts:
-    """A lab's title, what it shows, its budget in CPU-seconds, and its settings."""
+    """A lab's title, what it shows, its budget in CPU-seconds (a view has none), and its settings."""
 
     title: str
     about: str
@@ -38,14 +38,14 @@ class LabFacts:
     settings: tuple[Setting, ...]
 
 
-def read_facts(path: Path) -> LabFacts:
-    """Read the file; raises BottegaError if it is no lab."""
+def read_facts(path: Path, *, has_budget: bool = True) -> LabFacts:
+    """Read the file; raises BottegaError if it is no lab (or, without `has_budget`, no Python)."""
     try:
         tree = ast.parse(path.read_text("utf-8"))
     except SyntaxError as error:
         raise BottegaError(f"{path}:{error.lineno}: {error.msg}") from None
     title, _, about = (ast.get_docstring(tree) or path.stem).partition("\n")
-    budget, settings = None, ()
+    budget, settings = None if has_budget else 0, ()
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "BUDGET":
             budget = _literal(node.value)

@@ -33,7 +33,11 @@ from bottega.course.library import LabFile
 DATA_BYTES = 8 << 30  # written memory of a process; torch maps far more than it writes
 WALL_PER_CPU = 6.0  # an overloaded machine gives a process this little
 MAKING_SECONDS = 900.0  # of a model of the course, on a slow machine
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg",
+}  # fmt: skip
+"""One thread and no GPU, so that every machine gets nearly the same numbers."""
 
 
 def cpu_limit(budget: float) -> int:
@@ -142,7 +146,7 @@ class LabProcess:
 def main(arguments: list[str]) -> None:
     """Be the process of a lab."""
     path, params, limit = Path(arguments[0]), json.loads(arguments[1]), int(arguments[2])
-    os.environ.update({**dict.fromkeys(_THREADS, "1"), "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg"})
+    os.environ.update(ENVIRONMENT)
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the lab or a library prints is no event
 

@@ -98,7 +98,7 @@ def create_app(config: Web, supervisor: Supervisor | None, course: CoursePages |
             await supervisor.start()
         yield
         if course is not None:
-            await course.runs.close()
+            await course.close()
         if proxy is not None and supervisor is not None:
             await proxy.close()
             await supervisor.stop()

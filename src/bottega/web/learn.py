@@ -57,7 +57,7 @@ def learn(config: Learn, *, learner: Learner | None = None, reporter: Reporter |
         supervisor = Supervisor(config) if config.model else None
         course = CoursePages(learner, HERE / "templates", chat=supervisor is not None)
         app = create_app(config, supervisor, course)
-        stop = supervisor.stop if supervisor is not None else course.runs.close
+        stop = supervisor.stop if supervisor is not None else course.close
         address = base_url(listener, config.host)
         server = make_server(app, lambda: say(f"Open {address} (Ctrl-C stops)"), lambda _: stop())
         if supervisor is not None:

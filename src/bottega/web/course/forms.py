@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from email.parser import BytesParser
+from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
 
 from bottega.core.errors import UserError
+from bottega.course.lab_facts import Setting
 from bottega.course.learner.questions import Given, Question
 
 MOST_FIELDS = 200
+READERS: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
 
 
 class Form:
@@ -41,6 +45,17 @@ class Form:
         if not value.lstrip("-").isdigit():
             raise UserError(f"{name} is not a number")
         return int(value)
+
+    def settings(self, settings: Sequence[Setting]) -> dict[str, Any]:
+        """The settings of a lab or a view; raises UserError for a number that is none."""
+        found: dict[str, Any] = {}
+        for setting in settings:
+            text = self.text(setting.name, str(setting.default))
+            try:
+                found[setting.name] = text == "on" if setting.kind == "bool" else READERS.get(setting.kind, str)(text)
+            except ValueError:
+                raise UserError(f"{setting.name} is {text!r}, which is not a number") from None
+        return found
 
     def given(self, question: Question) -> Given:
         """The answer to a question; raises UserError where a part of it is missing."""

@@ -30,10 +30,12 @@ from bottega.course.recorded import figures_of, format_value, read_recording
 from bottega.course.render import inline_html, markdown_html, opening_html, section_pieces
 from bottega.course.roadmap import SIGNS, WORDS, roadmap_svg
 from bottega.course.schema import PARTS, Language
+from bottega.course.views import VIEWS, view_path
 from bottega.web.course.belongings import BelongingsPages
 from bottega.web.course.forms import Form
 from bottega.web.course.runs import Runs
 from bottega.web.course.sources import SourcePages
+from bottega.web.course.views import ViewPages
 
 POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -57,6 +59,7 @@ class CoursePages:
         self.token = secrets.token_urlsafe(24)
         self.sources = SourcePages(learner.folder.parent, self._page)
         self.belongings = BelongingsPages(learner, self._page)
+        self.views = ViewPages(self.course, self._page)
         self.templates = Jinja2Templates(templates)
         self.templates.env.filters |= {"inline": inline_html, "markdown": markdown_html}
         self.templates.env.globals |= {
@@ -73,7 +76,7 @@ class CoursePages:
             "/challenge/{concept}": self.challenge, "/progress": self.progress, "/ask": self.sources.ask,
             "/docs/{name}": self.sources.documentation, "/reference/{module}": self.sources.reference,
             "/runs": self.sources.own_runs, "/certificate": self.belongings.certificate,
-            "/take/{what}": self.belongings.take,
+            "/take/{what}": self.belongings.take, "/view/{name}": self.views.view,
             "/course-figures.css": self.sources.figure_style,
         }  # fmt: skip
         post: dict[str, Handler] = {
@@ -87,6 +90,11 @@ class CoursePages:
             *(Route(path, self._guarded(handler)) for path, handler in get.items()),
             *(Route(path, self._guarded(handler), methods=["POST"]) for path, handler in post.items()),
         ]
+
+    async def close(self) -> None:
+        """Stop what runs beside the server."""
+        await self.runs.close()
+        await self.views.close()
 
     def _guarded(self, handler: Handler) -> Handler:
         """A wrong input is a page that says so; a form without this server's token is refused."""
@@ -188,6 +196,7 @@ class CoursePages:
             "chapter": chapter, "lesson": lesson, "sections": sections, "opening": opening,
             "overview": self.learner.overview(), "state": self.learner.state(), "language": language,
             "labs": {name: read_facts(lab.path) for name, lab in chapter.labs.items()}, "course": self.course,
+            "views": {name: read_facts(view_path(name), has_budget=False) for name in VIEWS},
         }  # fmt: skip
         return self._page(request, "lesson.html", facts)
 
@@ -206,15 +215,7 @@ class CoursePages:
     async def start_lab(self, request: Request) -> Response:
         """Start it with the settings given."""
         _, lab = self._lab(request)
-        form = await Form.of(request)
-        readers = {"int": int, "float": float}
-        params: dict[str, Any] = {}
-        for setting in read_facts(lab.path).settings:
-            text = form.text(setting.name, str(setting.default))
-            try:
-                params[setting.name] = text == "on" if setting.kind == "bool" else readers.get(setting.kind, str)(text)
-            except ValueError:
-                raise UserError(f"{setting.name} is {text!r}, which is not a number") from None
+        params = (await Form.of(request)).settings(read_facts(lab.path).settings)
         return RedirectResponse(f"/labs/{self.runs.start(lab, params)}", 303)
 
     async def run(self, request: Request) -> Response:

@@ -1,10 +1,14 @@
-// What a page of the course does with JavaScript: it follows a lab, lets Tab indent code, and goes to a result.
+// What a page of the course does with JavaScript: it follows a lab and the settings of a view, lets Tab indent code, and
+// goes to a result.
 // Without it every page works: forms are forms, and a running lab is looked at again.
 
 import "./theme-button.js";
 
 const run = document.querySelector("#run[data-running]");
 if (run) (await import("./follow.js")).follow(run);
+
+const view = document.querySelector("#view");
+if (view) (await import("./view.js")).live(view);
 
 const code = document.querySelector("#code");
 if (code) {
