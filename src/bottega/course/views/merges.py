@@ -36,7 +36,8 @@ def show(params: Params, _: Models) -> Iterator[Block]:
     spans: list[tuple[str, Style]] = []
     end = 0
     for at, (a, b) in enumerate(cut.offsets):  # tokens that are bytes of one character stand at the same place
-        spans += [(params.text[max(a, end) : b], STYLES[at % 2])] if b > end else []
+        if b > end:
+            spans.append((params.text[max(a, end) : b], STYLES[at % 2]))
         end = max(end, b)
     yield Spans(f"{size} bytes in {len(cut.ids)} tokens: {size / max(len(cut.ids), 1):.2f} bytes a token", spans)
     made = (tokenizer.id_to_token(SMALLEST_VOCABULARY + at) for at in range(params.merges))
