@@ -69,7 +69,7 @@ def run(params: Params) -> Iterator[Event]:
         "as they are": lambda word: word, "Porter": PorterStemmer().stem, "Snowball": SnowballStemmer("english").stem,
         "Lancaster": LancasterStemmer().stem, "dictionary": lambda word: LEMMAS.get(word, word),
     }  # fmt: skip
-    families = [family.split() for family in FAMILIES]
+    families: list[list[str]] = [[*family.split()] for family in FAMILIES]
     forms = [form for family in families for form in family]
     rows, faults = [], {}
     for name, fold in folds.items():

@@ -52,7 +52,7 @@ def run(params: Params) -> Iterator[Event]:
             linear = LogisticRegression(C=10.0, max_iter=1000).fit(seen, labels).score(unseen, truth)
             bayes = MultinomialNB().fit(seen, labels).score(unseen, truth)
             found[way, kind] = linear
-            rows.append((way, kind, seen.shape[1], f"{linear:.3f}", f"{bayes:.3f}"))
+            rows.append((way, kind, len(vectorizer.vocabulary_), f"{linear:.3f}", f"{bayes:.3f}"))
     columns = ["features", "weighted by", "columns", "logistic regression", "naive Bayes"]
     yield Show("accuracy", Table("Share of 2,000 new reviews judged rightly", columns, rows))
     bars = [Bar(way, found[way, "TF-IDF"], reference=majority) for way in ways]
