@@ -139,7 +139,7 @@ def skip_gram(centres, contexts, size: int, params):
         for weights, slope, history in ((table, grad, squares), (other, other_grad, other_squares)):
             history += slope**2
             weights -= params.rate * (slope if params.plain else slope / np.sqrt(history))
-        if step % 50 == 0 or step == params.steps:
+        if step % 50 == 0 or step in (1, 2, 5, 10, 20) or step == params.steps:
             signs = np.where(wanted == 1, 1, -1) * scores
             yield step, float(np.logaddexp(0, -signs).sum(1).mean()), table
 
