@@ -24,6 +24,8 @@ class Params(Config):
     """Steps, each over all sixty points."""
     noise: float = Field(default=0.15, ge=0, le=0.5)
     """Chance that a training point has the wrong label."""
+    factor: float = Field(default=1.0, gt=0, le=20)
+    """What all four learning rates are multiplied by."""
 
 
 def moons(draw: np.random.Generator, count: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
@@ -107,6 +109,7 @@ def run(params: Params) -> Iterator[Event]:
     for place, name in enumerate(RATES):
         weights = first_weights((2, 64, 64, 2))
         rule = Rule(name, weights)
+        rule.rate *= params.factor
         lowest = (9.0, 0)
         curve = []
         for step in range(params.steps + 1):
@@ -121,7 +124,7 @@ def run(params: Params) -> Iterator[Event]:
                 rule.step(weights, gradients)
         ends[name], best[name] = (loss, judged), lowest
         curves.append(Series(name, curve))
-        rows.append((name, RATES[name], f"{loss:.3f}", f"{judged:.2f}", f"{lowest[0]:.2f}", lowest[1]))
+        rows.append((name, rule.rate, f"{loss:.3f}", f"{judged:.2f}", f"{lowest[0]:.2f}", lowest[1]))
         yield Step(place + 1, len(RATES), f"{name}: {loss:.3f} and {judged:.2f}")
     columns = ["optimiser", "learning rate", "training loss", "validation loss", "its lowest", "at step"]
     yield Show("table", Table(f"After {params.steps} steps", columns, rows))
