@@ -110,8 +110,8 @@ def run(params: Params) -> Iterator[Event]:
         weights = first_weights((2, 64, 64, 2))
         rule = Rule(name, weights)
         rule.rate *= params.factor
-        lowest = (9.0, 0)
-        curve = []
+        loss = judged = 9.0
+        lowest, curve = (judged, 0), []
         for step in range(params.steps + 1):
             loss, gradients = loss_and_gradients(weights, points, labels)
             if step % 10 == 0:

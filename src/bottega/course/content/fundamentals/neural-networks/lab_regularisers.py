@@ -57,7 +57,8 @@ def run(params: Params) -> Iterator[Event]:
                 parameter.copy_(torch.tensor(value.T))
         matrices = [each for each in net.parameters() if each.dim() == 2]
         optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
-        lowest, at = 9.0, 0
+        training = judged = lowest = 9.0
+        at = 0
         for step in range(params.steps + 1):
             if step % 10 == 0:
                 net.eval()

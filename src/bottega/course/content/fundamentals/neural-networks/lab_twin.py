@@ -60,6 +60,7 @@ def run(params: Params) -> Iterator[Event]:
     loss_of = nn.CrossEntropyLoss()
     yield Axes("loss", "Both networks, the same digits", "step", "nats", log_y=True)
     apart: list[float] = []
+    ours = 0.0
     for step, batch in enumerate(batches):
         inputs, targets = learnt[batch], labels[batch]
         ours, gradients = by_hand.loss_and_gradients(weights, inputs, targets)
