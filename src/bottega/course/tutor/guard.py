@@ -2,13 +2,15 @@
 
 Its corpus has no solutions, so an answer taken from it cannot hold one, and a model's sentence is kept only if its
 words stand in a citation. This is the third wall. A question that asks for code of an exercise gets the next hint, and
-every answer is compared with all open solutions: none may share LEAK tokens in a row with one, whatever the names are.
+every answer is compared with all open solutions: none may share LEAK tokens in a row with one, whatever the names are,
+unless these stand in the task, in a lesson or in another solution as well: that is how code is written, no secret.
 """
 
 from __future__ import annotations
 
 import keyword
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import cache
 
@@ -17,7 +19,7 @@ from bottega.course.library import Course, Exercise
 LEAK = 12  # tokens in a row that an answer and a solution may not share, unless the task itself has them
 LINE = 30  # characters in a row of a line of a solution that a hint through the tutor may not have
 CODE_MARKS = frozenset("= == += -= * ** / // % @ + - < > <= >= [ ] ( ) { } : -> |".split())  # noqa: SIM905
-LEAST_MARKS = 4  # of a row of tokens that counts as code: prose has few
+LEAST_MARKS, LEAST_KINDS = 4, 3  # of a row of tokens that counts as code: prose has few
 _CODE = re.compile(
     r"\b(solutions?|solve|code|codes|coded|implementations?|implement|functions?|programs?|program|body|lines?|listing"
     r"|source|sources|files?|grader|pseudo-?code|interpreter|unit tests?|complete|finished|working|write|restore|dump"
@@ -52,12 +54,7 @@ def asks_for_solution(text: str, exercise: Exercise | None) -> bool:
 def leaks(course: Course, solved: Collection[str], answer: str) -> bool:
     """Whether an answer holds a part of a solution that is not solved yet."""
     said = _rows(_tokens(answer))
-    return any(
-        said & _own_rows(exercise.solution, exercise.task)
-        for chapter in course.written()
-        for exercise in chapter.exercises.values()
-        if exercise.id not in solved
-    )
+    return any(said & rows for exercise, rows in _secrets(course).items() if exercise not in solved)
 
 
 def has_line_of(solution: str, text: str) -> bool:
@@ -86,13 +83,28 @@ def _tokens(text: str) -> list[str]:
     return found
 
 
+def _secrets(course: Course) -> dict[str, set[tuple[str, ...]]]:
+    """The rows of each exercise's solution that stand nowhere else."""
+    exercises = [exercise for chapter in course.written() for exercise in chapter.exercises.values()]
+    lessons = "\n".join(section.text for chapter in course.written() for section in chapter.lesson().sections)
+    return _own_rows(tuple((each.id, each.task, each.solution) for each in exercises), lessons)
+
+
 @cache
-def _own_rows(solution: str, task: str) -> set[tuple[str, ...]]:
-    """What a solution has and its task has not."""
-    return _rows(_tokens(solution)) - _rows(_tokens(task))
+def _own_rows(exercises: tuple[tuple[str, str, str], ...], lessons: str) -> dict[str, set[tuple[str, ...]]]:
+    solutions = {name: _rows(_tokens(solution)) for name, _, solution in exercises}
+    places = Counter(row for rows in solutions.values() for row in rows)
+    shared, public = {row for row, count in places.items() if count > 1}, _rows(_tokens(lessons))
+    return {name: solutions[name] - _rows(_tokens(task)) - shared - public for name, task, _ in exercises}
 
 
 def _rows(tokens: Sequence[str]) -> set[tuple[str, ...]]:
     """Rows of LEAK tokens that are code."""
     rows = (tuple(tokens[i : i + LEAK]) for i in range(len(tokens) - LEAK + 1))
-    return {row for row in rows if sum(token in CODE_MARKS for token in row) >= LEAST_MARKS}
+    return {row for row in rows if _is_code(row)}
+
+
+def _is_code(row: Sequence[str]) -> bool:
+    """Whether a row has enough marks of code, of several kinds: a chain of bare calls has two."""
+    marks = [token for token in row if token in CODE_MARKS]
+    return len(marks) >= LEAST_MARKS and len(set(marks)) >= LEAST_KINDS
