@@ -26,8 +26,8 @@ INSIDE = {each["text"]: each["at"] for each in [*QUESTIONS["inside"], *QUESTIONS
 OUTSIDE = [each["text"] for each in [*QUESTIONS["outside"], *QUESTIONS["held_outside"]]]
 # What the rule of coverage takes for a question on the course, as each of their words is one of its terms.
 TAKEN_FOR_INSIDE = {
-    "How can I lose weight?", "How do I write a cover letter?", "How do I tie a tie?", "What is a graph neural network?",
-    "How do I train my dog to sit?",
+    "How can I lose weight?", "How do I write a cover letter?", "How do I tie a tie?", "How do I train my dog to sit?",
+    "What is a graph neural network?",
     "What is the support vector machine kernel trick?", "What is the OpenAI API price per token?",
 }  # fmt: skip
 ATTACKS = tomllib.loads((Path(__file__).parent / "course_attacks.toml").read_text("utf-8"))["attacks"]
