@@ -1,0 +1,23 @@
+"""NF4 without double quantisation."""
+
+import numpy as np
+
+LEVELS = np.array([
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+])
+
+
+def quantise(values: np.ndarray, block: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (n,) from 0 to 15, and scales (n / block,): the largest magnitude of each block.
+
+    A number becomes the code of the level nearest to number / scale. n is a multiple of block. A block of zeros has the
+    scale 0 and the codes of the level 0.
+    """
+    raise NotImplementedError
+
+
+def dequantise(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """level · scale, (n,)."""
+    raise NotImplementedError
