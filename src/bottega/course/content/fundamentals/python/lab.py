@@ -100,7 +100,7 @@ def scores(way: str, table: dict[str, np.ndarray], later: dict[str, np.ndarray],
     """Accuracy on the table's own test rows, and on fresh ones, of a model prepared in this way."""
     from sklearn.feature_selection import SelectKBest
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import StratifiedKFold, train_test_split
     from sklearn.preprocessing import StandardScaler, TargetEncoder
     from sklearn.tree import DecisionTreeClassifier
 
@@ -116,11 +116,11 @@ def scores(way: str, table: dict[str, np.ndarray], later: dict[str, np.ndarray],
         scaler = StandardScaler().fit(table["useful"] if way != "clean" else table["useful"][train])
         return judged(scaler.transform(table["useful"]), scaler.transform(later["useful"]))
     if way == "target code on all rows":
-        encoder = TargetEncoder(smooth=0.001).fit(table["street"][:, None], answer)
+        encoder = TargetEncoder(smooth=0.001, cv=StratifiedKFold(5)).fit(table["street"][:, None], answer)
         both = [np.column_stack([each["useful"], encoder.transform(each["street"][:, None])]) for each in (table, later)]
         return judged(*both)
     if way.startswith("target code"):
-        encoder = TargetEncoder(smooth=0.001, random_state=seed)
+        encoder = TargetEncoder(smooth=0.001, cv=StratifiedKFold(5))
         street = table["street"][:, None]
         if way.endswith("cross-fitted"):  # each training row's code comes from the others
             known = encoder.fit_transform(street[train], answer[train])
