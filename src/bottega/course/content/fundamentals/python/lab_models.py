@@ -74,6 +74,7 @@ def straight_lines(parts) -> Iterator[Event]:
     yield Effect("the least squares of numpy are the library's weights", apart < 1e-8)
     yield Effect("a line is better than the mean", error < 0.9 * baseline)
 
+    yield from twins()
     train, test, y_train, y_test = parts
     logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, y_train)
     said = logistic.predict_proba(test)
@@ -83,6 +84,28 @@ def straight_lines(parts) -> Iterator[Event]:
     yield Value("logistic_weights", logistic[-1].coef_.size + logistic[-1].intercept_.size, "numbers", 0)
     yield Effect("a logistic regression reads 94 % of the digits", logistic.score(test, y_test) > 0.94)
     yield Effect("its probabilities sum to 1", bool(np.allclose(said.sum(1), 1)))
+
+
+def twins() -> Iterator[Event]:
+    """Weights of two columns that say nearly the same, of five tables drawn alike."""
+    rows, weights = [], []
+    for seed in range(5):
+        draw = np.random.default_rng(seed)
+        x = draw.normal(size=100)
+        columns = np.column_stack([np.ones(100), x, x + 0.02 * draw.normal(size=100)])
+        answer = x + 0.5 * draw.normal(size=100)
+        found = np.linalg.lstsq(columns, answer, rcond=None)[0]
+        error = float(np.sqrt(((columns @ found - answer) ** 2).mean()))
+        weights.append(found[1:])
+        rows.append((seed + 1, f"{found[1]:+.2f}", f"{found[2]:+.2f}", f"{found[1:].sum():+.2f}", f"{error:.2f}"))
+    yield Show("twins", Table(
+        "Two columns that are nearly the same", ["table", "weight of the first", "of the second", "their sum", "error"], rows,
+        note="The answer is the first column plus noise of 0.5.",
+    ))  # fmt: skip
+    sums, first = np.sum(weights, axis=1), np.array(weights)[:, 0]
+    yield Value("twins_largest", float(np.abs(weights).max()), "", 0.05)
+    yield Effect("weights of twins differ by more than 1 from table to table", float(np.ptp(first)) > 1)
+    yield Effect("their sum stays near the true 1", float(np.abs(sums - 1).max()) < 0.25)
 
 
 def trees(parts, params: Params) -> Iterator[Event]:
@@ -218,6 +241,12 @@ def planes(pixels, digits, params: Params) -> Iterator[Event]:
     ))  # fmt: skip
     yield Show("planes", Bars("Digits whose nearest neighbour is the same digit", "share",
                               [Bar(name, value) for name, value in share.items()], percent=True))  # fmt: skip
+    noise = np.random.default_rng(0).normal(size=(300, 64))
+    moved = TSNE(perplexity=2, init="pca", random_state=0, max_iter=500).fit_transform(noise)
+    seen = {name: grouped(points) for name, points in (("before", noise), ("after", moved))}
+    yield Value("noise_before", abs(seen["before"]), "silhouette", 20)
+    yield Value("noise_after", seen["after"], "silhouette", 0.2)
+    yield Effect("t-SNE with a small perplexity makes groups of noise", seen["after"] > seen["before"] + 0.3)
     yield Value("two_keep", float(so_far[1]), "share", 0.01)
     yield Value("components_90", int((so_far < 0.9).sum() + 1), "components", 0)
     yield Value("alike_all", share["all 64 pixels"], "share", 0.02)
@@ -228,6 +257,14 @@ def planes(pixels, digits, params: Params) -> Iterator[Event]:
     yield Effect("the SVD gives the components of the library, up to signs", same < 1e-6)
     yield Effect("two components keep less than a third of the variance", bool(so_far[1] < 1 / 3))
     yield Effect("neighbours survive t-SNE far better than PCA", share["t-SNE"] > share["two components of PCA"] + 0.2)
+
+
+def grouped(points: np.ndarray) -> float:
+    """How clearly 40 groups of k-means are apart: the silhouette, near 0 where there are none, at most 1."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
+    return float(silhouette_score(points, KMeans(40, n_init=3, random_state=0).fit_predict(points)))
 
 
 def alike(points: np.ndarray, digits: np.ndarray) -> float:

@@ -67,8 +67,8 @@ def broadcast_entries(draw: random.Random) -> dict[str, Any]:
     return numeric(
         f"An array of shape {shapes[0]} is added to one of shape {shapes[1]}. How many numbers has the result?",
         math.prod(result), "numbers", f"The result has the shape {result}: aligned at the right, sizes of 1 are stretched.",
-        {n: "The shapes are not cut to the shorter one: a size of 1 is stretched to the other.",
-         n + m: "Sizes are not added: each entry of one meets each of the other along a stretched axis."},
+        {max(result): "A size of 1 is stretched to the other's: the result has as many axes as the longer shape.",
+         sum(result): "Sizes along different axes are multiplied, not added."},
     )  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def r_squared(draw: random.Random) -> dict[str, Any]:
     return numeric(
         f"Answers {truth}, predictions {guess}. What is R²?",
         round(found, 3), "", f"Squared errors of the model sum to {left}, those of the mean {mean:g} to {whole:g}: 1 - {left} / {whole:g} = {found:.3f}.",
-        {round(left / whole, 3): "That is the share that is left; R² is the share that is gone."}, 0.01,
+        {round(left / whole, 3): "That is the share that is left; R² is the share that is gone."}, 0.005,
     )  # fmt: skip
 
 
@@ -254,7 +254,7 @@ def sigmoid(draw: random.Random) -> dict[str, Any]:
     p = 1 / (1 + math.exp(-z))
     return numeric(
         f"A logistic regression has the weight {w:g} and the intercept {b}. Which probability does it give for x = {x:g}?",
-        round(p, 3), "", f"z = {w:g} · {x:g} + ({b}) = {z:g}, and 1 / (1 + e^(-z)) = {p:.3f}.",
+        round(p, 3), "", f"z = {w:g} · {x:g} {'+' if b > 0 else '-'} {abs(b)} = {z:g}, and 1 / (1 + e^(-z)) = {p:.3f}.",
         {round(z, 3): "That is the score z; the sigmoid is still to come.", round(1 - p, 3): "That is the other class: mind the sign in the exponent."}, 0.01,
     )  # fmt: skip
 
@@ -296,7 +296,7 @@ def kept_variance(draw: random.Random) -> dict[str, Any]:
     k = draw.randint(1, 2)
     whole, kept = sum(s * s for s in sizes), sum(s * s for s in sizes[:k])
     return numeric(
-        f"A centred table has the singular values {sizes}. Which share of the variance do the first {k} component{'s' * (k > 1)} keep?",
+        f"A centred table has the singular values {sizes}. Which share of the variance {'does the first component' if k == 1 else 'do the first two components'} keep?",
         round(kept / whole, 3), "", f"Squares: {kept} of {whole}, {kept / whole:.3f}.",
         {round(sum(sizes[:k]) / sum(sizes), 3): "Variances are the *squares* of the singular values.", round(k / 4, 3): "Components do not keep equal shares: the first keeps most."}, 0.005,
     )  # fmt: skip
