@@ -6,6 +6,7 @@ Wine shows what a scale does to distances, diabetes what a straight line can and
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -60,7 +61,8 @@ def straight_lines(parts) -> Iterator[Event]:
     from sklearn.preprocessing import StandardScaler
 
     inputs, target = load_diabetes(return_X_y=True)
-    train, test, y_train, y_test = train_test_split(inputs, target, test_size=0.25, random_state=0)
+    split: Any = train_test_split(inputs, target, test_size=0.25, random_state=0)
+    train, test, y_train, y_test = split
     model = LinearRegression().fit(train, y_train)
     padded = np.column_stack([np.ones(len(train)), train])
     weights = np.linalg.lstsq(padded, y_train, rcond=None)[0]
@@ -76,7 +78,7 @@ def straight_lines(parts) -> Iterator[Event]:
 
     yield from twins()
     train, test, y_train, y_test = parts
-    logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, y_train)
+    logistic: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, y_train)
     said = logistic.predict_proba(test)
     yield Value("logistic", logistic.score(test, y_test), "accuracy", 0.02)
     yield Value("log_loss", log_loss(y_test, said), "nats", 0.15)
@@ -171,7 +173,7 @@ def neighbours(parts) -> Iterator[Event]:
     wine, kind = load_wine(return_X_y=True)
     plain = float(cross_val_score(KNeighborsClassifier(5), wine, kind, cv=5).mean())
     scaled = float(cross_val_score(make_pipeline(StandardScaler(), KNeighborsClassifier(5)), wine, kind, cv=5).mean())
-    spread = wine.var(axis=0)
+    spread = np.var(wine, axis=0)
     share = float(spread.max() / spread.sum())
     yield Show("wine", Bars("Wine by its five nearest neighbours", "accuracy", [
         Bar("as measured", plain, baseline=True), Bar("scaled", scaled)], percent=True))  # fmt: skip
@@ -185,7 +187,8 @@ def neighbours(parts) -> Iterator[Event]:
 def clusters(pixels, digits, params: Params) -> Iterator[Event]:
     """k-means from several starts, watched."""
     yield Axes("inertia", "k-means: squared distance to the nearest centre", "step", "a digit")
-    ends, falls, best = [], True, None
+    ends, falls = [], True
+    best = nearest = np.zeros(len(pixels), int)
     for start in range(params.starts):
         draw = np.random.default_rng(start)
         centres = pixels[draw.choice(len(pixels), params.clusters, replace=False)]
@@ -223,13 +226,13 @@ def planes(pixels, digits, params: Params) -> Iterator[Event]:
     centred = pixels - pixels.mean(0)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
     shares = sizes**2 / (sizes**2).sum()
-    model = PCA(10).fit(pixels)
+    model: Any = PCA(10).fit(pixels)
     same = float(np.abs(np.abs(model.components_) - np.abs(axes[:10])).max())
     so_far = np.cumsum(shares)
     yield Show("variance", Chart("What the first components keep", "components", "share of the variance",
                                  [Series("kept", [(float(i + 1), float(so_far[i])) for i in range(64)])]))  # fmt: skip
     some = np.random.default_rng(0).choice(len(pixels), 500, replace=False)
-    flat = {"all 64 pixels": pixels[some], "two components of PCA": centred[some] @ axes[:2].T}
+    flat: dict[str, Any] = {"all 64 pixels": pixels[some], "two components of PCA": centred[some] @ axes[:2].T}
     flat["t-SNE"] = TSNE(perplexity=params.perplexity, init="pca", random_state=0, max_iter=500).fit_transform(pixels[some])
     share = {name: alike(points, digits[some]) for name, points in flat.items()}
     pairs = np.triu_indices(len(some), 1)
@@ -264,7 +267,8 @@ def grouped(points: np.ndarray) -> float:
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
 
-    return float(silhouette_score(points, KMeans(40, n_init=3, random_state=0).fit_predict(points)))
+    settings: Any = {"n_init": 3, "random_state": 0}
+    return float(silhouette_score(points, KMeans(40, **settings).fit_predict(points)))
 
 
 def alike(points: np.ndarray, digits: np.ndarray) -> float:

@@ -6,7 +6,8 @@ drawn with matplotlib and seaborn, and what can be seen in each plot is measured
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -36,13 +37,13 @@ def run(params: Params) -> Iterator[Event]:
     import pandas as pd
 
     truth, text = spoiled(params)
-    raw = pd.read_csv(io.StringIO(text))
+    raw: Any = pd.read_csv(io.StringIO(text))
     yield Show("raw", Table("The first rows, as read", list(raw.columns), [tuple(map(str, row)) for row in raw.head(6).values.tolist()]))
     spellings = raw["city"].nunique()
     yield Say(f"{len(raw)} rows; the column rent is read as {raw['rent'].dtype}; {spellings} spellings of {len(CITIES)} cities.")
     yield Step(1, 5, "read")
 
-    flats = raw.drop_duplicates()
+    flats: Any = raw.drop_duplicates()
     flats = flats.assign(
         city=flats["city"].str.strip().str.title(),
         rent=pd.to_numeric(flats["rent"].str.replace(",", ""), errors="coerce"),
@@ -127,7 +128,7 @@ def run(params: Params) -> Iterator[Event]:
     yield Effect("two columns with the same means, spreads and correlation are told apart by their plot", facts["same"] < 0.01)
 
 
-def spoiled(params: Params):
+def spoiled(params: Params) -> tuple[Any, str]:
     """The flats as they are, with a column that says whether the size was given in feet, and the text of the dirty table."""
     import pandas as pd
 
@@ -151,7 +152,7 @@ def spoiled(params: Params):
     return truth, "flat,city,size,rent\n" + "\n".join(lines) + "\n"
 
 
-def drawn(sizes, flats):
+def drawn(sizes: Any, flats: Any) -> Generator[Event, None, dict[str, float]]:
     """Draw, without a screen, and measure what was drawn."""
     import matplotlib
 

@@ -276,7 +276,7 @@ def moved_centre(draw: random.Random) -> dict[str, Any]:
     """A step of k-means on a line."""
     first, second = draw.randint(0, 4), draw.randint(12, 18)
     middle = (first + second) / 2
-    points = draw.sample([x for x in range(0, 22) if x != middle], 5)
+    points = draw.sample([x for x in range(22) if x != middle], 5)
     near = [x for x in points if x < middle]
     if not near or len(near) == len(points) or statistics.mean(near) == first:
         return moved_centre(draw)
