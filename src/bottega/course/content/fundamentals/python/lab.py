@@ -15,7 +15,7 @@ from bottega.core.schema import Config
 from bottega.core.view import Bar, Bars, Table
 from bottega.course.lab import Axes, Effect, Event, Point, Say, Show, Step, Value
 
-BUDGET = 20
+BUDGET = 12
 FRESH = 2000
 LEAKS = ("target code on all rows", "columns chosen on all rows", "rows copied first")
 HONEST = ("clean", "target code on training rows", "target code, cross-fitted")

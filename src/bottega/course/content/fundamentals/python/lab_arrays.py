@@ -14,7 +14,7 @@ from bottega.core.schema import Config
 from bottega.core.view import Table
 from bottega.course.lab import Axes, Effect, Event, Point, Say, Show, Step, Value
 
-BUDGET = 15
+BUDGET = 8
 
 
 class Params(Config):

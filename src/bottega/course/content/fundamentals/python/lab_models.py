@@ -15,7 +15,7 @@ from bottega.core.schema import Config
 from bottega.core.view import Bar, Bars, Chart, Series, Table
 from bottega.course.lab import Axes, Effect, Event, Point, Say, Show, Step, Value
 
-BUDGET = 25
+BUDGET = 15
 
 
 class Params(Config):

@@ -16,7 +16,7 @@ from bottega.core.schema import Config
 from bottega.core.view import Bar, Bars, Chart, Series, Table
 from bottega.course.lab import Effect, Event, Say, Show, Step, Value
 
-BUDGET = 20
+BUDGET = 10
 CITIES = {"Genoa": 9.0, "Milan": 18.0, "Turin": 10.0, "Lecce": 6.0}  # rent of a square metre
 FEET = 10.764  # square feet in a square metre
 
@@ -196,9 +196,9 @@ def drawn(sizes: Any, flats: Any) -> Generator[Event, None, dict[str, float]]:
     cloud, curve = (x + 1.5 * each / each.std() for each in (noise, bent))
     told = [(y.mean(), y.std(), np.corrcoef(x, y)[0, 1]) for y in (cloud, curve)]
     yield Show("summary", Table("Two columns, one summary", ["column", "mean", "standard deviation", "correlation with x"],
-                                [(name, *(f"{abs(value):.3f}" for value in each)) for name, each in zip(("cloud", "curve"), told, strict=True)]))  # fmt: skip
+                                [(name, *(f"{abs(value):.3f}" for value in each)) for name, each in zip(("noisy line", "curve"), told, strict=True)]))  # fmt: skip
     yield Show("plots", Chart("The same two columns, drawn", "x", "y", [
-        Series("cloud", [(float(a), float(b)) for a, b in zip(x, cloud, strict=True)]),
+        Series("noisy line", [(float(a), float(b)) for a, b in zip(x, cloud, strict=True)]),
         Series("curve", [(float(a), float(b)) for a, b in zip(x, curve, strict=True)]),
     ]))  # fmt: skip
     same = max(abs(a - b) for a, b in zip(*told, strict=True))

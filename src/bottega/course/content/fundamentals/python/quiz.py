@@ -229,6 +229,18 @@ def score_error(draw: random.Random) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def grid_fits(draw: random.Random) -> dict[str, Any]:
+    """Settings times folds, and the last fit."""
+    first, second, folds = draw.randint(2, 5), draw.randint(2, 4), draw.choice([3, 5, 10])
+    total = first * second * folds + 1
+    return numeric(
+        f"`GridSearchCV` tries {first} values of one setting with {second} of another, with cv={folds}, and is left as it is otherwise. How often is a model fitted?",
+        total, "fits", f"{first} · {second} settings in {folds} folds, and the best one once more on all training rows: {total}.",
+        {total - 1: "One is missing: the best setting is fitted again on all training rows.", first * second: "Each setting is fitted once in each fold.",
+         (first + second) * folds + 1: "Every value meets every value of the other: the numbers are multiplied."},
+    )  # fmt: skip
+
+
 def r_squared(draw: random.Random) -> dict[str, Any]:
     """1 - SS_res / SS_tot."""
     truth = [draw.randint(0, 20) for _ in range(3)]
