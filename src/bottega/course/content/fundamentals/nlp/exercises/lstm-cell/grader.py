@@ -1,42 +1,62 @@
 import numpy as np
+import torch
 
-from bottega.course.grading import close
-
-
-def _given(seed, batch, d, n):
-    draw = np.random.default_rng(seed)
-    return [draw.normal(size=shape) for shape in ((batch, d), (batch, n), (batch, n), (4 * n, d), (4 * n, n), (4 * n,))]
+from bottega.course.grading import close, equal, expect
 
 
-def check_open_and_shut(task):
-    """With the forget gate open and the input shut, the cell stays as it is."""
-    n = 3
-    x, h, c = np.zeros((2, 1)), np.zeros((2, n)), np.array([[5.0, -4.0, 0.5]] * 2)
-    b = np.repeat([-50.0, 50.0, 0.0, 50.0], n)
-    shown, kept = task.lstm_cell(x, h, c, np.zeros((4 * n, 1)), np.zeros((4 * n, n)), b)
-    close(kept, c, 1e-9, "lstm_cell(…)[1] with f = 1, i = 0")
-    close(shown, np.tanh(c), 1e-9, "lstm_cell(…)[0] with o = 1")
+def _cell(draw, batch=None, layers=False):
+    d, h = int(draw.integers(1, 5)), int(draw.integers(1, 6))
+    torch.manual_seed(int(draw.integers(1000)))
+    made = (torch.nn.LSTM(d, h, batch_first=True) if layers else torch.nn.LSTMCell(d, h)).double()
+    w_x, w_h, b_x, b_h = (p.detach().numpy() for p in made.parameters())
+    return made, d, h, w_x, w_h, b_x + b_h
 
 
-def check_content(task):
-    """With the input open and all forgotten, the cell is the content, which may be negative."""
-    n = 2
-    b = np.array([50.0, 50.0, -50.0, -50.0, -2.0, 1.0, 50.0, 50.0])
-    _, kept = task.lstm_cell(np.zeros((1, 1)), np.zeros((1, n)), np.ones((1, n)), np.zeros((4 * n, 1)), np.zeros((4 * n, n)), b)
-    close(kept, np.tanh([[-2.0, 1.0]]), 1e-9, "lstm_cell(…)[1] with f = 0, i = 1")
+def check_shapes(task):
+    """Hidden state and cell have the shape (B, H)."""
+    got = task.lstm_step(np.ones((5, 3)), np.zeros((5, 2)), np.zeros((5, 2)), np.ones((8, 3)), np.ones((8, 2)), np.zeros(8))
+    equal([np.shape(each) for each in got], [(5, 2), (5, 2)], "shapes of lstm_step(x (5, 3), hidden (5, 2), …)")
+
+
+def check_keeps(task):
+    """With an open forget gate and a closed input gate the cell stays as it is."""
+    bias = np.array([-50.0, 50.0, 3.0, 0.0])
+    zeros = np.zeros((4, 1))
+    hidden, cell = task.lstm_step(np.array([[7.0]]), np.array([[0.3]]), np.array([[1.7]]), zeros, zeros, bias)
+    close(cell, np.array([[1.7]]), 1e-9, "cell 1.7, input gate shut, forget gate open", "i is the first block, f the second")
+    close(hidden, np.array([[0.5 * np.tanh(1.7)]]), 1e-9, "its hidden state, output gate at one half",
+          "the output is the gate times tanh of the new cell")
 
 
 def check_like_torch(task):
-    """Random weights: the numbers are those of torch.nn.LSTMCell."""
-    import torch
-
-    for seed, (batch, d, n) in enumerate(((1, 1, 1), (3, 4, 2), (2, 5, 7))):
-        x, h, c, w_x, w_h, b = _given(seed, batch, d, n)
-        cell = torch.nn.LSTMCell(d, n).double()
+    """One step is that of torch.nn.LSTMCell."""
+    draw = np.random.default_rng(0)
+    for _ in range(15):
+        made, d, h, w_x, w_h, bias = _cell(draw)
+        batch = int(draw.integers(1, 4))
+        x, hidden, cell = draw.normal(size=(batch, d)), draw.normal(size=(batch, h)), 2 * draw.normal(size=(batch, h))
         with torch.no_grad():
-            for name, value in (("weight_ih", w_x), ("weight_hh", w_h), ("bias_ih", b), ("bias_hh", 0 * b)):
-                getattr(cell, name).copy_(torch.tensor(value))
-            expected = cell(torch.tensor(x), (torch.tensor(h), torch.tensor(c)))
-        got = task.lstm_cell(x, h, c, w_x, w_h, b)
-        for which, name in enumerate(("h", "c")):
-            close(got[which], expected[which].numpy(), 1e-8, f"the new {name} for batch {batch}, d {d}, n {n}")
+            expected = made(torch.tensor(x), (torch.tensor(hidden), torch.tensor(cell)))
+        got = task.lstm_step(x, hidden, cell, w_x, w_h, bias)
+        close(np.asarray(got[1]), expected[1].numpy(), 1e-9, f"new cell, D = {d}, H = {h}")
+        close(np.asarray(got[0]), expected[0].numpy(), 1e-9, f"new hidden state, D = {d}, H = {h}")
+
+
+def check_run(task):
+    """A whole sequence is that of torch.nn.LSTM."""
+    draw = np.random.default_rng(1)
+    for length in (1, 2, 7):
+        made, d, h, w_x, w_h, bias = _cell(draw, layers=True)
+        xs = draw.normal(size=(3, length, d))
+        with torch.no_grad():
+            expected = made(torch.tensor(xs))[0].numpy()
+        close(np.asarray(task.run(xs, w_x, w_h, bias)), expected, 1e-9, f"run over {length} steps, D = {d}, H = {h}",
+              "hand on both, hidden state and cell")
+
+
+def check_forget_gate(task):
+    """Only the forget gate's bias is set, in a copy."""
+    bias = np.arange(12.0)
+    got = task.open_forget_gate(bias, 5.0)
+    equal(np.asarray(got), np.array([0.0, 1, 2, 5, 5, 5, 6, 7, 8, 9, 10, 11]), "open_forget_gate(arange(12.0), 5.0)")
+    expect(np.array_equal(bias, np.arange(12.0)), "the bias that was given was changed")

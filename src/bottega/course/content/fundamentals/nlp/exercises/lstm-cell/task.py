@@ -1,16 +1,26 @@
-"""One step of an LSTM, in NumPy."""
+"""One step of an LSTM.
+
+The four blocks of rows of the weights belong, in this order, to: input gate, forget gate, candidate, output gate.
+    i, f, o = sigma(…)        g = tanh(…)
+    new cell   = f · cell + i · g
+    new hidden = o · tanh(new cell)
+"""
+
+import numpy as np
 
 
+def lstm_step(
+    x: np.ndarray, hidden: np.ndarray, cell: np.ndarray, w_x: np.ndarray, w_h: np.ndarray, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """x (B, D), hidden and cell (B, H), w_x (4H, D), w_h (4H, H), bias (4H,) -> new hidden, new cell, both (B, H)."""
+    raise NotImplementedError
 
-def lstm_cell(x, h, c, w_x, w_h, b):
-    """The next (h, c).
 
-    Args:
-        x: (batch, d) the word that is read.
-        h, c: (batch, n) what was shown and what is kept, so far.
-        w_x, w_h, b: (4n, d), (4n, n) and (4n,); blocks of n rows in the order input, forget, content, output,
-            as in PyTorch: z = x W_xᵀ + h W_hᵀ + b.
+def run(xs: np.ndarray, w_x: np.ndarray, w_h: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """xs (B, T, D), from hidden and cell of zeros -> the hidden state after each step, (B, T, H)."""
+    raise NotImplementedError
 
-    i, f, o = σ(their blocks), g = tanh(its block);  c' = f c + i g;  h' = o tanh(c').
-    """
+
+def open_forget_gate(bias: np.ndarray, value: float = 1.0) -> np.ndarray:
+    """A copy of bias (4H,) whose forget gate's entries are `value`."""
     raise NotImplementedError
