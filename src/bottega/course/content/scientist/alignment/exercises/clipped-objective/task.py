@@ -1,0 +1,8 @@
+"""The clipped objective of proximal policy optimisation (Schulman et al. 2017), as a loss."""
+
+import numpy as np
+
+
+def clipped_loss(log_probs: np.ndarray, old: np.ndarray, advantages: np.ndarray, epsilon: float = 0.2) -> float:
+    """−mean of min(w A, clip(w, 1 − ε, 1 + ε) A), w = π / π_old of each token; all (tokens,)."""
+    raise NotImplementedError
