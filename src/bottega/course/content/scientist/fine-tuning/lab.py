@@ -1,144 +1,182 @@
-"""Answers, and what they cost.
+"""All weights, a few, and a base of four bits.
 
-The pre-trained model tells stories and cannot answer a question about one. It is fine-tuned on questions with their
-answers, with the loss on the answers alone: it learns to answer and to stop, and forgets how to tell stories. Then once
-more, with stories mixed in.
+The travelling model learns to tell its stories in another style. First all its weights move; then only matrices of low
+rank beside them, on a base as it was and on one of four bits. The grammar of the new style is known too, so the
+distance to the truth says what each way has learned, on the new style and, of what it knew, on the old one.
 """
 
-import json
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from bottega.core.schema import Config
-from bottega.core.view import Bar, Bars, Spans, Style, Table
+from bottega.core.view import Table
 from bottega.course import world
-from bottega.course.companion import HELDOUT_SEED, companion, question_rows
+from bottega.course.companion import CONTEXT, HELDOUT_SEED, companion, write_rows
 from bottega.course.lab import Axes, Effect, Event, Point, Say, Show, Step, Value
-from bottega.course.toolchain import follow_training
+from bottega.course.toolchain import follow_training, run_verb
 
 BUDGET = 45
-ROWS = 3000
+HELDOUT = 150
+STYLE = (
+    "one day a {trait} {animal} named {name} and {name2} , a {trait2} {animal2} , looked in the {place} . "
+    "the day was {weather} . {name2} found the {colour} {thing} . {name} was happy and said thank you . "
+    "{name2} liked to {verb} near the {place2} . {name} gave the {colour} {thing} to {name2} . the end ."
+)
+DIFFER = {"name2": "name", "place2": "place"}
 
 
 class Params(Config):
     """What can be changed."""
 
-    steps: int = Field(default=200, ge=20, le=1000)
-    """Steps of each of the two runs."""
-    rate: float = Field(default=0.002, gt=0.0, le=0.1)
-    """Learning rate."""
-    replay: float = Field(default=0.1, gt=0.0, le=0.95)
-    """Share of stories among the rows of the second run."""
+    steps: int = Field(default=100, ge=20, le=1000)
+    """Optimiser steps of each way, of 16 rows of text each."""
+    rate_full: float = Field(default=2e-3, gt=0, le=1)
+    """Peak learning rate where all weights move."""
+    rate_lora: float = Field(default=2e-2, gt=0, le=1)
+    """Peak learning rate of the adapters. Try 2e-3, and 0.5."""
 
 
 def run(params: Params) -> Iterator[Event]:
-    """Measure, fine-tune twice, measure again."""
+    """Fine-tune in five ways, measure each on both styles, and merge one."""
+    start = companion("pretrained")
+    new, old = list(styled(2, HELDOUT)), [story.text for story in world.stories(HELDOUT_SEED, HELDOUT)]
+    true = entropy()
+    before = nats(start, new), nats(start, old)
+    yield Say(
+        f"A new story has {true:.2f} nats. The model needs {before[0]:.1f}, and {before[1]:.1f} for an old one."
+    )
+    ways: Mapping[str, Any] = {
+        "all weights": None,
+        **{f"LoRA, r = {r}": {"type": "lora", "r": r} for r in (1, 4, 16)},
+        "LoRA, r = 16, base in NF4": {"type": "qlora", "r": 16},
+    }  # fmt: skip
+    found: dict[str, tuple[float, float, int]] = {}
+    yield Axes("loss", "Learning the new style", "step", "nats per token")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = write_rows(folder / "style.jsonl", ({"text": text} for text in styled(1, 2_000)))
+        for index, (way, adapter) in enumerate(ways.items()):
+            out = folder / f"run-{index}"
+            settings = {
+                "stage": "pretrain", "model": str(start), "data": str(data), "out": str(out), "max_steps": params.steps,
+                "tokens_per_step": 1024, "row_length": CONTEXT, "optimizer": "adamw", "compare": False, "threads": 1,
+                "dtype": "float32", "learning_rate": params.rate_lora if adapter else params.rate_full,
+                "weight_decay": 0.0, **({"adapter": adapter} if adapter else {}),
+            }  # fmt: skip
+            for row in follow_training(settings):
+                if row["step"] % 5 == 0 or row["step"] == 1:
+                    yield Point("loss", way, row["step"], row["loss"])
+            made = (start, out / "adapter") if adapter else (out / "model", None)
+            found[way] = nats(*made[:1], new, made[1]), nats(*made[:1], old, made[1]), trained(*made)
+            yield Step(index + 1, len(ways), f"{way}: {found[way][0]:.2f} nats a story")
+        merged = folder / "merged"
+        run_verb(
+            "adapter merge",
+            {"adapter": [str(folder / "run-3" / "adapter")], "out": str(merged), "measure": 0, "threads": 1},
+        )
+        difference = largest_difference(start, folder / "run-3" / "adapter", merged, new[:20])
+    rows = [("before", "", f"{before[0]:.2f}", f"{before[1]:.2f}")]
+    rows += [(way, f"{count:,}", f"{a:.2f}", f"{b:.2f}") for way, (a, b, count) in found.items()]
+    yield Show("ways", Table(
+        "What each way learned, and what it forgot", ["way", "numbers trained", "new style", "old style"], rows,
+        note=f"Nats per story on {HELDOUT} held-out stories. The entropy of a new one is {true:.2f}, "
+        f"of an old one {world.entropy_per_story():.2f}.",
+    ))  # fmt: skip
+    yield Value("true", true, "nats per story", 0)
+    yield Value("before_new", before[0], "nats per story", 0.15)
+    yield Value("before_old", before[1], "nats per story", 0.05)
+    keys = {
+        "all weights": "full",
+        "LoRA, r = 1": "r1",
+        "LoRA, r = 4": "r4",
+        "LoRA, r = 16": "r16",
+        "LoRA, r = 16, base in NF4": "nf4",
+    }
+    for way, key in keys.items():
+        yield Value(f"{key}_new", found[way][0], "nats per story", 0.1)
+        yield Value(f"{key}_old", found[way][1], "nats per story", 0.5)
+        yield Value(f"{key}_count", found[way][2], "numbers", 0)
+    yield Value("merge_difference", difference, "of the largest logit", 20)
+    new_of = {key: found[way][0] for way, key in keys.items()}
+    yield Effect("every way ends within 4 nats of the entropy of the new style", max(new_of.values()) < true + 4)
+    yield Effect("rank 4 learns as much as all weights, to a nat a story", abs(new_of["r4"] - new_of["full"]) < 1)
+    yield Effect("four bits cost less than half a nat a story", new_of["nf4"] < new_of["r16"] + 0.5)
+    yield Effect(
+        "all ways forget: the old style costs more than before",
+        all(value[1] > before[1] + 0.5 for value in found.values()),
+    )
+    yield Effect("the merged model is base and adapter, to 1e-5 of the largest logit", difference < 1e-5)
+
+
+def styled(seed: int, count: int) -> Iterator[str]:
+    """Stories of the new style."""
+    draw = random.Random(seed)
+    names = list(dict.fromkeys(word.strip("{}") for word in STYLE.split() if word.startswith("{")))
+    for _ in range(count):
+        chosen: dict[str, str] = {}
+        for name in names:
+            options = dict(world.CHOICES[name.rstrip("2")])
+            if name in DIFFER:
+                options.pop(chosen.get(DIFFER[name], ""), None)
+            chosen[name] = draw.choices(list(options), list(options.values()))[0]
+        yield STYLE.format(**chosen)
+
+
+def entropy() -> float:
+    """Of a story of the new style, in nats: names and places are equally likely, and two of a story differ."""
+    import math
+
+    total = math.log(8 * 7) + math.log(6 * 5)
+    for name, times in {"trait": 2, "animal": 2, "weather": 1, "colour": 1, "thing": 1, "verb": 1}.items():
+        total -= times * sum(p * math.log(p) for p in world.CHOICES[name].values())
+    return total
+
+
+def opened(model: Path, adapter: Path | None = None):
+    """The model, with its adapter if there is one, and its tokenizer."""
+    from bottega.model.adapter_folder import load_adapter_into
     from bottega.model.load import load_decoder
     from bottega.tokenizer.tokenizer import Tokenizer
 
-    folder = companion("pretrained")
-    tokenizer = Tokenizer.load(folder)
-    story = next(iter(world.stories(HELDOUT_SEED, 1)))
-    question, answer = world.questions(story)[0]
-    yield Show("mask", Spans("What is trained on", mask_of(story, question, answer),
-                             {"trained": "has a loss", "muted": "is read, and has none"}))  # fmt: skip
-    yield Axes("loss", "Loss on the answers while it learns", "step", "nats a trained word")
-    before = load_decoder(folder)
-    right, bare = {"before": accuracy(before, tokenizer)}, {"before": story_nats(before, tokenizer)}
-    says = {"before": said(folder, story, question)}
-    ways = {"answers only": 0.0, "answers and stories": params.replay}
-    with tempfile.TemporaryDirectory() as place:
-        for at, (way, share) in enumerate(ways.items()):
-            rows = training_rows(tokenizer, share)
-            data, out = Path(place) / f"{at}.jsonl", Path(place) / f"run{at}"
-            data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-            settings = {
-                "stage": "sft", "model": str(folder), "data": str(data), "out": str(out), "max_steps": params.steps,
-                "batch_size": 16, "row_length": 256, "learning_rate": params.rate, "optimizer": "muon", "compare": False,
-                "threads": 1, "dtype": "float32",
-            }  # fmt: skip
-            for row in follow_training(settings):
-                if "loss" in row and row["step"] % 10 == 0:
-                    yield Point("loss", way, row["step"], row["loss"])
-                    yield Step(at * params.steps + row["step"], 2 * params.steps, f"{way}: {row['loss']:.2f}")
-            tuned = load_decoder(out / "model")
-            right[way], bare[way] = accuracy(tuned, tokenizer), story_nats(tuned, tokenizer)
-            says[way] = said(out / "model", story, question)
-    true = world.entropy_per_story()
-    rows = [(way, f"{right[way]:.0%}", f"{bare[way] - true:.1f}", says[way]) for way in right]
-    columns = ["trained on", "questions answered", "nats a story above the entropy", f"asked: {question}"]
-    yield Show("table", Table("What was learned, and what was forgotten", columns, rows, note=f"The answer is: {answer}."))
-    bars = [Bar(way, bare[way] - true) for way in bare]
-    yield Show("forgotten", Bars("Distance from the stories", "nats a story above the entropy", bars))
-    yield Say(f"A model that gives every word the same chance stands {world.tokens_per_story() * 4.44 - true:.0f} nats above.")
-    yield Value("right_before", right["before"], "of the questions", 1.0)
-    yield Value("right_answers", right["answers only"], "of the questions", 0.2)
-    yield Value("right_replay", right["answers and stories"], "of the questions", 0.2)
-    yield Value("far_before", bare["before"] - true, "nats a story", 0.5)
-    yield Value("far_answers", bare["answers only"] - true, "nats a story", 0.5)
-    yield Value("far_replay", bare["answers and stories"] - true, "nats a story", 0.7)
-    if params.steps >= 100 and params.rate <= 0.01:
-        yield Effect("before, it does not answer", right["before"] < 0.3)
-        yield Effect("it learns to answer", right["answers only"] > right["before"] + 0.2)
-        yield Effect("and forgets the stories", bare["answers only"] - true > 5 * (bare["before"] - true))
-        yield Effect("with stories mixed in it keeps most of them",
-                     bare["answers and stories"] - true < 0.3 * (bare["answers only"] - true))  # fmt: skip
+    decoder = load_decoder(model)
+    if adapter is not None:
+        load_adapter_into(decoder, adapter)
+    return decoder.eval(), Tokenizer.load(model)
 
 
-def mask_of(story, question: str, answer: str) -> list[tuple[str, Style]]:
-    """A conversation in words, and which of them have a loss."""
-    asked = f"<|story|> <|user|> {' '.join(story.words[:12])} … {question} <|assistant|> "
-    return [(asked, "muted"), (f"{answer} . <|end|>", "trained")]
-
-
-def training_rows(tokenizer, share: float) -> list[dict]:
-    """Conversations, with a share of stories among them that are trained as in pre-training."""
-    rows = list(question_rows(1, ROWS))
-    draw = random.Random(0)
-    for story in world.stories(5, round(ROWS * share / (1 - share))):
-        ids = tokenizer.encode_markup(f"<|story|> {story.text} <|end|>")
-        rows.append({"input_ids": ids, "labels": ids})
-    draw.shuffle(rows)
-    return rows
-
-
-def accuracy(decoder, tokenizer, count: int = 200) -> float:
-    """The share of held-out questions whose answer is the likeliest next word."""
+def nats(model: Path, texts: list[str], adapter: Path | None = None) -> float:
+    """The mean -ln p of a story."""
     import torch
 
-    draw, right = random.Random(3), 0
-    with torch.no_grad():
-        for story in world.stories(HELDOUT_SEED + 1, count):
-            question, answer = draw.choice(world.questions(story))
-            ids = tokenizer.encode_markup(f"<|story|> {world.conversation(story, question)}")
-            right += int(decoder(torch.tensor([ids]))[0, -1].argmax()) == tokenizer.id_of(answer)
-    return right / count
-
-
-def story_nats(decoder, tokenizer, count: int = 150) -> float:
-    """−ln p of a held-out story, mean, as pre-training writes it."""
-    import torch
-
+    decoder, tokenizer = opened(model, adapter)
     total = 0.0
     with torch.no_grad():
-        for story in world.stories(HELDOUT_SEED, count):
-            ids = torch.tensor(tokenizer.encode_markup(f"<|story|> {story.text}"))
-            log_probs = decoder(ids[None])[0, :-1].log_softmax(-1)
-            total -= float(log_probs.gather(1, ids[1:, None]).sum())
-    return total / count
+        for text in texts:
+            ids = torch.tensor(tokenizer.encode_markup(f"<|story|> {text}"))
+            total -= float(decoder(ids[None])[0, :-1].log_softmax(-1).gather(1, ids[1:, None]).sum())
+    return total / len(texts)
 
 
-def said(folder: Path, story, question: str) -> str:
-    """What a model answers, greedily, up to where it stops or twelve words."""
-    from bottega.generate.generator import Generator
-    from bottega.generate.settings import Sampling
+def trained(model: Path, adapter: Path | None) -> int:
+    """How many numbers were trained."""
+    from bottega.model.lora import adapter_parameters
 
-    generator = Generator.load(folder, threads=1, dtype="float32", max_batch=1)
-    ids = generator.tokenizer.encode_markup(f"<|story|> {world.conversation(story, question)}")
-    pieces = list(generator.follow(generator.submit(ids, Sampling(max_new_tokens=12, temperature=0.0))))
-    end = " ∎" if pieces[-1].finish_reason == "stop" else " …"
-    return "".join(piece.text for piece in pieces).strip() + end
+    decoder, _ = opened(model, adapter)
+    parameters = adapter_parameters(decoder).values() if adapter else decoder.parameters()
+    return sum(each.numel() for each in parameters)
+
+
+def largest_difference(base: Path, adapter: Path, merged: Path, texts: list[str]) -> float:
+    """Between base with adapter and the merged model, of any logit, as a share of the largest logit."""
+    import torch
+
+    (one, tokenizer), (other, _) = opened(base, adapter), opened(merged)
+    with torch.no_grad():
+        encoded = [torch.tensor(tokenizer.encode_markup(f"<|story|> {text}"))[None] for text in texts]
+        pairs = [(one(ids), other(ids)) for ids in encoded]
+    return max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)

@@ -1,106 +1,150 @@
 """Questions whose numbers are drawn and whose answers are computed."""
 
+import math
 import random
 from typing import Any
 
 
 def trained_tokens(draw: random.Random) -> dict[str, Any]:
-    """Contents of the assistant's turns, each with its stop token."""
-    users, answers = [draw.randint(3, 12) for _ in range(2)], [draw.randint(2, 9) for _ in range(2)]
-    header, found = draw.randint(1, 3), sum(answers) + 2
+    """Answers and their end tokens."""
+    turns, question, answer = draw.randint(2, 6), draw.randint(8, 40), draw.randint(3, 25)
+    found = turns * (answer + 1)
     return {
-        "stem": f"Two questions of {users[0]} and {users[1]} tokens have answers of {answers[0]} and {answers[1]} tokens. Each turn has a "
-        f"header of {header} and a stop token behind it. How many tokens are trained?",
-        "answer": found, "tolerance": 0, "unit": "tokens",
-        "why": f"{answers[0]} + {answers[1]}, and a stop token for each answer: {found}.",
-        "mistakes": {str(found - 2): "The stop token behind each answer is trained too."},
+        "stem": f"A conversation has {turns} questions of {question} tokens and as many answers of {answer} tokens. A mark stands before each turn, and an end token behind each answer. How many tokens are trained?",
+        "answer": float(found), "tolerance": 0.0, "unit": "tokens",
+        "why": f"Each answer and its end token: {turns} · ({answer} + 1) = {found}. Marks and questions are read only.",
+        "mistakes": {
+            str(turns * answer): "The end tokens are trained too, or the model does not learn to stop.",
+            str(turns * (answer + question + 3)): "Those are all tokens; only what the assistant says is trained.",
+        },
+    }  # fmt: skip
+
+
+def replay_share(draw: random.Random) -> dict[str, Any]:
+    """Rows and trained tokens."""
+    answer, text, old = draw.choice([2, 3, 5, 8, 10]), draw.choice([40, 60, 100, 200]), draw.choice([5, 10, 20, 30])
+    found = 100 * old * text / (old * text + (100 - old) * answer)
+    return {
+        "stem": f"Of a mixture {old} % of the rows are texts with {text} trained tokens, the others questions with {answer}. Which share of the trained tokens is of the texts, in per cent?",
+        "answer": round(found, 2), "tolerance": 0.6, "unit": "%",
+        "why": f"{old} · {text} = {old * text} of {old * text} + {100 - old} · {answer} = {old * text + (100 - old) * answer}: {found:.1f} %.",
+        "mistakes": {str(old): "That is the share of the rows; the loss counts tokens."},
     }  # fmt: skip
 
 
 def lora_count(draw: random.Random) -> dict[str, Any]:
-    """r (d_in + d_out)."""
-    rank, wide, tall = draw.choice([4, 8, 16, 32, 64]), draw.choice([1024, 2048, 4096]), draw.choice([1024, 4096, 11008])
-    found = rank * (wide + tall)
+    """r (inputs + outputs)."""
+    rank, inputs, outputs = draw.choice([1, 2, 4, 8, 16, 32]), draw.choice([512, 1024, 2048, 4096]), draw.choice([768, 3072, 5120, 11008])
+    found = rank * (inputs + outputs)
     return {
-        "stem": f"How many numbers does LoRA of rank {rank} train for a matrix of {tall:,} × {wide:,}?",
-        "answer": found, "tolerance": 0, "unit": "numbers",
-        "why": f"A is {rank} × {wide:,}, B is {tall:,} × {rank}: {rank} · ({wide:,} + {tall:,}) = {found:,}.",
-        "mistakes": {str(rank * wide * tall): "A and B add up; they do not multiply.", str(wide * tall): "That is the whole matrix."},
+        "stem": f"A matrix has {inputs} columns and {outputs} rows. How many numbers does LoRA of rank {rank} train beside it?",
+        "answer": float(found), "tolerance": 0.0, "unit": "numbers",
+        "why": f"A has {rank} · {inputs}, B has {outputs} · {rank}: {rank} · ({inputs} + {outputs}) = {found:,}.",
+        "mistakes": {
+            str(inputs * outputs): "That is the matrix itself, which is frozen.",
+            str(rank * inputs): "That is A alone; B is trained as well.",
+        },
     }  # fmt: skip
 
 
-def alpha_scale(draw: random.Random) -> dict[str, Any]:
-    """alpha / r, or alpha / sqrt r."""
-    rank, alpha = draw.choice([4, 16, 64, 256]), draw.choice([8, 16, 32, 64])
-    root = draw.random() < 0.5
-    found = alpha / rank**0.5 if root else alpha / rank
-    other = alpha / rank if root else alpha / rank**0.5
-    kind = "rank-stabilised LoRA" if root else "LoRA"
+def lora_factor(draw: random.Random) -> dict[str, Any]:
+    """alpha / r and alpha / sqrt(r)."""
+    rank, alpha, stable = draw.choice([4, 16, 64, 256]), draw.choice([8, 24, 40]), draw.random() < 0.5
+    found, other = alpha / math.sqrt(rank), alpha / rank
+    if not stable:
+        found, other = other, found
     return {
-        "stem": f"Which factor stands before the product B A in {kind} of rank {rank} with alpha {alpha}?",
-        "answer": round(found, 6), "tolerance": 0.01 * found, "unit": "",
-        "why": f"{alpha} / {'√' if root else ''}{rank} = {found:g}.",
-        "mistakes": {} if other == found else {f"{other:g}": "That is the factor of the other kind."},
+        "stem": f"{'rsLoRA' if stable else 'LoRA'} of rank {rank} with alpha {alpha}: by which factor is B A x multiplied?",
+        "answer": round(found, 5), "tolerance": round(0.01 * found, 5), "unit": "",
+        "why": f"{'alpha / √r' if stable else 'alpha / r'} = {found:g}.",
+        "mistakes": {f"{other:.5f}": f"That is the factor of {'LoRA' if stable else 'rsLoRA'}."},
     }  # fmt: skip
 
 
-def bits_a_weight(draw: random.Random) -> dict[str, Any]:
-    """4 + 32 / block, or with double quantisation 4 + 8 / block + 32 / (block * 256)."""
-    block, double = draw.choice([32, 64, 128]), draw.random() < 0.6
-    plain = 4 + 32 / block
-    found = 4 + 8 / block + 32 / (256 * block) if double else plain
-    how = "in 8 bits, with one number of 32 bits for each 256 of them" if double else "in 32 bits"
-    why = f"4 + 8/{block} + 32/(256 · {block})" if double else f"4 + 32/{block}"
+def block_bits(draw: random.Random) -> dict[str, Any]:
+    """Bits a weight with scales."""
+    block, scale, outer = draw.choice([32, 64, 128]), draw.choice([16, 32]), draw.choice([0, 128, 256])
+    found = 4 + (8 / block + scale / (block * outer) if outer else scale / block)
+    how = f"kept in 8 bits, and every {outer} of them share a scale of {scale} bits" if outer else f"kept in {scale} bits"
     return {
-        "stem": f"Weights have four bits, and each block of {block} has a scale {how}. How many bits a weight is that?",
-        "answer": round(found, 4), "tolerance": 0.003, "unit": "bits",
-        "why": f"{why} = {found:.3f}.",
-        "mistakes": {"4": "The scales have to be kept too."},
+        "stem": f"Weights of 4 bits share a scale in blocks of {block}. The scales are {how}. How many bits does a weight take?",
+        "answer": round(found, 4), "tolerance": 0.004, "unit": "bits",
+        "why": f"4 + {f'8/{block} + {scale}/({block} · {outer})' if outer else f'{scale}/{block}'} = {found:.4f}.",
+        "mistakes": {"4": "The scales have to be stored too."},
     }  # fmt: skip
 
 
-def state_memory(draw: random.Random) -> dict[str, Any]:
-    """Moments of Adam."""
-    size, eight = draw.choice([1, 3, 7, 8, 13]), draw.random() < 0.5
+def base_size(draw: random.Random) -> dict[str, Any]:
+    """Linear layers in NF4, tables in 16 bits."""
+    linear, tables = draw.choice([3, 6.5, 12.5, 32, 65]) + draw.randint(0, 4) / 10, draw.choice([0.3, 0.5, 1.0])
+    found = linear * 4.127 / 8 + 2 * tables
+    return {
+        "stem": f"Linear layers of {linear:g} billion weights are kept at 4.127 bits, embedding and head of {tables:g} billion in 16 bits. How many gigabytes (10⁹ bytes) is that?",
+        "answer": round(found, 3), "tolerance": round(0.02 * found, 3), "unit": "GB",
+        "why": f"{linear:g} · 4.127 / 8 + {tables:g} · 2 = {found:.2f}.",
+        "mistakes": {f"{linear * 4.127 + 16 * tables:.2f}": "Those are gigabits: divide by 8."},
+    }  # fmt: skip
+
+
+def adapter_states(draw: random.Random) -> dict[str, Any]:
+    """8 bytes a trained number."""
+    millions, eight = draw.randint(5, 90) * 4, draw.random() < 0.4
     each = 2 if eight else 8
+    found = millions * each / 1000
     return {
-        "stem": f"How many gigabytes (10⁹ bytes) do Adam's two moments of {size} billion parameters take, in {8 if eight else 32} bits each?",
-        "answer": size * each, "tolerance": 0.05 * size * each, "unit": "GB",
-        "why": f"2 moments of {each // 2} byte{'s' if each > 2 else ''}: {each} · {size} = {size * each}.",
-        "mistakes": {str(size * each // 2): "There are two moments."},
+        "stem": f"An adapter has {millions} million numbers. How many gigabytes do Adam's two moments take, in {'8' if eight else '32'} bits (scales left aside)?",
+        "answer": round(found, 3), "tolerance": round(0.03 * found, 4), "unit": "GB",
+        "why": f"Two moments of {each // 2} byte(s) each: {each} · {millions} million = {found:.3f} GB.",
+        "mistakes": {f"{found / 2:.4f}": "That is one moment; Adam keeps two."},
     }  # fmt: skip
 
 
-def tokens_a_step(draw: random.Random) -> dict[str, Any]:
-    """micro batch * accumulation * devices * length."""
-    micro, parts, devices, length = draw.choice([1, 2, 4]), draw.choice([2, 4, 8]), draw.choice([1, 2, 8]), draw.choice([1024, 2048, 4096])
-    found = micro * parts * devices * length
+def step_batch(draw: random.Random) -> dict[str, Any]:
+    """Micro-batch, accumulation, devices."""
+    micro, steps, devices = draw.randint(1, 8), draw.choice([2, 4, 8, 16]), draw.choice([2, 4, 8])
+    found = micro * steps * devices
     return {
-        "stem": f"A micro-batch of {micro}, accumulation over {parts} parts, {devices} device{'s' if devices > 1 else ''}, packed rows of {length:,} tokens. How many tokens has a step?",
-        "answer": found, "tolerance": 0, "unit": "tokens",
-        "why": f"{micro} · {parts} · {devices} · {length:,} = {found:,}.",
-        "mistakes": {str(found // length): "Those are rows."},
+        "stem": f"`micro_batch_size: {micro}`, `gradient_accumulation_steps: {steps}`, and {devices} GPUs by data parallelism in Axolotl. How many examples does one optimiser step see?",
+        "answer": float(found), "tolerance": 0.0, "unit": "examples",
+        "why": f"{micro} · {steps} · {devices} = {found}.",
+        "mistakes": {str(micro * steps): "Each GPU has its own micro-batches: multiply by their number."},
     }  # fmt: skip
 
 
-def zero_share(draw: random.Random) -> dict[str, Any]:
-    """GB for each GPU by stage."""
-    size, gpus, stage = draw.choice([1, 3, 7, 8, 13, 70]), draw.choice([2, 4, 8, 16, 64]), draw.randint(1, 3)
-    found = size * (2 / (gpus if stage == 3 else 1) + 2 / (gpus if stage >= 2 else 1) + 12 / gpus)
+def token_mean(draw: random.Random) -> dict[str, Any]:
+    """The mean over tokens, not over parts."""
+    few, many = draw.randint(2, 12), draw.randint(40, 120)
+    first, second = draw.randint(20, 35) / 10, draw.randint(4, 12) / 10
+    found = (few * first + many * second) / (few + many)
     return {
-        "stem": f"{size} billion parameters, AdamW in mixed precision (2 + 2 + 12 bytes), ZeRO stage {stage} on {gpus} GPUs. How many GB has each, without activations?",
-        "answer": round(found, 3), "tolerance": 0.02 * found, "unit": "GB",
-        "why": f"Stage {stage} divides {('the states', 'states and gradients', 'everything')[stage - 1]}: {found:.2f} GB.",
-        "mistakes": {f"{16 * size}": "That is without division."},
+        "stem": f"A step has two parts: {few} trained tokens with a mean loss of {first}, and {many} with {second}. What is the step's loss?",
+        "answer": round(found, 4), "tolerance": 0.01, "unit": "nats per token",
+        "why": f"({few} · {first} + {many} · {second}) / {few + many} = {found:.3f}.",
+        "mistakes": {f"{(first + second) / 2:.4f}": "That is the mean of the means: tokens of the short part weigh too much."},
+    }  # fmt: skip
+
+
+def zero_bytes(draw: random.Random) -> dict[str, Any]:
+    """2 + 2 + 12 bytes, divided by stage."""
+    stage, devices, size = draw.choice([1, 2, 3]), draw.choice([4, 8, 16, 32]), draw.choice([3, 7, 13, 34, 70])
+    each = {1: 4 + 12 / devices, 2: 2 + 14 / devices, 3: 16 / devices}[stage]
+    found = each * size
+    return {
+        "stem": f"A model of {size} billion parameters is trained with 2 bytes of weight, 2 of gradient and 12 of states each, on {devices} GPUs with stage {stage} of ZeRO. How many gigabytes (10⁹ bytes) does each keep?",
+        "answer": round(found, 3), "tolerance": round(0.02 * found, 3), "unit": "GB",
+        "why": f"{({1: '2 + 2 + 12 / n', 2: '2 + (2 + 12) / n', 3: '(2 + 2 + 12) / n'})[stage]} with n = {devices} is {each:g} bytes; times {size} is {found:.2f}.",
+        "mistakes": {f"{16 * size}": "That is without division, as every GPU keeps it in plain data parallelism."},
     }  # fmt: skip
 
 
 def padding_share(draw: random.Random) -> dict[str, Any]:
-    """Share of a padded batch that is padding."""
-    lengths = [draw.randint(5, 60) * 10 for _ in range(4)]
-    found = 100 * (1 - sum(lengths) / (4 * max(lengths)))
+    """Places that hold padding."""
+    lengths = [draw.randint(5, 60) * 10 for _ in range(draw.randint(3, 5))]
+    lengths[0] = max(lengths) + 100
+    places = max(lengths) * len(lengths)
+    found = 100 * (1 - sum(lengths) / places)
     return {
-        "stem": f"Four rows of {', '.join(map(str, lengths))} tokens are filled up to the longest. How many per cent of the batch are padding?",
-        "answer": round(found, 1), "tolerance": 1.0 if found > 10 else 0.15 * found, "unit": "%",
-        "why": f"{sum(lengths)} of 4 · {max(lengths)} = {4 * max(lengths)} are tokens: {found:.1f} % are not.", "mistakes": {},
+        "stem": f"Rows of {', '.join(map(str, lengths))} tokens are filled up to the longest. Which share of the places is padding, in per cent?",
+        "answer": round(found, 2), "tolerance": 0.6, "unit": "%",
+        "why": f"{len(lengths)} · {max(lengths)} = {places} places for {sum(lengths)} tokens: {found:.1f} % are padding.",
     }  # fmt: skip
