@@ -19,6 +19,7 @@ from bottega.course.library import Course, Exercise
 LEAK = 12  # tokens in a row that an answer and a solution may not share, unless the task itself has them
 LINE = 30  # characters in a row of a line of a solution that a hint through the tutor may not have
 CODE_MARKS = frozenset("= == += -= * ** / // % @ + - < > <= >= [ ] ( ) { } : -> |".split())  # noqa: SIM905
+LEAST_NAME = 6  # characters of a name of one word by which an exercise can be meant
 LEAST_MARKS, LEAST_KINDS = 4, 3  # of a row of tokens that counts as code: prose has few
 _CODE = re.compile(
     r"\b(solutions?|solve|code|codes|coded|implementations?|implement|functions?|programs?|program|body|lines?|listing"
@@ -65,8 +66,9 @@ def has_line_of(solution: str, text: str) -> bool:
 
 
 def _defined(code: str) -> set[str]:
-    """Names of the functions and classes of a task, as words."""
-    return {name.replace("_", " ").lower() for name in _NAMES.findall(code)}
+    """Names of the functions and classes of a task, as words; one short word (fit, flat) may mean anything."""
+    names = {name.replace("_", " ").lower() for name in _NAMES.findall(code)}
+    return {name for name in names if " " in name or len(name) >= LEAST_NAME}
 
 
 def _tokens(text: str) -> list[str]:

@@ -4,5 +4,5 @@ import numpy as np
 
 
 def clipped_loss(log_probs: np.ndarray, old: np.ndarray, advantages: np.ndarray, epsilon: float = 0.2) -> float:
-    """−mean of min(w A, clip(w, 1 − ε, 1 + ε) A), w = π / π_old of each token; all (tokens,)."""
+    """The mean of -min(w A, clip(w, 1 - e, 1 + e) A), w = π / π_old of each token, e = epsilon; all (tokens,)."""
     raise NotImplementedError
