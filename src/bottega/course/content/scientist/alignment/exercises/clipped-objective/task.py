@@ -4,5 +4,8 @@ import numpy as np
 
 
 def clipped_loss(log_probs: np.ndarray, old: np.ndarray, advantages: np.ndarray, epsilon: float = 0.2) -> float:
-    """The mean of -min(w A, clip(w, 1 - e, 1 + e) A), w = π / π_old of each token, e = epsilon; all (tokens,)."""
+    """The loss of some tokens; all arrays are (tokens,).
+
+    The mean of -min(w A, clip(w, 1 - e, 1 + e) A), with w = π / π_old of each token and e = epsilon.
+    """
     raise NotImplementedError
