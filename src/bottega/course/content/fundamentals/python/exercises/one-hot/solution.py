@@ -7,8 +7,9 @@ def one_hot(train: list[str], test: list[str]) -> tuple[np.ndarray, np.ndarray, 
     return encoded(train, columns), encoded(test, columns), categories
 
 
-def encoded(values: list[str], columns: dict[str, int]) -> np.ndarray:
-    table = np.zeros((len(values), len(columns)))
+def encoded(values, columns):
+    shape = (len(values), len(columns))
+    table = np.zeros(shape)
     for row, value in enumerate(values):
         column = columns.get(value)
         if column is not None:

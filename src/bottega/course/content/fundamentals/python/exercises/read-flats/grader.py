@@ -12,10 +12,10 @@ def flats(task, lines):
 
 def check_flat_holds_values(task):
     """A flat holds its values, compares by them, and cannot be changed."""
-    flat = task.Flat("Genoa", 80.0, 720.0)
-    equal((flat.city, flat.size, flat.rent), ("Genoa", 80.0, 720.0), 'Flat("Genoa", 80.0, 720.0)')
-    equal(task.Flat("Genoa", 80.0).rent, None, 'Flat("Genoa", 80.0).rent')
-    expect(flat == task.Flat("Genoa", 80.0, 720.0), "two flats with the same values are not equal")
+    flat = task.FlatRecord("Genoa", 80.0, 720.0)
+    equal((flat.city, flat.size, flat.rent), ("Genoa", 80.0, 720.0), 'FlatRecord("Genoa", 80.0, 720.0)')
+    equal(task.FlatRecord("Genoa", 80.0).rent, None, 'FlatRecord("Genoa", 80.0).rent')
+    expect(flat == task.FlatRecord("Genoa", 80.0, 720.0), "two flats with the same values are not equal")
     raises(dataclasses.FrozenInstanceError, setattr, flat, "size", 1.0, call="flat.size = 1.0", why="the dataclass is not frozen")
 
 
@@ -26,14 +26,14 @@ def check_flat_refuses(task):
         (("Lecce", -3.0, 500.0), "the size is below 0"), (("Lecce", 80.0, 0.0), "the rent is 0"),
         (("Lecce", 80.0, -1.0), "the rent is below 0"),
     ):  # fmt: skip
-        raises(ValueError, task.Flat, *values, call=f"Flat{values}", why=why)
+        raises(ValueError, task.FlatRecord, *values, call=f"FlatRecord{values}", why=why)
 
 
 def check_nan(task):
     """What is not a number is not above 0."""
     nan = float("nan")
-    raises(ValueError, task.Flat, "Lecce", nan, call='Flat("Lecce", nan)', why="nan <= 0 is False, and nan > 0 is False too")
-    raises(ValueError, task.Flat, "Lecce", 80.0, nan, call='Flat("Lecce", 80.0, nan)', why="a rent of nan is not above 0")
+    raises(ValueError, task.FlatRecord, "Lecce", nan, call='FlatRecord("Lecce", nan)', why="nan <= 0 is False, and nan > 0 is False too")
+    raises(ValueError, task.FlatRecord, "Lecce", 80.0, nan, call='FlatRecord("Lecce", 80.0, nan)', why="a rent of nan is not above 0")
 
 
 def check_good_lines(task):

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Flat:
+class FlatRecord:
     city: str
     size: float
     rent: float | None = None
@@ -18,13 +18,13 @@ class Flat:
             raise ValueError("a flat needs a size")
 
 
-def read_flats(lines: Iterable[str], bad: list[int]) -> Iterator[Flat]:
+def read_flats(lines: Iterable[str], bad: list[int]) -> Iterator[FlatRecord]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             city, size, rent = (part.strip() for part in line.split(","))
-            flat = Flat(city, float(size), float(rent) if rent else None)
+            flat = FlatRecord(city, float(size), float(rent) if rent else None)
         except ValueError:
             bad.append(number)
             continue
