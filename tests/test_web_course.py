@@ -157,8 +157,9 @@ def give(page: Page, served: Served) -> None:
     press_to(page, "^Answer$")
 
 
-def test_the_whole_way_by_keyboard(browser: Browser, served: Served) -> None:  # noqa: F811
-    page = opened(browser, served)
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (320, True)])
+def test_the_whole_way_by_keyboard(browser: Browser, served: Served, width: int, dark: bool) -> None:  # noqa: F811
+    page = opened(browser, served, width=width, dark=dark)
     press_to(page, "Placement")
     press_to(page, "^Begin$")
     for number in range(12):

@@ -27,7 +27,7 @@ from bottega.retrieve.words import content_words
 COVERED: Mapping[Kind, float] = {"lesson": 0.5, "run": 0.6, "documentation": 0.7, "reference": 0.85}
 WINDOW = 3
 CANDIDATES = 40
-CLOSE = 0.6  # share of the best score that another passage needs to be cited beside it
+CLOSE = 0.45  # share of the best score that another passage needs to be cited beside it
 GENERAL = 0.6  # what a word of no subject counts in the order of passages
 ASIDE = 0.1  # and where an answer lacks it
 NAMED, DENSE, FIRST = 1.5, 1.0, 0.3  # a heading that the question has; the best sentence; the window's first one
