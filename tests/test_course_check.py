@@ -74,6 +74,7 @@ READ: list[tuple[str, Change]] = [
     ("link", {L: ("example.org/a", "example.org/b")}),
     ("link", {L: ("(#means)", "(/course/tini)")}),
     ("link", {L: ("(#means)", "(lesson.zh.md)")}),
+    ("link", {L: ("(#means)", "(/course/later)")}),  # a chapter without a lesson has no page
     ("image", {L: ("[the means](#means)", "![the means](means.png)")}),
     ("html", {L: ("An opening.", "An <b>opening</b>.")}),
     ("machine-path", {L: ("An opening.", "In /home/ada/course.")}),

@@ -157,7 +157,7 @@ def _is_page(words: list[str], anchor: str, course: Course) -> bool:
     match words:
         case ["course", name]:
             chapter = course.chapter(name)
-            return not anchor or (chapter.languages() != () and chapter.lesson().section(anchor) is not None)
+            return chapter.written and (not anchor or chapter.lesson().section(anchor) is not None)
         case ["course", name, "quiz"]:
             return bool(course.chapter(name).items)
         case ["course", name, "lab", lab]:
