@@ -150,9 +150,9 @@ def test_the_process_answers_wrong_requests_too(tmp_path: Path) -> None:
     assert "no view 'none'" in answers[1]["error"] and "merges" in answers[2]["error"]
 
 
-def test_a_process_that_died_is_started_again() -> None:
+def test_a_process_that_died_is_started_again(tmp_path: Path) -> None:
     async def ask() -> None:
-        process = ViewProcess()
+        process = ViewProcess(tmp_path)
         assert "blocks" in await process.ask("merges", {"merges": 1})
         assert process._process is not None
         first = process._process.pid
@@ -171,3 +171,17 @@ def test_a_process_that_died_is_started_again() -> None:
         assert process._process is None
 
     asyncio.run(ask())
+
+
+def test_models_are_looked_for_in_the_servers_own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`learn --workspace X` says where the course's models are, whatever the environment says."""
+    monkeypatch.setenv("BOTTEGA_WORKSPACE", str(tmp_path / "another"))
+
+    async def ask() -> dict[str, Any]:
+        process = ViewProcess(tmp_path / "mine")
+        answer = await process.ask("attention", {"text": "once upon", "stage": "new"})
+        await process.stop()
+        return answer
+
+    assert "blocks" in asyncio.run(ask())
+    assert list((tmp_path / "mine" / "course" / "models").glob("new-*")) and not (tmp_path / "another").exists()

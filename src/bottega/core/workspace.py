@@ -26,6 +26,11 @@ def workspace_path(given: Path | None = None) -> Path:
     return given or Path(os.environ.get("BOTTEGA_WORKSPACE") or "workspace")
 
 
+def process_environment(workspace: Path) -> dict[str, str]:
+    """The environment of a process that is to work in `workspace`, whatever this one was started with."""
+    return {**os.environ, "BOTTEGA_WORKSPACE": str(workspace.resolve())}
+
+
 def open_workspace(path: Path) -> Path:
     """Create the workspace if it is not there; raises UserError if a newer version wrote it."""
     marker = path / MARKER

@@ -55,11 +55,12 @@ class CoursePages:
 
     def __init__(self, learner: Learner, templates: Path, *, chat: bool) -> None:
         self.learner, self.course = learner, learner.course
-        self.runs = Runs(learner.folder / "labs", lambda lab, held: learner.lab_done(lab.id, effects=held))
+        workspace = learner.folder.parent
+        self.runs = Runs(workspace, lambda lab, held: learner.lab_done(lab.id, effects=held))
         self.token = secrets.token_urlsafe(24)
-        self.sources = SourcePages(learner.folder.parent, self._page)
+        self.sources = SourcePages(workspace, self._page)
         self.belongings = BelongingsPages(learner, self._page)
-        self.views = ViewPages(self.course, self._page)
+        self.views = ViewPages(self.course, workspace, self._page)
         self.templates = Jinja2Templates(templates)
         self.templates.env.filters |= {"inline": inline_html, "markdown": markdown_html}
         self.templates.env.globals |= {

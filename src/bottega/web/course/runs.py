@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bottega.core.errors import UserError
+from bottega.core.workspace import process_environment
 from bottega.course.lab import Event, event_from
 from bottega.course.library import LabFile
 from bottega.course.run_lab import lab_command, wall_limit
@@ -44,9 +45,9 @@ class Run:
 class Runs:
     """All runs of this server, and the files of earlier ones."""
 
-    def __init__(self, folder: Path, done: Callable[[LabFile, bool], None]) -> None:
+    def __init__(self, workspace: Path, done: Callable[[LabFile, bool], None]) -> None:
         """`done` is told of every run that came to its end, and whether all its effects held."""
-        self.folder, self.done = folder, done
+        self.workspace, self.folder, self.done = workspace, workspace / "course" / "labs", done
         self._runs: dict[str, Run] = {}
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,8 +129,9 @@ class Runs:
         command = lab_command(run.lab, run.params)
         pipe = asyncio.subprocess.PIPE
         run.process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True, limit=1 << 24
-        )
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True, limit=1 << 24,
+            env=process_environment(self.workspace),
+        )  # fmt: skip
         process = run.process
         assert process.stdout and process.stderr
         errors = asyncio.create_task(process.stderr.read())

@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from bottega.core.errors import UserError
 from bottega.core.report import Ids, block_html
+from bottega.core.workspace import process_environment
 from bottega.course.lab import block_from
 from bottega.course.lab_facts import read_facts
 from bottega.course.library import Course
@@ -29,9 +31,11 @@ LONGEST_LINE = 1 << 24
 class ViewPages:
     """Pages over the course; `page` makes a response of a template and what it shows."""
 
-    def __init__(self, course: Course, page: Callable[[Request, str, dict[str, Any]], Response]) -> None:
+    def __init__(
+        self, course: Course, workspace: Path, page: Callable[[Request, str, dict[str, Any]], Response]
+    ) -> None:
         self.course, self.page = course, page
-        self.process = ViewProcess()
+        self.process = ViewProcess(workspace)
 
     async def view(self, request: Request) -> Response:
         """The settings of a view, and, once they are given, what they show."""
@@ -62,7 +66,9 @@ class ViewPages:
 class ViewProcess:
     """The process, started when it is first asked and stopped when it was not asked for a while."""
 
-    def __init__(self) -> None:
+    def __init__(self, workspace: Path) -> None:
+        """`workspace` has the course's models."""
+        self.workspace = workspace
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
@@ -86,8 +92,9 @@ class ViewProcess:
         if self._process is None or self._process.returncode is not None:
             pipe = asyncio.subprocess.PIPE
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bottega.course.views.process", stdin=pipe, stdout=pipe, limit=LONGEST_LINE
-            )
+                sys.executable, "-m", "bottega.course.views.process", stdin=pipe, stdout=pipe, limit=LONGEST_LINE,
+                env=process_environment(self.workspace),
+            )  # fmt: skip
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(request.encode() + b"\n")
