@@ -1,17 +1,14 @@
-"""What a lab yields while it runs, and the program that runs one.
+"""What a lab yields while it runs.
 
 A lab is a module with a docstring (its title, then what it shows), `BUDGET` in CPU-seconds, a model of settings
-`Params`, and `run(params) -> Iterator[Event]`. Events go to standard output as one line of JSON each, so that a page
-or a terminal can follow, and read again from any line.
-
-    python -m bottega.course.lab CHAPTER/LAB '{"steps": 100}'
+`Params`, and `run(params) -> Iterator[Event]`. What runs it (`run_lab`) writes its events as one
+line of JSON each, so that a page or a terminal can follow, and read again from any line.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -154,20 +151,3 @@ def load_module(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses and pydantic look their module up
     spec.loader.exec_module(module)
     return module
-
-
-def main(arguments: list[str]) -> None:
-    """Run the lab named, and write its events to standard output."""
-    from bottega.course.library import load_course
-
-    lab = load_lab(load_course().lab(arguments[0]).path)
-    params = lab.params.parse(json.loads(arguments[1]) if len(arguments) > 1 else {})
-    for event in lab.run(params):
-        print(json.dumps(event_data(event)), flush=True)
-
-
-if __name__ == "__main__":
-    # A program's own module is another one than what labs import: their events are of the latter's classes.
-    from bottega.course import lab
-
-    lab.main(sys.argv[1:])
