@@ -107,6 +107,17 @@ def test_a_folder_that_was_finished_while_its_lock_was_awaited_is_not_ours(tmp_p
         pytest.fail("this is somebody else's finished folder")
 
 
+def test_a_marker_that_was_never_finished_is_cleared_away(tmp_path: Path) -> None:
+    """Killed between writing the marker and renaming it; one that is just being written stays."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    left, other = (tmp_path / f".{MARKER}.{process}.tmp" for process in (gone.pid, os.getppid()))
+    for path in (left, other):
+        path.write_text("{")
+    open_workspace(tmp_path)
+    assert not left.exists() and other.exists() and (tmp_path / MARKER).is_file()
+
+
 def test_a_workspace_has_one_writer_and_its_own_process_may_nest(tmp_path: Path) -> None:
     workspace = open_workspace(tmp_path / "w")
     with writing(workspace), writing(workspace):

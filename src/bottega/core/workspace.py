@@ -38,6 +38,9 @@ def open_workspace(path: Path) -> Path:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, not a workspace folder")
         path.mkdir(parents=True, exist_ok=True)
+        for left in path.glob(f".{MARKER}.*.tmp"):  # of a process that was killed before it had renamed it
+            if not _is_running(int(left.name.split(".")[-2])):
+                left.unlink(missing_ok=True)
         write_json(marker, {"schema_version": SCHEMA_VERSION})
         return path
     try:
@@ -47,6 +50,14 @@ def open_workspace(path: Path) -> Path:
     if version > SCHEMA_VERSION:
         raise UserError(f"{path} was written by a newer version (schema {version})", hint="Update bottega.")
     return path
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 @contextlib.contextmanager
